@@ -1,0 +1,1 @@
+"""Sample-aware adaptive structured pruning of large language models."""

