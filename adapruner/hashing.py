@@ -1,0 +1,31 @@
+"""Content hashes: what a stage's result is told apart by."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+IGNORED = frozenset({"timing.json"})
+"""Files that say how long something took: not part of a result's content."""
+
+
+def hash_file(path: Path) -> str:
+    """sha256 of a file's bytes, as 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_directory(path: Path) -> str:
+    """sha256 over the relative names and contents of all files below `path`, as 64 hex digits."""
+    total = hashlib.sha256()
+    files = sorted(p for p in path.rglob("*") if p.is_file() and p.name not in IGNORED)
+    for file in files:
+        total.update(f"{file.relative_to(path).as_posix()}\0{hash_file(file)}\n".encode())
+    return total.hexdigest()
+
+
+def hash_json(value: Any) -> str:
+    """sha256 of a JSON value in its canonical spelling, as 64 hex digits."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
