@@ -112,7 +112,7 @@ def mlp_widths(
     heads: list[list[int]],
     exponent: float,
 ) -> list[int]:
-    """Channels that each layer keeps: multiples of `round_to`, as near to the ratio as they allow."""
+    """Channels that each layer keeps: multiples of `round_to`, as near the ratio as they allow."""
     protected = set(protected_layers(structures, pruning))
     dense = [widths.mlp_channels for widths in structures.layers]
     free = [i for i in range(len(dense)) if i not in protected]
@@ -135,7 +135,7 @@ def _uniform_width(dense: list[int], channels: float, multiple: int) -> int:
     narrowest = min(dense)
     wanted = (sum(dense) - channels) / len(dense)
     possible = [*range(multiple, narrowest + 1, multiple), narrowest]
-    return min(possible, key=lambda width: abs(width - wanted))
+    return int(min(possible, key=lambda width: abs(width - wanted)))
 
 
 def _kept_by_layer(dense: list[int], channels: float, weights: Tensor, multiple: int) -> list[int]:

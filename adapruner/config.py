@@ -112,7 +112,7 @@ class FinetuneConfig(Section):
     learning_rate: float = Field(4e-4, gt=0)
     warmup_steps: int = Field(5, ge=0)
     rank: int = Field(16, ge=1)
-    alpha: float = Field(32, gt=0)
+    alpha: int = Field(32, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
 
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-IGNORED = frozenset({"timing.json"})
+IGNORED = frozenset({"timing.json", "trial_seconds.json"})
 """Files that say how long something took: not part of a result's content."""
 
 

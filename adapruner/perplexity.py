@@ -25,7 +25,7 @@ def mean_loss(model: Any, windows: Tensor, description: str = "") -> float:
     The bar is shown only when there is a `description`.
     """
     device = model.get_input_embeddings().weight.device
-    batches = windows.split(max(TOKENS_AT_ONCE // windows.shape[1], 1))
+    batches = torch.split(windows, max(TOKENS_AT_ONCE // windows.shape[1], 1))
     total = 0.0
     for batch in track(batches, description) if description else batches:
         tokens = batch.to(device).long()

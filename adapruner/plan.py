@@ -6,6 +6,7 @@ Deciding is separated from cutting: a plan is made by `allocation`, and `surgery
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -90,7 +91,7 @@ def make_plan(
     of: Literal["all", "blocks"],
     provenance: dict[str, Any],
 ) -> PruningPlan:
-    """The plan that keeps, of layer i, the channels `keep[i][0]` and the query heads `keep[i][1]`."""
+    """The plan that keeps, of layer i, the channels `keep[i][0]` and the heads `keep[i][1]`."""
     layers = tuple(
         LayerPlan(mlp_channels=format_ranges(c), query_heads=format_ranges(h)) for c, h in keep
     )
@@ -158,13 +159,11 @@ def format_ranges(indices: Sequence[int]) -> str:
 
 def parse_ranges(text: str) -> list[int]:
     """The ascending indices that inclusive ranges spell: "0-2,5" -> [0, 1, 2, 5]."""
-    indices: list[int] = []
-    try:
-        for part in text.split(","):
-            first, _, last = part.partition("-")
-            indices.extend(range(int(first), int(last or first) + 1))
-    except ValueError:
-        raise UserError(f"'{text[:60]}' is not a list of ranges such as '0-11,13'") from None
-    if any(b <= a for a, b in zip(indices, indices[1:], strict=False)):
+    parts = text.split(",")
+    if not all(re.fullmatch(r"\d+(-\d+)?", part) for part in parts):
+        raise UserError(f"'{text[:60]}' is not a list of ranges such as '0-11,13'")
+    bounds = [[int(bound) for bound in part.split("-")] for part in parts]
+    indices = [index for bound in bounds for index in range(bound[0], bound[-1] + 1)]
+    if any(b[-1] < b[0] for b in bounds) or indices != sorted(set(indices)):
         raise UserError(f"the ranges '{text[:60]}' must ascend and not overlap")
     return indices

@@ -17,6 +17,14 @@ def say(message: str) -> None:
     console.print(message, markup=False, highlight=False)
 
 
+def quieten_libraries() -> None:
+    """Keeps Transformers' own bars off where no terminal shows them."""
+    from transformers.utils import logging
+
+    if not console.is_terminal:
+        logging.disable_progress_bar()
+
+
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterable[T]:
     """`items`, with a progress bar that is quiet when the output is no terminal."""
     return _track(

@@ -101,7 +101,7 @@ def _summed(table: ImportanceTable, metric: str, kind: str, layer: int, rows: Te
 
 
 def _coarse(table: ImportanceTable, kind: str, layer: int, rows: Tensor, *, twice: bool) -> Tensor:
-    """|sum over samples| of each coupled projection, summed; equal parts once, or each (`twice`)."""
+    """|sum over samples| of the coupled projections, summed; equal parts once or `twice`."""
 
     def part(name: str) -> Tensor:
         return table.coarse[name][layer][rows].sum(0)

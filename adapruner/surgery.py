@@ -95,8 +95,8 @@ def narrowed(model: Any, plan: PruningPlan) -> Iterator[None]:
 def narrow_config(config: Any, structures: Structures, plan: PruningPlan) -> Any:
     """The config of the cut model.
 
-    A stock config when all layers share one width; otherwise one of the per-layer type, whose
-    `per_layer_config` holds what differs from the first layer.
+    A stock config when all layers share one width that it takes; otherwise one of the per-layer
+    type, whose `per_layer_config` holds what differs from the first layer.
     """
     family = structures.family
     widths = [kept_widths(d, p) for d, p in zip(structures.layers, plan.layers, strict=True)]
@@ -104,7 +104,8 @@ def narrow_config(config: Any, structures: Structures, plan: PruningPlan) -> Any
     fields = config.to_dict() | by_layer[0] | {"head_dim": structures.head_dim}
     for replaced in ("per_layer_config", "auto_map", "architectures", "model_type"):
         fields.pop(replaced, None)
-    if len(set(widths)) == 1:
+    refused = family.divides_hidden and structures.hidden_size % widths[0].query_heads
+    if len(set(widths)) == 1 and not refused:
         narrow = AutoConfig.for_model(family.model_type, **fields)
         narrow.architectures = [family.architecture]
     else:

@@ -1,0 +1,283 @@
+"""Texts -> the pool: four disjoint splits (calibration, objective, fine-tune, test).
+
+Splits that come from one source are told apart by document: an article is whole in one of them.
+Splits of different sources are compared, and refused when they hold the same text.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from adapruner.config import CalibrationConfig, EvaluationConfig, FinetuneConfig, Sources
+from adapruner.disjoint import Part, refuse_overlap, refuse_same_content
+from adapruner.errors import UserError
+from adapruner.pool import Pool, write
+from adapruner.records import read_records, read_rows, read_text
+from adapruner.sampling import Counts, Deduplicator, Item, Tokens, read_items
+from adapruner.splits import assign, draw, spread
+from adapruner.texts import TextSource, as_tuple
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What the functions below all need."""
+
+    sources: dict[str, TextSource]
+    calibration: CalibrationConfig
+    finetune: FinetuneConfig
+    evaluation: EvaluationConfig
+    tokens: Tokens
+    seed: int
+
+    @property
+    def windows(self) -> int:
+        """Windows of the objective."""
+        return max(1, self.calibration.objective_tokens // self.calibration.sequence_length)
+
+    def rng(self, purpose: str) -> random.Random:
+        return random.Random(f"{self.seed}:{purpose}")
+
+    def named(self, setting: str, given: Sources | None) -> list[tuple[str, TextSource]]:
+        return [(setting, self.sources[name]) for name in as_tuple(given)]
+
+
+def build_pool(
+    sources: dict[str, TextSource],
+    calibration: CalibrationConfig,
+    finetune: FinetuneConfig,
+    evaluation: EvaluationConfig,
+    checkpoint: Path,
+    seed: int,
+    out: Path,
+) -> None:
+    """Write the pool of `sources` (as `texts.resolve_texts` gives them) to the directory `out`.
+
+    - `pool.safetensors`, int32: `calibration` [pool_size, T], `source` [pool_size] (the index in
+      calibration.source each sample is of), `objective` [objective_tokens // T, T], with T =
+      calibration.sequence_length. A sample is the first T tokens of a record of at least
+      min_tokens tokens; BOS is its first token if the tokenizer puts it there by default.
+    - `finetune.jsonl`: {"text"} or {"instruction", "input", "output"}, in seeded order.
+    - `test.json`: name -> text. A text file named in evaluation.texts is there unchanged.
+    - `summary.json`: what was read, left out and used, and a sha256 of each split.
+
+    Up to max_records records of every source are read, and the samples are drawn uniformly from all
+    that are left; of a long record only the beginning is tokenised. The texts are held in memory.
+    Same sources, settings and seed give the same bytes.
+
+    Raises UserError for text that can't be read, too few samples, or splits that share text.
+    """
+    job = _Job(sources, calibration, finetune, evaluation, Tokens(checkpoint), seed)
+    training = [
+        *job.named("calibration.source", calibration.source),
+        *job.named("calibration.objective_source", calibration.objective_source),
+        *job.named("finetune.source", finetune.source),
+    ]
+    tests = [(f"evaluation.texts.{name}", sources[x]) for name, x in evaluation.texts.items()]
+    refuse_same_content(training, tests)
+    pool = Pool()
+    parts = _deal_calibration(job, pool)
+    parts += _fill_objective(job, pool)
+    parts += _fill_finetune(job, pool)
+    parts += _fill_test(job, pool)
+    _check_test_length(job, pool)
+    refuse_overlap(parts)
+    settings = {
+        "seed": seed,
+        "min_tokens": calibration.min_tokens,
+        "sequence_length": calibration.sequence_length,
+    }
+    write(pool, parts, job.tokens, settings, out)
+
+
+def _read(job: _Job, setting: str, given: Sources | None) -> tuple[list[Item], list[Part]]:
+    c, seen = job.calibration, Deduplicator()
+    items: list[Item] = []
+    parts: list[Part] = []
+    for index, (_, source) in enumerate(job.named(setting, given)):
+        records = read_records(source, text_field=c.text_field, max_records=c.max_records)
+        found, counts = read_items(
+            _progress(records, source), index, job.tokens, c.min_tokens, c.sequence_length, seen
+        )
+        if not found:
+            raise UserError(f"{setting}: {source.given} holds no text of its own ({counts})")
+        parts.append(Part.of_items(setting, source, counts, found, c.min_tokens))
+        items += found
+    return items, parts
+
+
+def _deal_calibration(job: _Job, pool: Pool) -> list[Part]:
+    """Deal calibration.source to the calibration split and to every split without a source."""
+    c, e = job.calibration, job.evaluation
+    items, parts = _read(job, "calibration.source", c.source)
+    kept = [item for item in items if len(item.tokens) >= c.min_tokens]
+    needs = {"calibration": c.pool_size}
+    if c.objective_source is None:
+        needs["objective"] = job.windows
+    if job.finetune.source is None:
+        needs["finetune"] = 1
+    if not e.texts:
+        needs["test"] = -(-e.sequence_length // c.min_tokens)
+    splits = assign(kept, needs, job.seed)
+    if splits is None:
+        wanted = " + ".join(f"{need} {split}" for split, need in needs.items())
+        documents = len({item.document for item in kept})
+        whole = f" in {documents} documents, each whole in one split" * (documents < len(kept))
+        raise UserError(
+            f"calibration.source: too little text: {wanted} samples of at least {c.min_tokens} "
+            f"tokens are needed, there are {len(kept)}{whole} ({_told(parts)}): give more text, "
+            "or lower calibration.pool_size, objective_tokens or min_tokens"
+        )
+    chosen = draw(splits["calibration"], c.pool_size, job.rng("calibration"))
+    pool.calibration = np.stack([item.tokens[: c.sequence_length] for item in chosen])
+    pool.source = np.array([item.document[0] for item in chosen], dtype=np.int32)
+    _note(pool, "calibration", splits["calibration"], chosen)
+    if "objective" in splits:
+        _choose_windows(job, pool, splits["objective"])
+    if "finetune" in splits:
+        rows = spread(splits["finetune"], job.rng("finetune"))
+        pool.finetune = [{"text": item.text} for item in rows]
+        _note(pool, "finetune", rows, rows)
+    if "test" in splits:
+        tested = _test_items(job, splits["test"])
+        pool.test = {_test_name(parts): "\n\n".join(item.text for item in tested)}
+        _note(pool, "test", splits["test"], tested)
+    return parts
+
+
+def _fill_objective(job: _Job, pool: Pool) -> list[Part]:
+    """Windows of calibration.objective_source: a long record gives one, short ones are joined."""
+    c = job.calibration
+    if c.objective_source is None:
+        return []
+    items, parts = _read(job, "calibration.objective_source", c.objective_source)
+    windows: list[Item] = []
+    held: list[Item] = []
+    for item in items:
+        held.append(item)
+        if sum(len(part.tokens) for part in held) >= c.sequence_length:
+            text = "\n\n".join(part.text for part in held)
+            tokens = held[0].tokens if len(held) == 1 else job.tokens.head(text, c.sequence_length)
+            if len(tokens) >= c.sequence_length:
+                windows.append(held[0]._replace(tokens=tokens))
+            held = []
+    if len(windows) < job.windows:
+        raise UserError(
+            f"calibration.objective_source: too little text: {job.windows} windows of "
+            f"{c.sequence_length} tokens are needed, there are {len(windows)} ({_told(parts)}): "
+            "give more text, or lower calibration.objective_tokens"
+        )
+    _choose_windows(job, pool, windows)
+    return parts
+
+
+def _choose_windows(job: _Job, pool: Pool, items: list[Item]) -> None:
+    chosen = spread(items, job.rng("objective"))[: job.windows]
+    length = job.calibration.sequence_length
+    pool.objective = np.stack([item.tokens[:length] for item in chosen])
+    _note(pool, "objective", items, chosen)
+
+
+def _fill_finetune(job: _Job, pool: Pool) -> list[Part]:
+    c, seen = job.calibration, Deduplicator()
+    parts: list[Part] = []
+    for setting, source in job.named("finetune.source", job.finetune.source):
+        counts, texts = Counts(), []
+        rows = read_rows(source, text_field=c.text_field, max_records=c.max_records)
+        for row in _progress(rows, source):
+            text = "\n".join(row.values())
+            is_empty = not text.strip()
+            is_new = not is_empty and seen.is_new(json.dumps(row, sort_keys=True).encode())
+            counts.read += 1
+            counts.too_short += is_empty
+            counts.duplicate += not is_empty and not is_new
+            counts.kept += is_new
+            if is_new:
+                texts.append(text)
+                pool.finetune.append(row)
+        if not texts:
+            raise UserError(f"{setting}: {source.given} holds no text of its own ({counts})")
+        parts.append(Part.of(setting, source, counts, texts, texts))
+    if parts:
+        job.rng("finetune").shuffle(pool.finetune)
+        pool.available["finetune"] = pool.documents["finetune"] = len(pool.finetune)
+    return parts
+
+
+def _fill_test(job: _Job, pool: Pool) -> list[Part]:
+    e, parts = job.evaluation, []
+    for name, given in e.texts.items():
+        setting, source = f"evaluation.texts.{name}", job.sources[given]
+        limit = job.calibration.max_records
+        text = read_text(source, text_field=e.text_field, max_records=limit)
+        pool.test[name] = text
+        parts.append(Part.of(setting, source, Counts(read=1, kept=1), [], [text]))
+    if parts:
+        pool.available["test"] = pool.documents["test"] = len(parts)
+    return parts
+
+
+def _test_items(job: _Job, items: list[Item]) -> list[Item]:
+    """As many items as evaluation.max_windows needs, of many documents, in the source's order."""
+    e = job.evaluation
+    if e.max_windows is None:
+        return items
+    wanted, chosen = e.max_windows * e.sequence_length, set()
+    for item in spread(items, job.rng("test")):
+        if wanted <= 0:
+            break
+        chosen.add(id(item))
+        wanted -= job.tokens.count([item.text])
+    return [item for item in items if id(item) in chosen]
+
+
+def _check_test_length(job: _Job, pool: Pool) -> None:
+    length = job.evaluation.sequence_length
+    for name, text in pool.test.items():
+        if (found := len(job.tokens.head(text, length))) < length:
+            raise UserError(
+                f"evaluation: the test text '{name}' has {found} tokens, fewer than the {length} "
+                "of one window: give more text, or lower evaluation.sequence_length"
+            )
+
+
+def _test_name(parts: list[Part]) -> str:
+    """`wikipedia` for the embedded text, else the names of the sources' files, joined by `_`."""
+    names = []
+    for part in parts:
+        stem = Path(part.source.location.partition("#")[0]).stem
+        name = part.source.kind if part.source.kind == "wikipedia" else stem
+        names.append(re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_"))
+    return "_".join(filter(None, names))[:100] or "test"
+
+
+def _told(parts: list[Part]) -> str:
+    return "; ".join(f"{part.source.given}: {part.counts}" for part in parts)
+
+
+def _note(pool: Pool, split: str, available: list[Item], chosen: list[Item]) -> None:
+    pool.available[split] = len(available)
+    pool.documents[split] = len({item.document for item in chosen})
+
+
+def _progress(values: Iterable[_T], source: TextSource) -> Iterable[_T]:
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(
+        values,
+        description=f"reading {source.given}",
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )

@@ -1,0 +1,115 @@
+"""Quality of one checkpoint: perplexity of the test texts, accuracy on zero-shot tasks.
+
+A metric carries its protocol in its name: `wikitext2_ppl_seq128` is the perplexity of windows of
+128 tokens; `piqa_acc` and `piqa_acc_norm` are lm-eval's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from adapruner import checkpoint as ckpt
+from adapruner.config import EvaluationConfig, ModelConfig, nearest
+from adapruner.errors import UserError
+from adapruner.perplexity import perplexity, windows_of
+from adapruner.progress import say
+
+
+def evaluate(
+    checkpoint: Path,
+    pool: Path,
+    model: ModelConfig,
+    evaluation: EvaluationConfig,
+    seed: int,
+    out: Path,
+) -> None:
+    """Measures the checkpoint on the pool's test texts; writes `metrics.json`, `summary.json`."""
+    loaded = ckpt.load_model(checkpoint, model)
+    tokenizer = ckpt.load_tokenizer(checkpoint)
+    texts = json.loads((pool / "test.json").read_text())
+    metrics, windows = text_metrics(loaded, tokenizer, texts, evaluation)
+    if evaluation.tasks:
+        metrics |= task_metrics(loaded, tokenizer, evaluation, seed)
+    summary = {
+        "params": ckpt.inspect(checkpoint, trust_remote_code=model.trust_remote_code).total_params,
+        "bytes": ckpt.size_on_disk(checkpoint),
+        "windows": windows,
+        "sequence_length": evaluation.sequence_length,
+    }
+    for name, value in (("metrics.json", metrics), ("summary.json", summary)):
+        (out / name).write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def text_metrics(
+    model: Any, tokenizer: Any, texts: dict[str, str], evaluation: EvaluationConfig
+) -> tuple[dict[str, float], dict[str, int]]:
+    """Perplexity of each text, joined and cut into non-overlapping windows; and how many there are.
+
+    Raises UserError for a text that is shorter than one window.
+    """
+    length = evaluation.sequence_length
+    metrics, counts = {}, {}
+    for name, text in texts.items():
+        tokens = tokenizer(text, verbose=False)["input_ids"]
+        windows = windows_of(tokens, length, evaluation.max_windows)
+        if not len(windows):
+            raise UserError(
+                f"test text '{name}' has {len(tokens)} tokens, a window needs {length}; "
+                "give a longer text or lower evaluation.sequence_length"
+            )
+        metric = f"{name}_ppl_seq{length}"
+        metrics[metric] = perplexity(model, windows, metric)
+        counts[name] = len(windows)
+    return metrics, counts
+
+
+def task_metrics(
+    model: Any, tokenizer: Any, evaluation: EvaluationConfig, seed: int
+) -> dict[str, float]:
+    """lm-eval's scores of the configured tasks: `<task>_<metric>`, shares in [0, 1].
+
+    With `tasks_dir` only the task files of that folder are known, else lm-eval's own. Raises
+    UserError for a task that is not known.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    folder = evaluation.tasks_dir
+    if folder is not None and not Path(folder).is_dir():
+        raise UserError(f"evaluation.tasks_dir '{folder}' is not a folder")
+    manager = TaskManager(include_path=folder, include_defaults=folder is None)
+    for task in evaluation.tasks:
+        if task not in manager.all_tasks:
+            hint = nearest(task, sorted(manager.all_tasks))
+            raise UserError(f"task '{task}' is not known{hint[:300]}")
+    say(f"zero-shot: {', '.join(evaluation.tasks)}, {evaluation.limit or 'all'} rows each")
+    wrapped = HFLM(
+        pretrained=model,
+        tokenizer=tokenizer,
+        batch_size=evaluation.batch_size,
+        max_length=evaluation.max_length,
+        device=str(model.device),
+    )
+    results = simple_evaluate(
+        model=wrapped,
+        tasks=list(evaluation.tasks),
+        task_manager=manager,
+        limit=evaluation.limit,
+        bootstrap_iters=0,
+        log_samples=False,
+        random_seed=seed,
+        numpy_random_seed=seed,
+        torch_random_seed=seed,
+        fewshot_random_seed=seed,
+    )
+    return {
+        f"{task}_{key.split(',')[0]}": float(value)
+        for task, scores in results["results"].items()
+        for key, value in scores.items()
+        if isinstance(value, float) and "stderr" not in key
+    }

@@ -1,0 +1,186 @@
+"""The report of a run: one dictionary for programs, one page for people, one table for a terminal.
+
+Everything is read from the stages' directories; nothing is computed that a stage has not measured,
+but for differences, ratios and sums of it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from adapruner.config import RunConfig
+from adapruner.report_text import rows
+
+EVALUATIONS = {
+    "dense": "evaluate_dense",
+    "pruned": "evaluate_pruned",
+    "finetuned": "evaluate_finetuned",
+}
+"""Model of the report -> stage that measured it."""
+
+
+def build_report(
+    config: RunConfig,
+    stages: Mapping[str, Path],
+    timings_s: Mapping[str, float],
+    provenance: Mapping[str, Any],
+) -> dict[str, Any]:
+    """report.json: what went in, what came out, what it cost.
+
+    `stages` names the directory of each stage; `timings_s` gives seconds of each;
+    `provenance["created"]` is the UTC time in ISO form, so that the result depends on the arguments
+    and files alone. Stages that were switched off (speed, fine-tuning) leave null. Parameters are
+    counts (a tied embedding once), sizes are bytes of the weight files, ratios are shares of 1.
+    A number that is not finite becomes null, as JSON has no spelling for it.
+    """
+    plan = _read(stages, "search", "plan.json", {})
+    report = {
+        "name": config.name,
+        "created": provenance.get("created"),
+        "params": _params(config, plan, stages),
+        "metrics": {
+            model: _read(stages, stage, "metrics.json", None)
+            for model, stage in EVALUATIONS.items()
+        },
+        "speed": _read(stages, "measure_speed", "speed.json", None),
+        "pool": _read(stages, "filter_calibration_pool", "summary.json", {}),
+        "search": _search(stages),
+        "plan": _plan(plan),
+        "finetune": {
+            "method": config.finetune.method,
+            "curve": _read(stages, "finetune", "curve.json", []),
+        },
+        "timings_s": dict(timings_s),
+        "provenance": {
+            "seed": config.seed,
+            "config": config.model_dump(mode="json"),
+            **provenance,
+        },
+    }
+    result: dict[str, Any] = _finite(report)
+    return result
+
+
+def write(report: Mapping[str, Any], stages: Mapping[str, Path], out: Path) -> None:
+    """Write report.json, report.html and plan.json into the existing directory `out`.
+
+    report.html is one file with no reference to anything outside it.
+    """
+    from adapruner.report_html import page
+
+    text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
+    (out / "report.json").write_text(text + "\n", encoding="utf-8")
+    (out / "report.html").write_text(page(report), encoding="utf-8")
+    shutil.copyfile(stages["search"] / "plan.json", out / "plan.json")
+
+
+def table(report: Mapping[str, Any]) -> Table:
+    """Dense, pruned and fine-tuned side by side, for a terminal."""
+    result = Table(title=f"{report['name']}: what was lost and what was gained", title_style="bold")
+    result.add_column("", overflow="fold")
+    for heading in ("dense", "pruned", "fine-tuned", "change"):
+        result.add_column(heading, justify="right")
+    for row in rows(report):
+        result.add_row(row.name, *row.cells, row.change)
+    return result
+
+
+def indices(ranges: str) -> list[int]:
+    """The indices that a plan's ranges spell: `"0-2,5"` -> [0, 1, 2, 5]; ends are inclusive."""
+    bounds = (part.partition("-") for part in ranges.split(",") if part)
+    return [i for low, _, high in bounds for i in range(int(low), int(high or low) + 1)]
+
+
+def _read(stages: Mapping[str, Path], stage: str, name: str, default: Any) -> Any:
+    """A stage's JSON file, or `default` where the stage did not run or did not write it."""
+    path = stages.get(stage)
+    if path is None or not (path / name).is_file():
+        return default
+    return json.loads((path / name).read_text(encoding="utf-8"))
+
+
+def _params(
+    config: RunConfig, plan: Mapping[str, Any], stages: Mapping[str, Path]
+) -> dict[str, Any]:
+    counts, ratio = plan.get("params", {}), plan.get("ratio", {})
+    dense, pruned = counts.get("dense"), counts.get("pruned")
+    counting = ratio.get("of", config.pruning.ratio_of)
+    return {
+        "dense": dense,
+        "pruned": pruned,
+        "removed": dense - pruned if dense is not None and pruned is not None else None,
+        "ratio_requested": ratio.get("requested", config.pruning.ratio),
+        "ratio_of": counting,
+        "ratio_achieved": ratio.get(f"achieved_{counting}"),
+        "ratio_achieved_all": ratio.get("achieved_all"),
+        "ratio_achieved_blocks": ratio.get("achieved_blocks"),
+        "bytes_dense": _weight_bytes(stages, "load_model"),
+        "bytes_pruned": _weight_bytes(stages, "prune"),
+    }
+
+
+def _weight_bytes(stages: Mapping[str, Path], stage: str) -> int | None:
+    path = stages.get(stage)
+    files = list(path.glob("*.safetensors")) if path else []
+    return sum(f.stat().st_size for f in files) if files else None
+
+
+def _search(stages: Mapping[str, Path]) -> dict[str, Any]:
+    summary = _read(stages, "search", "summary.json", {})
+    trials = _read(stages, "search", "trials.json", [])
+    warm = [t for t in trials if t.get("name", "trial") != "trial"]
+    return {
+        **summary,
+        "objective": summary.get("objective", "perplexity"),
+        "unit": summary.get("unit", "perplexity on the objective text; lower is better"),
+        "best": summary.get("best"),
+        "dense_value": summary.get("dense_value"),
+        "warm_starts": [{k: t.get(k) for k in ("number", "name", "value")} for t in warm],
+        "trials": trials,
+    }
+
+
+def _plan(plan: Mapping[str, Any]) -> dict[str, Any]:
+    dense = plan.get("dense", {})
+    protected = set(plan.get("protected", ()))
+    return {
+        "layout": plan.get("layout"),
+        "model_type": plan.get("model_type"),
+        "dense": dense,
+        "protected": sorted(protected),
+        "layers": [
+            _layer(i, kept, dense, i in protected) for i, kept in enumerate(plan.get("layers", ()))
+        ],
+    }
+
+
+def _layer(
+    number: int, kept: Mapping[str, str], dense: Mapping[str, int], protected: bool
+) -> dict[str, Any]:
+    heads = indices(kept["query_heads"])
+    heads_a_group = dense["query_heads"] // dense["kv_groups"]
+    return {
+        "layer": number,
+        "mlp_width": len(indices(kept["mlp_channels"])),
+        "mlp_dense_width": dense["mlp_channels"],
+        "query_heads": len(heads),
+        "kv_groups": len({head // heads_a_group for head in heads}),
+        "protected": protected,
+    }
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        return [_finite(item) for item in value]
+    return value

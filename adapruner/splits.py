@@ -1,0 +1,72 @@
+"""Which documents go to which split, and which samples of a split are used."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+
+from adapruner.sampling import Item
+
+Document = tuple[int, str]
+
+SHARES = {"calibration": 0.3, "objective": 0.1, "finetune": 0.3, "test": 0.3}
+"""How what is left, after every split has what it needs, is shared out."""
+
+
+def assign(
+    items: Sequence[Item], needs: Mapping[str, int], seed: int
+) -> dict[str, list[Item]] | None:
+    """Items by split; a document is whole in one split. None when a need can't be met.
+
+    `needs` says how many items a split must have. Documents are dealt in seeded order, each to the
+    split that is furthest from its goal: its need and its share of the rest. Where large documents
+    make that fail, they are dealt largest first.
+    """
+    spare = len(items) - sum(needs.values())
+    if spare < 0:
+        return None
+    shares = sum(SHARES[split] for split in needs)
+    goals = {split: need + spare * SHARES[split] / shares for split, need in needs.items()}
+    sizes: dict[Document, int] = {}
+    for item in items:
+        sizes[item.document] = sizes.get(item.document, 0) + 1
+    shuffled = list(sizes)
+    random.Random(f"{seed}:documents").shuffle(shuffled)
+    for order in (shuffled, sorted(shuffled, key=lambda document: -sizes[document])):
+        filled = dict.fromkeys(goals, 0)
+        chosen: dict[Document, str] = {}
+        for document in order:
+            split = min(filled, key=lambda name: filled[name] / goals[name])
+            chosen[document] = split
+            filled[split] += sizes[document]
+        if all(filled[split] >= need for split, need in needs.items()):
+            return {s: [i for i in items if chosen[i.document] == s] for s in goals}
+    return None
+
+
+def draw(items: Sequence[Item], size: int, rng: random.Random) -> list[Item]:
+    """`size` items, uniformly at random, as evenly from every source as the sources allow."""
+    by_source: dict[int, list[Item]] = {}
+    for item in items:
+        by_source.setdefault(item.document[0], []).append(item)
+    left, drawn = size, []
+    # The smallest first: what it can't give is asked of the larger ones.
+    for done, group in enumerate(sorted(by_source.values(), key=len)):
+        quota = -(-left // (len(by_source) - done)) if left else 0
+        drawn += rng.sample(group, min(quota, len(group)))
+        left = size - len(drawn)
+    rng.shuffle(drawn)
+    return drawn
+
+
+def spread(items: Sequence[Item], rng: random.Random) -> list[Item]:
+    """The items in an order whose every beginning is of as many documents as can be."""
+    by_document: dict[Document, list[Item]] = {}
+    for item in items:
+        by_document.setdefault(item.document, []).append(item)
+    queues = list(by_document.values())
+    rng.shuffle(queues)
+    for queue in queues:
+        rng.shuffle(queue)
+    longest = max(map(len, queues), default=0)
+    return [queue[turn] for turn in range(longest) for queue in queues if turn < len(queue)]

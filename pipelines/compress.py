@@ -1,0 +1,66 @@
+"""From a checkpoint to a smaller one, registered: the main job."""
+
+from __future__ import annotations
+
+from zenml import pipeline
+
+from adapruner.config import RunConfig
+from steps.cache import forget_vanished
+from steps.estimate_importance import estimate_importance
+from steps.evaluate import evaluate
+from steps.filter_calibration_pool import filter_calibration_pool
+from steps.finetune import finetune
+from steps.load_model import load_model
+from steps.measure_speed import measure_speed
+from steps.prune import prune
+from steps.register import register
+from steps.report import report
+from steps.resolve_source import resolve_source
+from steps.search import search
+
+
+@pipeline
+def compress(config: RunConfig) -> None:
+    """Find out what the model can do without, take it out, heal, measure, register.
+
+    Each step gets the sections of the configuration that it depends on, so that a changed setting
+    leaves the steps before it cached.
+    """
+    forget_vanished()
+    model, seed = config.model, config.seed
+
+    source, texts, tasks = resolve_source(config)
+    dense = load_model(source, model)
+    pool = filter_calibration_pool(
+        texts, dense, config.calibration, config.finetune, config.evaluation, seed
+    )
+
+    table = estimate_importance(dense, pool, model, config.search.set_size, seed)
+    plan = search(dense, pool, table, model, config.search, config.pruning, seed)
+    pruned = prune(dense, plan, model)
+    finetuned = finetune(pruned, pool, model, config.finetune, seed)
+
+    measured = {
+        name: evaluate(
+            checkpoint, pool, tasks, model, config.evaluation, seed, id=f"evaluate_{name}"
+        )
+        for name, checkpoint in (("dense", dense), ("pruned", pruned), ("finetuned", finetuned))
+    }
+    speed = measure_speed(dense, pruned, model, config.evaluation)
+
+    written = report(
+        config,
+        resolve_source=source,
+        texts=texts,
+        load_model=dense,
+        filter_calibration_pool=pool,
+        estimate_importance=table,
+        search=plan,
+        prune=pruned,
+        finetune=finetuned,
+        evaluate_dense=measured["dense"],
+        evaluate_pruned=measured["pruned"],
+        evaluate_finetuned=measured["finetuned"],
+        measure_speed=speed,
+    )
+    register(config, written, finetuned)

@@ -1,0 +1,53 @@
+"""How a run that can't go on ends: one line for the user's part, a traceback for ours."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from adapruner.errors import UserError
+
+FULL = ("No space left on device", "database or disk is full")
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn a UserError or a full disk, wherever it was raised, into one line and exit code 2."""
+    try:
+        yield
+    except Exception as error:
+        line = explain(error)
+        if line is None:
+            raise
+        click.echo(f"error: {line}", err=True)
+        sys.exit(2)
+
+
+def explain(error: BaseException) -> str | None:
+    """The one line for an error that a user can do something about; None for any other."""
+    for cause in _chain(error):
+        if isinstance(cause, UserError):
+            return " ".join(str(cause).split())
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            return f"the disk is full{_of(cause)}; make room and run the same command again"
+        if any(sign in str(cause) for sign in FULL):
+            return "the disk is full; make room and run the same command again"
+    return None
+
+
+def _of(error: OSError) -> str:
+    return f" (writing {error.filename})" if error.filename else ""
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error, then what it was raised from, once each."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or current.__context__

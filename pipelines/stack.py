@@ -1,0 +1,85 @@
+"""The local ZenML stack: SQLite stores and artifacts in one home folder, nothing outside it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zenml.client import Client
+    from zenml.enums import StackComponentType
+
+NAME = "adapruner"
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def use_home(home: Path) -> None:
+    """Point this process, and ZenML in it, at a home folder. Call before ZenML is imported.
+
+    Settings of another ZenML (a server, an active stack) are dropped: to run on one of your own,
+    use `zenml pipeline run`.
+    """
+    home = home.absolute()
+    home.mkdir(parents=True, exist_ok=True)
+    foreign = [k for k in os.environ if k.startswith(("ZENML_STORE_", "ZENML_ACTIVE_"))]
+    for key in foreign:
+        del os.environ[key]
+    os.environ |= {
+        "ADAPRUNER_HOME": str(home),
+        "ZENML_CONFIG_PATH": str(home / "zenml"),
+        "ZENML_LOCAL_STORES_PATH": str(home / "zenml" / "local_stores"),
+        "ZENML_CUSTOM_SOURCE_ROOT": str(ROOT),
+        "ZENML_ANALYTICS_OPT_IN": "false",
+        "ZENML_AUTO_OPEN_DASHBOARD": "false",
+        "ZENML_ENABLE_REPO_INIT_WARNINGS": "false",
+        "ZENML_ENABLE_RICH_TRACEBACK": "false",
+        "ZENML_LOGGING_COLORS_DISABLED": str(not sys.stdout.isatty()).lower(),
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_LOGGING_LEVEL": "ERROR",
+        # A run's log goes to the terminal; storing every line of it as well costs seconds.
+        "ZENML_DISABLE_STEP_LOGS_STORAGE": "true",
+        "ZENML_DISABLE_PIPELINE_LOGS_STORAGE": "true",
+    }
+    if not sys.stderr.isatty():
+        os.environ |= {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    # Workers that import steps by name must find them from any directory.
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))
+
+
+def ensure_stack(home: Path) -> None:
+    """Make the local stack of a home folder active, registering what is missing."""
+    from zenml.client import Client
+    from zenml.enums import StackComponentType as Kind
+
+    from steps.tracking import local_uri
+
+    home = home.absolute()
+    client = Client()
+    tracking = {"tracking_uri": local_uri(home)}
+    components = {
+        Kind.ORCHESTRATOR: _component(client, Kind.ORCHESTRATOR, "local", {}),
+        Kind.ARTIFACT_STORE: _component(
+            client, Kind.ARTIFACT_STORE, "local", {"path": str(home / "artifacts")}
+        ),
+        Kind.EXPERIMENT_TRACKER: _component(client, Kind.EXPERIMENT_TRACKER, "mlflow", tracking),
+        Kind.MODEL_REGISTRY: _component(client, Kind.MODEL_REGISTRY, "mlflow", {}),
+    }
+    if not client.list_stacks(name=NAME).items:
+        client.create_stack(NAME, components)
+    if client.active_stack_model.name != NAME:
+        client.activate_stack(NAME)
+
+
+def _component(
+    client: Client, kind: StackComponentType, flavor: str, configuration: dict[str, Any]
+) -> str:
+    """The name of the component, made if absent, moved if the home folder was."""
+    found = client.list_stack_components(type=kind, name=NAME, hydrate=True).items
+    if not found:
+        client.create_stack_component(NAME, flavor, kind, configuration=configuration)
+    elif any(found[0].configuration.get(key) != value for key, value in configuration.items()):
+        client.update_stack_component(NAME, kind, configuration=configuration)
+    return NAME

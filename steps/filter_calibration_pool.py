@@ -1,0 +1,31 @@
+"""Texts to token pools: calibration, objective, fine-tune and test, disjoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from adapruner.config import CalibrationConfig, EvaluationConfig, FinetuneConfig
+from steps.cache import cached_step
+from steps.workspace import stage
+
+
+@cached_step
+def filter_calibration_pool(
+    texts: Path,
+    checkpoint: Path,
+    calibration: CalibrationConfig,
+    finetune: FinetuneConfig,
+    evaluation: EvaluationConfig,
+    seed: int,
+) -> Annotated[Path, "calibration_pool"]:
+    """The pool directory, tokenised by the tokenizer of `checkpoint`."""
+    from adapruner.calibration import build_pool
+    from adapruner.texts import TextSource
+
+    found = json.loads((texts / "texts.json").read_text(encoding="utf-8"))
+    named = {given: TextSource.model_validate(fields) for given, fields in found.items()}
+    with stage("filter_calibration_pool") as out:
+        build_pool(named, calibration, finetune, evaluation, checkpoint, seed, out)
+    return out

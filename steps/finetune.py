@@ -1,0 +1,22 @@
+"""What pruning lost, won back: LoRA on the fine-tune split, merged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from adapruner.config import FinetuneConfig, ModelConfig
+from steps.cache import cached_step
+from steps.workspace import stage
+
+
+@cached_step
+def finetune(
+    checkpoint: Path, pool: Path, model: ModelConfig, finetune: FinetuneConfig, seed: int
+) -> Annotated[Path, "finetuned"]:
+    """`checkpoint/` and the loss curve."""
+    from adapruner import finetune as library
+
+    with stage("finetune") as out:
+        library.finetune(checkpoint, pool, model, finetune, seed, out)
+    return out

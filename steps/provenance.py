@@ -1,0 +1,59 @@
+"""What a result was made from: hashes, versions and settings."""
+
+from __future__ import annotations
+
+import json
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from adapruner.config import RunConfig
+from adapruner.hashing import hash_directory, hash_file, hash_json
+
+PACKAGES = (
+    "adapruner",
+    "torch",
+    "transformers",
+    "zenml",
+    "mlflow",
+    "optuna",
+    "peft",
+    "datasets",
+    "lm-eval",
+)
+
+
+def provenance(config: RunConfig, stages: dict[str, Path]) -> dict[str, Any]:
+    """The `provenance` of report.json; hashes are sha256 over a stage's files, as 64 hex digits."""
+    source = _read(stages["resolve_source"] / "source.json")
+    texts = _read(stages["texts"] / "texts.json")
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "config_hash": config_hash(config),
+        "source": source,
+        "texts": texts,
+        "hashes": {
+            "source": source["content_hash"],
+            "texts": {given: text["content_hash"] for given, text in texts.items()},
+            "pool": hash_directory(stages["filter_calibration_pool"]),
+            "table": hash_directory(stages["estimate_importance"]),
+            "plan": hash_file(stages["search"] / "plan.json"),
+            "pruned_checkpoint": hash_directory(stages["prune"]),
+            "checkpoint": hash_directory(stages["finetune"] / "checkpoint"),
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in PACKAGES},
+        },
+    }
+
+
+def config_hash(config: RunConfig) -> str:
+    """sha256 of all settings, the defaults among them."""
+    return hash_json(config.model_dump(mode="json"))
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

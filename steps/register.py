@@ -1,0 +1,41 @@
+"""The run in MLflow, the checkpoint in its registry, the results in the output folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from zenml import get_step_context
+
+from adapruner.config import RunConfig
+from steps.cache import uncached_step
+from steps.workspace import stage
+
+
+@uncached_step
+def register(config: RunConfig, report: Path, finetuned: Path) -> Annotated[Path, "model_version"]:
+    """`model_version.json`: name, version, alias, MLflow run and where the results are."""
+    from steps import mlflow_run, results, tracking
+
+    content = json.loads((report / "report.json").read_text(encoding="utf-8"))
+    run = get_step_context().pipeline_run
+    tags = mlflow_run.version_tags(content)
+    about = {"pipeline_run_id": str(run.id), "config_hash": tags["config_hash"]}
+    statuses = {name: str(step.status) for name, step in run.steps.items() if name != "register"}
+    checkpoint = finetuned / "checkpoint"
+    with stage("register") as out:
+        client = tracking.connect()
+        parent = mlflow_run.log_run(client, run.name, about, report, statuses)
+        version = mlflow_run.register(client, config.registry, parent, checkpoint, tags)
+        registered = {
+            "name": version.name,
+            "version": str(version.version),
+            "alias": config.registry.alias,
+            "run_id": parent,
+            "tracking_uri": client.tracking_uri,
+        }
+        target = results.publish(config, report, checkpoint, registered)
+        text = json.dumps({**registered, "results": str(target)}, indent=2)
+        (out / "model_version.json").write_text(text + "\n", encoding="utf-8")
+    return out

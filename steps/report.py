@@ -1,0 +1,38 @@
+"""The report of the run, for people and for programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from adapruner.config import RunConfig
+from steps.cache import uncached_step
+from steps.workspace import seconds_of, stage
+
+
+@uncached_step
+def report(
+    config: RunConfig,
+    resolve_source: Path,
+    texts: Path,
+    load_model: Path,
+    filter_calibration_pool: Path,
+    estimate_importance: Path,
+    search: Path,
+    prune: Path,
+    finetune: Path,
+    evaluate_dense: Path,
+    evaluate_pruned: Path,
+    evaluate_finetuned: Path,
+    measure_speed: Path,
+) -> Annotated[Path, "report"]:
+    """`report.json`, `report.html` and `plan.json`. Inputs are named as the stages are."""
+    stages = {name: path for name, path in locals().items() if name not in ("config", "texts")}
+    from adapruner import report as library
+    from steps.provenance import provenance
+
+    timings = {name: seconds_of(path) for name, path in stages.items()}
+    with stage("report") as out:
+        facts = provenance(config, {**stages, "texts": texts})
+        library.write(library.build_report(config, stages, timings, facts), stages, out)
+    return out

@@ -1,0 +1,78 @@
+"""Checkpoints and task files that a config names, among them versions of an MLflow registry."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from adapruner import sources
+from adapruner.config import ModelConfig
+from adapruner.errors import UserError
+from adapruner.hashing import hash_directory
+from steps import tracking
+from steps.workspace import home
+
+REGISTRY = "models:"
+MODEL_VERSION = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
+
+
+def resolve(model: ModelConfig) -> sources.Source:
+    """What `model.source` stands for now; a registry's version is fetched and its number kept."""
+    if not model.source.startswith(REGISTRY):
+        return sources.resolve(model)
+    directory, version = _fetch(model.source)
+    return sources.resolve(model, directory).model_copy(update={"revision": version})
+
+
+def materialize(source: sources.Source, model: ModelConfig, out: Path) -> None:
+    """Write the checkpoint that `source` names into `out`, fetching it again where it is absent.
+
+    Steps may run on different machines: what one of them fetched is not on the other's disk.
+    """
+    if source.given.startswith(REGISTRY) and not Path(source.location).is_dir():
+        directory, _ = _fetch(f"{REGISTRY}/{source.revision}")
+        source = source.model_copy(update={"location": str(directory)})
+    sources.materialize(source, model, out)
+
+
+def resolve_tasks(tasks_dir: str | None) -> dict[str, Any]:
+    """The hash of the folder of zero-shot task files, with the data files that lie in it."""
+    if tasks_dir is None:
+        return {}
+    if not Path(tasks_dir).is_dir():
+        raise UserError(
+            f"evaluation.tasks_dir: no folder {tasks_dir}; give one of lm-eval task files"
+        )
+    return {"given": tasks_dir, "content_hash": hash_directory(Path(tasks_dir))}
+
+
+def _fetch(uri: str) -> tuple[Path, str]:
+    """Directory of a registered version's checkpoint, and its NAME/VERSION."""
+    match = MODEL_VERSION.fullmatch(uri)
+    if not match:
+        raise UserError(
+            f"model.source {uri!r} names no version; write models:/NAME/VERSION or "
+            "models:/NAME@ALIAS"
+        )
+    version = tracking.model_version(match["name"], match["version"], match["alias"])
+    folder = re.sub(r"[^A-Za-z0-9._-]", "_", version.name)
+    target = home() / "models" / folder / f"{version.version}-{version.creation_timestamp}"
+    if not target.is_dir():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=".fetch-", dir=target.parent))
+        try:
+            _checkpoint_in(tracking.download(version, beside), uri).rename(target)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+    return target, f"{version.name}/{version.version}"
+
+
+def _checkpoint_in(directory: Path, uri: str) -> Path:
+    """The folder below `directory` that holds config.json: flavours put it at different depths."""
+    found = sorted(directory.rglob("config.json"), key=lambda p: len(p.parts))
+    if not found:
+        raise UserError(f"model.source {uri}: its files hold no config.json, so no checkpoint")
+    return found[0].parent

@@ -1,0 +1,149 @@
+"""The MLflow that a run writes to and reads registered models from."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from zenml.client import Client
+from zenml.integrations.mlflow.experiment_trackers import MLFlowExperimentTracker
+
+from adapruner.errors import UserError
+from steps.workspace import home
+
+EXPERIMENT = "adapruner"
+PROBE_SECONDS = 5
+DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+WANTED = "set MLFLOW_TRACKING_URI, or register an MLflow experiment tracker in the ZenML stack"
+
+
+def connect() -> MlflowClient:
+    """A client of the MLflow to use, once it has answered.
+
+    It is MLFLOW_TRACKING_URI when set; else the experiment tracker of the active ZenML stack; else,
+    for a stack whose orchestrator runs on this machine, SQLite in the home folder. Raises UserError
+    within seconds where there is none or it does not answer.
+    """
+    stack = Client().active_stack
+    tracker = stack.experiment_tracker
+    if uri := os.environ.get("MLFLOW_TRACKING_URI"):
+        mlflow.set_tracking_uri(uri)
+    elif isinstance(tracker, MLFlowExperimentTracker):
+        tracker.configure_mlflow()
+    elif stack.orchestrator.config.is_local:
+        mlflow.set_tracking_uri(local_uri(home()))
+    else:
+        raise UserError(f"the active ZenML stack '{stack.name}' has no MLflow tracker: {WANTED}")
+    _check_answers(mlflow.get_tracking_uri())
+    return MlflowClient()
+
+
+def local_uri(home: Path) -> str:
+    """The tracking URI of the SQLite store in a home folder."""
+    return f"sqlite:///{home / 'mlflow.db'}"
+
+
+def experiment_id(client: MlflowClient) -> str:
+    """The experiment of all compressions, made if absent.
+
+    A store without a server of its own would put artifacts below the working directory; there the
+    place is given: beside the database, or in the home folder.
+    """
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is not None:
+        return str(found.experiment_id)
+    uri = urlsplit(client.tracking_uri)
+    database = (
+        Path(client.tracking_uri.removeprefix("sqlite:///")) if uri.scheme == "sqlite" else None
+    )
+    folder = (database.parent if database else home()) / "mlartifacts"
+    serverless = uri.scheme == "sqlite" or uri.scheme.partition("+")[0] in DATABASE_PORTS
+    location = folder.absolute().as_uri() if serverless else None
+    return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+
+
+def model_version(name: str, version: str | None, alias: str | None) -> ModelVersion:
+    """A registered version by number or alias. Raises UserError where there is none."""
+    client = connect()
+    try:
+        if alias is not None:
+            return client.get_model_version_by_alias(name, alias)
+        return client.get_model_version(name, str(version))
+    except MlflowException as error:
+        wanted = f"{name}@{alias}" if alias else f"{name}/{version}"
+        raise UserError(
+            f"models:/{wanted} is not in the MLflow registry at {mlflow.get_registry_uri()}: "
+            f"{_first_line(error)}"
+        ) from error
+
+
+def download(version: ModelVersion, into: Path) -> Path:
+    """Copy the files of a registered version into the directory `into`; where they are then."""
+    uri = MlflowClient().get_model_version_download_uri(version.name, version.version)
+    try:
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(into)))
+    except (MlflowException, OSError) as error:
+        raise UserError(
+            f"models:/{version.name}/{version.version}: its files at {uri} can't be fetched: "
+            f"{_first_line(error)}"
+        ) from error
+
+
+def _check_answers(uri: str) -> None:
+    """One cheap question, with a short wait and no second try: a dead store fails at the start."""
+    parts = urlsplit(uri)
+    scheme = parts.scheme.partition("+")[0]
+    try:
+        if scheme == "sqlite":
+            _check_folder(uri)
+        elif scheme in DATABASE_PORTS and parts.hostname:
+            address = (parts.hostname, parts.port or DATABASE_PORTS[scheme])
+            socket.create_connection(address, PROBE_SECONDS).close()
+        with _impatient():
+            MlflowClient().get_experiment_by_name(EXPERIMENT)
+    except (MlflowException, OSError, ValueError) as error:
+        shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        raise UserError(
+            f"the MLflow tracking URI {shown} does not answer ({_first_line(error)}); start that "
+            "server or set MLFLOW_TRACKING_URI to one that runs"
+        ) from error
+
+
+def _check_folder(uri: str) -> None:
+    folder = Path(uri.removeprefix("sqlite:///")).parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise OSError(f"{folder} is not a folder that can be written to")
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """MLflow's own patience is 2 minutes a request and 7 tries."""
+    wanted = {
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(PROBE_SECONDS),
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    }
+    before = {key: os.environ.get(key) for key in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            os.environ.pop(key, None)
+            if value is not None:
+                os.environ[key] = value
+
+
+def _first_line(error: BaseException) -> str:
+    """What went wrong; of a failed connection, its cause and not the request's whole history."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if "Max retries exceeded" in line:
+        line = line.rpartition(": ")[2].rstrip("')\"")
+    return line[:200]

@@ -1,0 +1,162 @@
+"""Plans: the ratio is met, the best stay, the layout holds, and what can't be had is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adapruner.allocation import allocate, attention_mode, mlp_widths
+from adapruner.config import PruningConfig
+from adapruner.errors import UserError
+from adapruner.families import FAMILIES
+from adapruner.plan import format_ranges, kept_widths, parse_ranges, read_plan
+from adapruner.scoring import Scores
+from adapruner.structures import LayerWidths, Structures, describe_model
+from tests.models import KINDS, small_model
+
+
+def structures(depth: int = 30, query_heads: int = 9, kv_groups: int = 3) -> Structures:
+    """SmolLM2-135M's, or a model like it of another depth or with other heads."""
+    hidden, head_dim, channels = 576, 64, 1536
+    head, group = 2 * hidden * head_dim, 2 * hidden * head_dim
+    block = depth * (3 * hidden * channels + query_heads * head + kv_groups * group + 2 * hidden)
+    return Structures(
+        family=FAMILIES["llama"], head_dim=head_dim, hidden_size=hidden,
+        layers=(LayerWidths(channels, query_heads, kv_groups),) * depth,
+        channel_params=3 * hidden, head_params=head, group_params=group,
+        total_params=block + 49152 * hidden + hidden, block_params=block,
+    )  # fmt: skip
+
+
+def scores(shape: Structures, seed: int = 0) -> Scores:
+    generator = torch.Generator().manual_seed(seed)
+
+    def drawn(count: int) -> torch.Tensor:
+        return torch.rand(count, generator=generator)
+
+    return Scores(
+        mlp=[drawn(w.mlp_channels) for w in shape.layers],
+        heads=[drawn(w.query_heads) for w in shape.layers],
+        groups=[drawn(w.kv_groups) for w in shape.layers],
+        sensitivity=drawn(len(shape.layers)) + 0.1,
+    )
+
+
+@pytest.mark.parametrize("ratio_of", ["all", "blocks"])
+@pytest.mark.parametrize("exponent", [0.0, 0.5])
+@pytest.mark.parametrize("ratio", [0.05, 0.2, 0.35])
+def test_per_layer_meets_the_ratio(ratio: float, exponent: float, ratio_of: Any) -> None:
+    shape = structures()
+    pruning = PruningConfig(ratio=ratio, ratio_of=ratio_of)
+    plan = allocate(scores(shape), shape, pruning, exponent, {})
+    achieved = plan.ratio.achieved_all if ratio_of == "all" else plan.ratio.achieved_blocks
+    assert achieved == pytest.approx(ratio, abs=1e-4)
+    widths = [len(layer.channels()) for layer in plan.layers]
+    assert all(width % 8 == 0 and width > 0 for width in widths)
+    assert widths[:4] == [1536] * 4
+    assert widths[-2:] == [1536] * 2
+    assert (max(widths[4:-2]) - min(widths[4:-2]) > 8) == (exponent > 0)
+    removed = sum(1536 - w for w in widths) * shape.channel_params
+    assert plan.params.dense - plan.params.pruned == removed
+
+
+def test_uniform_gives_every_layer_one_width() -> None:
+    shape = structures()
+    plan = allocate(scores(shape), shape, PruningConfig(layout="uniform"), 0.5, {})
+    assert {len(layer.channels()) for layer in plan.layers} == {1016}
+    assert plan.ratio.achieved_all == pytest.approx(0.2, abs=0.003)
+    assert plan.protected == ()
+
+
+def test_the_best_channels_stay() -> None:
+    shape = structures()
+    given_scores = scores(shape)
+    plan = allocate(given_scores, shape, PruningConfig(), 0.0, {})
+    kept = plan.layers[10].channels()
+    gone = sorted(set(range(1536)) - set(kept))
+    assert given_scores.mlp[10][kept].min() >= given_scores.mlp[10][gone].max()
+
+
+@pytest.mark.parametrize("attention", ["kv_groups", "query_heads"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_attention_keeps_equal_groups(kind: str, attention: Any) -> None:
+    shape = describe_model(small_model(kind))
+    pruning = PruningConfig(
+        ratio=0.3, ratio_of="blocks", attention=attention, round_to=1,
+        protect_first=1, protect_last=0,
+    )  # fmt: skip
+    plan = allocate(scores(shape), shape, pruning, 0.0, {})
+    for dense, layer in zip(shape.layers, plan.layers, strict=True):
+        kept_widths(dense, layer)
+    assert plan.ratio.achieved_blocks == pytest.approx(0.3, abs=0.02)
+
+
+def test_auto_prunes_attention_of_multi_head_models_alone() -> None:
+    pruning = PruningConfig()
+    assert attention_mode(structures(), pruning) == "none"
+    assert attention_mode(structures(query_heads=9, kv_groups=9), pruning) == "kv_groups"
+
+
+def test_uniform_keeps_a_head_count_that_a_stock_config_takes() -> None:
+    shape = structures(query_heads=9, kv_groups=9)
+    pruning = PruningConfig(ratio=0.3, layout="uniform", attention="kv_groups")
+    plan = allocate(scores(shape), shape, pruning, 0.0, {})
+    assert all(576 % len(layer.heads()) == 0 for layer in plan.layers)
+
+
+@pytest.mark.parametrize("changes", [{"ratio": 0.6}, {"ratio": 0.59, "layout": "uniform"}])
+def test_an_unreachable_ratio_is_refused_with_what_can_be_reached(changes: Any) -> None:
+    shape = structures()
+    with pytest.raises(UserError, match=r"at most 0\.\d+ can be removed; lower pruning.ratio") as e:
+        allocate(scores(shape), shape, PruningConfig(**changes), 0.0, {})
+    most = float(str(e.value).split("at most ")[1].split(" ")[0])
+    reached = PruningConfig(**changes | {"ratio": most - 0.001})
+    plan = allocate(scores(shape), shape, reached, 0.0, {})
+    assert plan.ratio.achieved_all == pytest.approx(most, abs=0.004)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    ratio=st.floats(0.01, 0.45), exponent=st.floats(0, 2), seed=st.integers(0, 9),
+    round_to=st.sampled_from([1, 8, 32, 64]), depth=st.integers(7, 12),
+)  # fmt: skip
+def test_any_setting_meets_its_ratio_or_is_refused(
+    ratio: float, exponent: float, seed: int, round_to: int, depth: int
+) -> None:
+    shape = structures(depth)
+    pruning = PruningConfig(ratio=ratio, ratio_of="blocks", round_to=round_to)
+    given_scores = scores(shape, seed)
+    heads = [list(range(w.query_heads)) for w in shape.layers]
+    try:
+        widths = mlp_widths(given_scores.sensitivity, shape, pruning, heads, exponent)
+    except UserError:
+        return
+    assert all(0 < w <= 1536 and w % round_to == 0 for w in widths)
+    removed = sum(1536 - w for w in widths) * shape.channel_params
+    assert abs(removed - ratio * shape.block_params) <= round_to * shape.channel_params * 0.51
+
+
+@given(st.sets(st.integers(0, 300), min_size=1))
+def test_ranges_spell_indices(indices: set[int]) -> None:
+    assert parse_ranges(format_ranges(sorted(indices))) == sorted(indices)
+
+
+@pytest.mark.parametrize("text", ["", "1-", "3-1", "4,2", "a", "1-2-3", "2,2"])
+def test_ranges_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(UserError):
+        parse_ranges(text)
+
+
+def test_a_plan_survives_its_file_and_an_edit_is_checked(tmp_path: Any) -> None:
+    shape = structures()
+    plan = allocate(scores(shape), shape, PruningConfig(), 0.0, {"seed": 0})
+    file = tmp_path / "plan.json"
+    plan.write(file)
+    assert read_plan(file) == plan
+    file.write_text(file.read_text().replace('"layout"', '"lay-out"'))
+    with pytest.raises(UserError, match="is not a pruning plan"):
+        read_plan(file)

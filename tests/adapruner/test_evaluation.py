@@ -1,0 +1,111 @@
+"""Perplexity by its definition, tasks through lm-eval on local files, speed in turn."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from adapruner import checkpoint as ckpt
+from adapruner.config import EvaluationConfig
+from adapruner.errors import UserError
+from adapruner.evaluation import evaluate, text_metrics
+from adapruner.perplexity import mean_loss, windows_of
+from adapruner.speed import measure
+from tests.adapruner.conftest import Workplace
+from tests.models import small_model, tokens
+
+TASK = """
+task: {task}
+dataset_path: json
+dataset_kwargs: {{data_files: {{validation: {rows}}}}}
+validation_split: validation
+output_type: multiple_choice
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "{{{{label}}}}"
+doc_to_choice: "{{{{choices}}}}"
+metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
+"""
+
+
+def test_perplexity_is_the_exponential_of_the_mean_loss_a_predicted_token() -> None:
+    model, windows = small_model("llama"), tokens(5, 9)
+    losses = []
+    for row in windows.long():
+        logits = model(row[None]).logits[0].double().log_softmax(-1)
+        losses += [-float(logits[i, row[i + 1]]) for i in range(8)]
+    assert mean_loss(model, windows) == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+
+
+def test_windows_do_not_overlap_and_the_remainder_is_dropped() -> None:
+    assert windows_of(list(range(11)), 3).tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    assert windows_of(list(range(11)), 3, most=2).shape == (2, 3)
+    assert windows_of([1, 2], 3).shape == (0, 3)
+
+
+def test_metrics_carry_their_protocol(workplace: Workplace, tmp_path: Path) -> None:
+    settings = EvaluationConfig(sequence_length=16, max_windows=4)
+    evaluate(workplace.checkpoint, workplace.pool, workplace.model, settings, 0, tmp_path)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert list(metrics) == ["made_ppl_seq16"]
+    assert 1 < metrics["made_ppl_seq16"] < math.inf
+    assert summary["windows"] == {"made": 4}
+    assert summary["params"] == ckpt.inspect(workplace.checkpoint).total_params
+
+
+def test_a_test_text_shorter_than_a_window_is_refused(workplace: Workplace) -> None:
+    model = ckpt.load_model(workplace.checkpoint, workplace.model)
+    tokenizer = ckpt.load_tokenizer(workplace.checkpoint)
+    with pytest.raises(UserError, match="'short' has 2 tokens, a window needs 128"):
+        text_metrics(model, tokenizer, {"short": "w5 w6"}, EvaluationConfig())
+
+
+@pytest.mark.slow
+def test_tasks_from_local_files(
+    workplace: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    rows: list[Any] = [
+        {"question": f"w{i + 5} w7", "choices": [f"w{i + 3}", f"w{i + 9}"], "label": i % 2}
+        for i in range(6)
+    ]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "made.yaml").write_text(TASK.format(task="made", rows=folder / "rows.jsonl"))
+    settings = EvaluationConfig(tasks=("made",), tasks_dir=str(folder), sequence_length=16)
+    out = tmp_path / "out"
+    out.mkdir()
+    evaluate(workplace.checkpoint, workplace.pool, workplace.model, settings, 0, out)
+    got = json.loads((out / "metrics.json").read_text())["made_acc"]
+
+    model = ckpt.load_model(workplace.checkpoint, workplace.model)
+    right = 0
+    for row in rows:
+        ids = [int(w[1:]) for w in row["question"].split()]
+        best = model(torch.tensor([ids])).logits[0, -1]
+        scores = [float(best[int(choice[1:])]) for choice in row["choices"]]
+        right += scores.index(max(scores)) == row["label"]
+    assert got == pytest.approx(right / len(rows))
+
+    unknown = settings.model_copy(update={"tasks": ("maid",)})
+    with pytest.raises(UserError, match="task 'maid' is not known; did you mean 'made'"):
+        evaluate(workplace.checkpoint, workplace.pool, workplace.model, unknown, 0, out)
+
+
+def test_speed_is_measured_in_turn(workplace: Workplace, tmp_path: Path) -> None:
+    settings = EvaluationConfig(prompt_tokens=8, new_tokens=4, repeats=2, batch_size=2)
+    measure(workplace.checkpoint, workplace.checkpoint, workplace.model, settings, tmp_path)
+    speed = json.loads((tmp_path / "speed.json").read_text())
+    for batch in ("batch_1", "batch_2"):
+        figures = speed["dense"][batch]["prefill_tokens_per_s"]
+        assert 0 < figures["min"] <= figures["median"] <= figures["max"]
+        assert 0.05 < speed["speedup"][batch]["decode"] < 20
+    measure(workplace.checkpoint, workplace.checkpoint, workplace.model,
+            EvaluationConfig(speed=False), tmp_path)  # fmt: skip
+    assert json.loads((tmp_path / "speed.json").read_text()) == {}

@@ -1,0 +1,178 @@
+"""The search: warm starts, resumption, determinism, and a result never worse than a warm start."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from adapruner.config import PruningConfig, SearchConfig
+from adapruner.errors import UserError
+from adapruner.hashing import hash_file
+from adapruner.importance import estimate
+from adapruner.plan import read_plan
+from adapruner.search import search
+from tests.adapruner.conftest import Workplace
+
+PRUNING = PruningConfig(ratio=0.2, ratio_of="blocks", protect_first=1, protect_last=1, round_to=4)
+SEARCH = SearchConfig(trials=9, set_size=4)
+
+PROGRAM = """
+import json, sys
+from pathlib import Path
+from adapruner.config import ModelConfig, PruningConfig, SearchConfig
+from adapruner.importance import estimate
+from adapruner.search import search
+given = json.loads(sys.argv[1])
+model = ModelConfig(**given["model"])
+checkpoint, pool, out = map(Path, (given["checkpoint"], given["pool"], given["out"]))
+(out / "table").mkdir(parents=True)
+(out / "search").mkdir()
+estimate(checkpoint, pool, model, 4, 0, out / "table")
+search(checkpoint, pool, out / "table", model, SearchConfig(**given["search"]),
+       PruningConfig(**given["pruning"]), 0, given["storage"], out / "search")
+"""
+
+
+@pytest.fixture(scope="module")
+def table(workplace: Workplace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("table")
+    estimate(workplace.checkpoint, workplace.pool, workplace.model, 4, 0, out)
+    return out
+
+
+def run(work: Workplace, table: Path, root: Path, name: str, **changes: Any) -> Path:
+    out = root / name
+    out.mkdir()
+    settings = SEARCH.model_copy(update=changes)
+    storage = f"sqlite:///{root / 'studies.db'}"
+    search(work.checkpoint, work.pool, table, work.model, settings, PRUNING, 0, storage, out)
+    return out
+
+
+def trials(out: Path) -> Any:
+    return json.loads((out / "trials.json").read_text())
+
+
+def studies(root: Path) -> list[optuna.Study]:
+    storage = f"sqlite:///{root / 'studies.db'}"
+    names = optuna.get_all_study_names(storage)
+    return [optuna.load_study(study_name=name, storage=storage) for name in names]
+
+
+def program(work: Workplace, root: Path, name: str, count: int) -> list[str]:
+    given = {
+        "model": work.model.model_dump(), "checkpoint": str(work.checkpoint),
+        "pool": str(work.pool), "out": str(root / name),
+        "search": SEARCH.model_dump(exclude_none=True) | {"trials": count},
+        "pruning": PRUNING.model_dump(), "storage": f"sqlite:///{root / f'{name}.db'}",
+    }  # fmt: skip
+    return [sys.executable, "-c", PROGRAM, json.dumps(given)]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"samples": "slots"},
+        {"scaling": "aligned"},
+        {"sampler": "random"},
+        {"width_profile": False},
+    ],
+)
+def test_never_worse_than_a_warm_start(
+    changes: Any, workplace: Workplace, table: Path, tmp_path: Path
+) -> None:
+    out = run(workplace, table, tmp_path, "out", **changes)
+    rows = trials(out)
+    summary = json.loads((out / "summary.json").read_text())
+    assert len(rows) == 9
+    assert {"fisher-pool", "llm-pruner-element", "llm-pruner-vector"} <= set(summary["warm_starts"])
+    assert summary["best"]["value"] == min(row["value"] for row in rows)
+    assert summary["best"]["value"] <= min(summary["warm_starts"].values())
+    plan = read_plan(out / "plan.json")
+    assert plan.provenance["trial"] == summary["best"]["number"]
+    assert plan.ratio.achieved_blocks == pytest.approx(0.2, abs=0.02)
+
+
+def test_a_rerun_repeats_no_finished_trial_and_more_trials_go_on(
+    workplace: Workplace, table: Path, tmp_path: Path
+) -> None:
+    first = run(workplace, table, tmp_path, "first", trials=6)
+    again = run(workplace, table, tmp_path, "again", trials=6)
+    assert (first / "plan.json").read_bytes() == (again / "plan.json").read_bytes()
+    (study,) = studies(tmp_path)
+    assert len(study.trials) == 6
+    longer = run(workplace, table, tmp_path, "longer", trials=9)
+    assert trials(longer)[:6] == trials(first)
+    (study,) = studies(tmp_path)
+    assert len(study.trials) == 9
+
+
+def test_another_ratio_is_another_study(workplace: Workplace, table: Path, tmp_path: Path) -> None:
+    run(workplace, table, tmp_path, "one", trials=4)
+    out = tmp_path / "two"
+    out.mkdir()
+    storage = f"sqlite:///{tmp_path / 'studies.db'}"
+    other = PRUNING.model_copy(update={"ratio": 0.25})
+    search(workplace.checkpoint, workplace.pool, table, workplace.model, SEARCH, other, 0,
+           storage, out)  # fmt: skip
+    assert len(studies(tmp_path)) == 2
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_same_plan_also_when_one_was_killed(
+    workplace: Workplace, tmp_path: Path
+) -> None:
+    whole = subprocess.Popen(program(workplace, tmp_path, "whole", 120))
+    killed = subprocess.Popen(program(workplace, tmp_path, "killed", 120))
+    database = tmp_path / "killed.db"
+    deadline = time.monotonic() + 120
+    while _finished(database) < 40 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    before = _finished(database)
+    assert 40 <= before < 120
+    (tmp_path / "killed").rename(tmp_path / "gone")
+    subprocess.run(program(workplace, tmp_path, "killed", 120), check=True)
+    assert whole.wait() == 0
+    for file in ("table/importance.safetensors", "search/plan.json", "search/trials.json"):
+        assert hash_file(tmp_path / "whole" / file) == hash_file(tmp_path / "killed" / file), file
+
+
+def _finished(database: Path) -> int:
+    import sqlite3
+
+    if not database.exists():
+        return 0
+    try:
+        with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+            query = "select count(*) from trials where state = 'COMPLETE'"
+            return int(connection.execute(query).fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0
+
+
+def test_an_unreachable_ratio_is_refused(workplace: Workplace, table: Path, tmp_path: Path) -> None:
+    greedy = PRUNING.model_copy(update={"ratio": 0.9})
+    with pytest.raises(UserError, match="can't be reached"):
+        search(workplace.checkpoint, workplace.pool, table, workplace.model, SEARCH, greedy, 0,
+               f"sqlite:///{tmp_path / 'studies.db'}", tmp_path)  # fmt: skip
+    assert not (tmp_path / "plan.json").exists()
+
+
+def test_a_storage_that_is_none_is_refused(
+    workplace: Workplace, table: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"search\.storage"):
+        search(workplace.checkpoint, workplace.pool, table, workplace.model, SEARCH, PRUNING, 0,
+               f"sqlite:///{tmp_path / 'no' / 'folder.db'}", tmp_path)  # fmt: skip

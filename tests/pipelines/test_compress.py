@@ -1,0 +1,242 @@
+"""The whole pipeline on real stores: what runs again after which change, and what comes out.
+
+The project is copied, so that a library file can be edited; each run is a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.pipelines import small
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+CACHED = re.compile(r"Using cached version of step `(\w+)`")
+RAN = re.compile(r"Step `(\w+)` has finished")
+ALWAYS = {"resolve_source", "report", "register"}
+BEFORE_PRUNING = {"load_model", "filter_calibration_pool", "estimate_importance", "evaluate_dense"}
+AFTER_PRUNING = {"search", "prune", "finetune", "evaluate_pruned", "evaluate_finetuned"} | {
+    "measure_speed"
+}
+
+
+@dataclass
+class Ended:
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+    @property
+    def cached(self) -> set[str]:
+        return set(CACHED.findall(self.out))
+
+    @property
+    def ran(self) -> set[str]:
+        return set(RAN.findall(self.out))
+
+
+@dataclass
+class Workplace:
+    """A copy of the project, a checkpoint, a text, and a home folder."""
+
+    folder: Path
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "home"
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "runs" / "small"
+
+    def compress(self, *arguments: str) -> Ended:
+        return self.python(
+            "-m", "pipelines.cli", "compress", "-c", "run.yaml", "--home", "home", *arguments
+        )
+
+    def python(self, *arguments: str, **environment: str) -> Ended:
+        started = time.perf_counter()
+        ended = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=self.folder,
+            env={
+                **os.environ,
+                "PYTHONPATH": str(self.folder),
+                "OMP_NUM_THREADS": "1",
+                **environment,
+            },
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        seconds = time.perf_counter() - started
+        return Ended(ended.returncode, ended.stdout, ended.stderr, seconds)
+
+    def report(self) -> dict:
+        return json.loads((self.results / "report.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    folder = tmp_path_factory.mktemp("project")
+    for package in ("adapruner", "steps", "pipelines"):
+        shutil.copytree(
+            ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    small.write_checkpoint(folder / "model", seed=0)
+    small.write_text(folder / "text.txt", seed=0)
+    (folder / "run.yaml").write_text(yaml.safe_dump(small.config(folder)))
+    return Workplace(folder)
+
+
+@pytest.fixture(scope="module")
+def first(work: Workplace) -> Ended:
+    ended = work.compress()
+    assert ended.code == 0, ended.err
+    return ended
+
+
+def test_a_run_leaves_report_plan_and_checkpoint(work: Workplace, first: Ended) -> None:
+    assert first.ran == ALWAYS | BEFORE_PRUNING | AFTER_PRUNING
+    names = {path.name for path in work.results.iterdir()}
+    assert {"report.json", "report.html", "plan.json", "checkpoint"} <= names
+    assert "timing.json" not in {path.name for path in work.results.rglob("*")}
+    report = work.report()
+    assert report["params"]["pruned"] < report["params"]["dense"]
+    assert set(report["metrics"]) == {"dense", "pruned", "finetuned"}
+    assert set(report["timings_s"]) >= BEFORE_PRUNING | AFTER_PRUNING
+    hashes = {"source", "texts", "pool", "table", "plan", "checkpoint"}
+    assert set(report["provenance"]["hashes"]) >= hashes
+    assert "runs/small/report.html" in first.out
+    assert "models:/small-pruned/1 @candidate" in first.out
+    weights = work.results / "checkpoint" / "model.safetensors"
+    assert weights.stat().st_nlink > 1
+    assert not list((work.home / "artifacts" / ".adapruner-work").iterdir())
+
+
+def test_the_run_is_in_mlflow_with_a_child_a_step(work: Workplace, first: Ended) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{work.home / 'mlflow.db'}")
+    version = client.get_model_version_by_alias("small-pruned", "candidate")
+    report = work.report()
+    hashes = report["provenance"]["hashes"]
+    assert version.tags["checkpoint_hash"] == hashes["checkpoint"]
+    assert version.tags["source_hash"] == hashes["source"]
+    assert float(version.tags["ratio_requested"]) == 0.2
+    assert float(version.tags["ratio_achieved"]) == report["params"]["ratio_achieved"]
+    assert float(version.tags["finetuned.text_ppl_seq16"]) > 1
+
+    parent = client.get_run(version.run_id)
+    assert parent.info.status == "FINISHED"
+    assert parent.data.tags["config_hash"] == version.tags["config_hash"]
+    assert parent.data.params["pruning.ratio"] == "0.2"
+    assert parent.data.metrics["pruned.text_ppl_seq16"] > 1
+    logged = {file.path for file in client.list_artifacts(version.run_id)}
+    assert {"report.json", "report.html", "plan.json", "trials.json", "checkpoint"} <= logged
+    query = f"tags.mlflow.parentRunId = '{version.run_id}'"
+    children = client.search_runs([parent.info.experiment_id], query)
+    assert {c.info.run_name for c in children} == (ALWAYS | BEFORE_PRUNING | AFTER_PRUNING) - {
+        "register"
+    }
+    assert all(c.data.metrics["cached"] == 0 for c in children)
+
+
+def test_the_same_again_is_cached_and_makes_no_second_version(
+    work: Workplace, first: Ended
+) -> None:
+    timings = work.report()["timings_s"]
+    again = work.compress()
+    assert again.code == 0, again.err
+    assert again.ran == ALWAYS
+    assert again.cached == BEFORE_PRUNING | AFTER_PRUNING
+    assert again.seconds < 40
+    assert "models:/small-pruned/1 @candidate" in again.out
+    changed = {k for k, v in work.report()["timings_s"].items() if timings.get(k) != v}
+    assert changed <= ALWAYS
+
+
+def test_another_ratio_keeps_importance_and_a_vanished_artifact_is_made_again(
+    work: Workplace, first: Ended
+) -> None:
+    shutil.rmtree(work.home / "artifacts" / "evaluate_dense")
+    ended = work.compress("--set", "pruning.ratio=0.4")
+    assert ended.code == 0, ended.err
+    assert ended.cached >= BEFORE_PRUNING - {"evaluate_dense"}
+    assert {"evaluate_dense", "search", "prune", "finetune"} <= ended.ran
+    assert "are made again" in ended.out + ended.err
+    assert "models:/small-pruned/2 @candidate" in ended.out
+
+
+def test_an_edited_library_file_runs_its_step_and_what_follows(
+    work: Workplace, first: Ended
+) -> None:
+    library = work.folder / "adapruner" / "finetune.py"
+    library.write_text(library.read_text() + "\n# edited\n")
+    ended = work.compress()
+    assert ended.code == 0, ended.err
+    assert "finetune" in ended.ran
+    assert ended.cached >= BEFORE_PRUNING | {"search", "prune", "evaluate_pruned", "measure_speed"}
+
+
+def test_zenml_runs_the_same_file_and_a_changed_text_runs_from_the_pool_on(
+    work: Workplace, first: Ended
+) -> None:
+    small.write_text(work.folder / "text.txt", seed=1)
+    zenml = Path(sys.executable).with_name("zenml")
+    environment = {
+        "ZENML_CONFIG_PATH": str(work.home / "zenml"),
+        "ADAPRUNER_HOME": str(work.home),
+        "ZENML_ANALYTICS_OPT_IN": "false",
+        "ZENML_LOGGING_COLORS_DISABLED": "true",
+    }
+    assert work.python(str(zenml), "init", **environment).code == 0
+    ended = work.python(
+        str(zenml),
+        "pipeline",
+        "run",
+        "pipelines.compress.compress",
+        "-c",
+        "run.yaml",
+        **environment,
+    )
+    assert ended.code == 0, ended.err
+    assert "load_model" in ended.cached
+    rerun = {"filter_calibration_pool", "estimate_importance", "search", "evaluate_dense"}
+    assert rerun <= ended.ran
+
+
+def test_a_registered_version_is_a_source(work: Workplace, first: Ended) -> None:
+    ended = work.compress("--set", "model.source=models:/small-pruned/1")
+    assert ended.code == 0, ended.err
+    assert {"load_model", "estimate_importance", "prune"} <= ended.ran
+    report = work.report()
+    assert report["provenance"]["source"]["given"] == "models:/small-pruned/1"
+    assert report["provenance"]["source"]["revision"] == "small-pruned/1"
+
+
+def test_what_a_step_refuses_is_one_line_and_leaves_the_results_alone(
+    work: Workplace, first: Ended
+) -> None:
+    before = (work.results / "report.json").read_bytes()
+    (work.folder / "few.txt").write_text("too few words\n")
+    ended = work.compress("--set", f"calibration.source={work.folder / 'few.txt'}")
+    assert ended.code == 2, ended.err
+    assert ended.err.startswith("error: ")
+    assert len(ended.err.splitlines()) == 1
+    assert "Traceback" not in ended.out
+    assert (work.results / "report.json").read_bytes() == before

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from adapruner.errors import UserError
+from pipelines import config_file
+
+ROOT = Path(__file__).parents[2]
+FILE = """
+parameters:
+  config:
+    name: mine
+    model: {source: model}
+    calibration: {source: text.txt}
+    registry: {name: mine-pruned}
+"""
+
+
+def read(tmp_path: Path, text: str, *overrides: str):
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    return config_file.read(path, overrides)
+
+
+def refusal(tmp_path: Path, text: str, *overrides: str) -> str:
+    with pytest.raises(UserError) as caught:
+        read(tmp_path, text, *overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("name", ["demo", "example"])
+def test_the_shipped_files_are_understood_by_us_and_by_zenml(name: str) -> None:
+    from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
+
+    values, _ = config_file.read(ROOT / "configs" / f"{name}.yaml", [])
+    PipelineRunConfiguration.model_validate(values)
+
+
+def test_overrides_are_yaml_values_in_the_file_and_the_configuration(tmp_path: Path) -> None:
+    values, config = read(
+        tmp_path,
+        FILE,
+        "pruning.ratio=0.3",
+        "evaluation.tasks=[a, b]",
+        "registry.alias=null",
+        "calibration.source=[a.txt, b.txt]",
+    )
+    assert config.pruning.ratio == 0.3
+    assert config.evaluation.tasks == ("a", "b")
+    assert config.registry.alias is None
+    assert config.calibration.source == ("a.txt", "b.txt")
+    assert values["parameters"]["config"]["pruning"] == {"ratio": 0.3}
+    assert yaml.safe_load(yaml.safe_dump(values)) == values
+
+
+def test_what_the_file_lacks_may_come_from_an_override(tmp_path: Path) -> None:
+    text = FILE.replace("    registry: {name: mine-pruned}\n", "")
+    assert "'registry' is missing" in refusal(tmp_path, text)
+    assert read(tmp_path, text, "registry.name=other")[1].registry.name == "other"
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (FILE.replace("name: mine\n", "nam: mine\n"), ["'nam'", "'name'"]),
+        (FILE.replace("{source: model}", "{sorce: model}"), ["'model.sorce'", "'source'"]),
+        (FILE + "enable_cahe: false\n", ["'enable_cahe'", "'enable_cache'"]),
+        (FILE + "steps:\n  search:\n    enable_cahe: false\n", ["steps.search.enable_cahe"]),
+        (FILE + "settings:\n  docker: {requirement: [a]}\n", ["settings.docker.requirement"]),
+        (FILE + "retry: {max_retry: 3}\n", ["retry.max_retry", "'max_retries'"]),
+        (FILE.replace("  config:", "  confg:"), ["'parameters.confg'", "'config'"]),
+        (FILE + "    name: twice\n", ["'name' is given twice", "line 8"]),
+        ("parametres: {}\n", ["'parametres'", "'parameters'"]),
+        ("", ["empty"]),
+        ("a: [", ["not valid YAML"]),
+        ("parameters: {config: [1]}", ["a list"]),
+        ("!!python/object/apply:os.getcwd []", ["not valid YAML"]),
+    ],
+)
+def test_what_nobody_would_look_at_is_refused(tmp_path: Path, text: str, wanted: list[str]) -> None:
+    message = refusal(tmp_path, text)
+    assert all(word in message for word in wanted), message
+
+
+@pytest.mark.parametrize(
+    ("override", "wanted"),
+    [
+        ("pruning.rato=0.2", ["'pruning.rato'", "'ratio'"]),
+        ("pruning.ratio=1.5", ["'pruning.ratio' is 1.5"]),
+        ("pruning.ratio", ["KEY=VALUE"]),
+        ("name.x=1", ["'name' is a text, not a section"]),
+        ("pruning.ratio=[", ["not valid YAML"]),
+    ],
+)
+def test_overrides_are_as_strict_as_the_file(
+    tmp_path: Path, override: str, wanted: list[str]
+) -> None:
+    message = refusal(tmp_path, FILE, override)
+    assert all(word in message for word in wanted), message
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_bytes(b"name: \xff\xfe")
+    with pytest.raises(UserError, match=r"not UTF-8 text \(byte 6\)"):
+        config_file.read(path, [])
+    with pytest.raises(UserError, match="can't be read: Is a directory"):
+        config_file.read(tmp_path, [])
