@@ -22,7 +22,7 @@ def quieten_libraries() -> None:
     from transformers.utils import logging
 
     if not console.is_terminal:
-        logging.disable_progress_bar()
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterable[T]:

@@ -49,12 +49,24 @@ def apply(model: Any, plan: PruningPlan) -> None:
     check_fits(plan, structures)
     parts = zip(layer_modules(model), structures.layers, plan.layers, strict=True)
     for modules, dense, kept in parts:
-        for name, weight, bias in _slices(modules, dense, kept, structures.head_dim):
-            linear = modules.projections[name]
-            _put(linear, weight, bias)
-            linear.out_features, linear.in_features = weight.shape
-        modules.attention.num_key_value_groups = kept_widths(dense, kept).heads_per_group
+        cut_layer(modules, dense, kept, structures.head_dim)
     model.config = narrow_config(model.config, structures, plan)
+
+
+def cut_layer(
+    modules: LayerModules,
+    dense: LayerWidths,
+    kept: LayerPlan,
+    head_dim: int,
+    names: tuple[str, ...] = MLP_PARTS + ATTENTION_PARTS,
+) -> None:
+    """Removes from the named projections of one layer, in place, what the plan does not keep."""
+    for name, weight, bias in _slices(modules, dense, kept, head_dim, names):
+        linear = modules.projections[name]
+        _put(linear, weight, bias)
+        linear.out_features, linear.in_features = weight.shape
+    if "query" in names:
+        modules.attention.num_key_value_groups = kept_widths(dense, kept).heads_per_group
 
 
 def check_fits(plan: PruningPlan, structures: Structures) -> None:
@@ -133,7 +145,7 @@ def _slices(
     dense: LayerWidths,
     kept: LayerPlan,
     head_dim: int,
-    names: tuple[str, ...] = MLP_PARTS + ATTENTION_PARTS,
+    names: tuple[str, ...],
 ) -> Iterator[tuple[str, Tensor, Tensor | None]]:
     """Name, weight and bias of the named projections of a layer, as the plan keeps them."""
     heads = kept.heads()

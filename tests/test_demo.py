@@ -1,0 +1,126 @@
+"""`make demo` on the real model and real text, with less of everything: does the result hold?"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[1]
+LESS = (
+    "calibration.pool_size=16",
+    "calibration.objective_tokens=1024",
+    "search.trials=4",
+    "finetune.steps=6",
+    "evaluation.max_windows=24",
+    "evaluation.repeats=1",
+)
+
+RELOAD = """
+import json, sys
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True)
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+ids = tokenizer("The capital of France is", return_tensors="pt")["input_ids"]
+text = tokenizer.decode(model.generate(ids, max_new_tokens=8, do_sample=False)[0])
+print(json.dumps([model.num_parameters(), text, "adapruner" in sys.modules]))
+"""
+
+
+@dataclass(frozen=True)
+class Demo:
+    results: Path
+    home: Path
+    report: dict[str, Any]
+    second_s: float
+    second: str
+
+
+def make_demo(folder: Path) -> subprocess.CompletedProcess[str]:
+    settings = " ".join(f"--set {setting}" for setting in LESS)
+    settings += f" --set output_dir={folder / 'runs'} --home {folder / 'home'}"
+    venv = Path(sys.executable).parents[1]
+    return subprocess.run(
+        ["make", "demo", f"VENV={venv}", f"ARGS={settings}"],
+        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    folder = tmp_path_factory.mktemp("demo")
+    first = make_demo(folder)
+    assert first.returncode == 0, first.stderr
+    started = time.perf_counter()
+    second = make_demo(folder)
+    seconds = time.perf_counter() - started
+    assert second.returncode == 0, second.stderr
+    results = folder / "runs" / "demo"
+    report = json.loads((results / "report.json").read_text())
+    return Demo(results, folder / "home", report, seconds, second.stdout + second.stderr)
+
+
+def test_the_report_says_what_was_lost_and_gained(demo: Demo) -> None:
+    params, metrics = demo.report["params"], demo.report["metrics"]
+    assert params["dense"] == 134_515_008
+    assert params["ratio_achieved"] == pytest.approx(params["ratio_requested"], abs=0.005)
+    dense, pruned, tuned = (
+        metrics[name]["wikipedia_ppl_seq128"] for name in ("dense", "pruned", "finetuned")
+    )
+    assert dense < tuned < pruned < 4 * dense
+    assert set(demo.report["timings_s"]) >= {"estimate_importance", "search", "finetune"}
+
+
+def test_stock_transformers_loads_and_generates_in_a_fresh_process(demo: Demo) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", RELOAD, str(demo.results / "checkpoint")],
+        capture_output=True, text=True, check=True, cwd=demo.results,
+    )  # fmt: skip
+    params, text, imported = json.loads(done.stdout.splitlines()[-1])
+    assert params == demo.report["params"]["pruned"]
+    assert not imported
+    assert len(text) > len("The capital of France is")
+
+
+def test_it_beats_element_wise_scores_of_ten_random_samples_on_the_test_text(demo: Demo) -> None:
+    from adapruner import allocation, checkpoint, importance, perplexity, scoring, surgery
+    from adapruner.config import ModelConfig, PruningConfig
+    from adapruner.plan import read_plan
+
+    table = importance.read_table(next(demo.home.rglob("importance.safetensors")))
+    text = json.loads(next(demo.home.rglob("test.json")).read_text())["wikipedia"]
+    dense = next(
+        path.parent for path in demo.home.rglob("model.safetensors")
+        if checkpoint.inspect(path.parent).total_params == demo.report["params"]["dense"]
+    )  # fmt: skip
+    model = checkpoint.load_model(dense, ModelConfig(source=str(dense)))
+    tokens = checkpoint.load_tokenizer(dense)(text)["input_ids"]
+    windows = perplexity.windows_of(tokens, 128, 24)
+    recipe = scoring.Recipe(metric="element", samples=table.reference)
+    assert len(table.reference) == 10
+    baseline = allocation.allocate(
+        scoring.score(table, recipe), checkpoint.inspect(dense), PruningConfig(), 0.0, {}
+    )
+    values = []
+    for plan in (read_plan(demo.results / "plan.json"), baseline):
+        with surgery.narrowed(model, plan):
+            values.append(perplexity.perplexity(model, windows))
+    ours, theirs = values
+    reported = demo.report["metrics"]["pruned"]["wikipedia_ppl_seq128"]
+    assert ours == pytest.approx(reported, rel=1e-3)
+    assert ours < theirs
+
+
+def test_the_second_run_is_cached(demo: Demo) -> None:
+    assert demo.second.count("Using cached version") == 10
+    assert demo.second_s < 40
