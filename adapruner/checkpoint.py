@@ -20,12 +20,14 @@ from adapruner import modeling
 from adapruner.config import ModelConfig
 from adapruner.errors import UserError
 from adapruner.families import PER_LAYER_PREFIX
+from adapruner.hashing import IGNORED
 from adapruner.progress import quieten_libraries
 from adapruner.structures import Structures, describe
 
 MODELING_FILE = "modeling_adapruner.py"
 PLAN_FILE = "pruning_plan.json"
 KEPT_SUFFIXES = frozenset({".json", ".safetensors", ".model", ".jinja", ".py"})
+_NOT_CHECKPOINT = IGNORED | {PLAN_FILE}
 KEPT_NAMES = frozenset({"merges.txt", "vocab.txt"})
 
 
@@ -142,6 +144,8 @@ def save(model: Any, beside: Path, out: Path) -> None:
     tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
     weights = {n: t.detach().contiguous() for n, t in model.state_dict().items() if n not in tied}
     save_torch_state_dict(weights, str(out), metadata={"format": "pt"})
+    for file in out.glob("*.safetensors"):
+        file.chmod(0o644)  # the writer leaves them to the owner alone
 
 
 def stored_dtype(checkpoint: Path) -> torch.dtype:
@@ -176,4 +180,4 @@ def checkpoint_files(path: Path) -> list[Path]:
     if not (path / "config.json").is_file():
         return []
     found = (p for p in path.iterdir() if p.suffix in KEPT_SUFFIXES or p.name in KEPT_NAMES)
-    return sorted(p for p in found if p.is_file() and p.name != PLAN_FILE)
+    return sorted(p for p in found if p.is_file() and p.name not in _NOT_CHECKPOINT)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,10 @@ def finetune(
     """
     target = out / "checkpoint"
     target.mkdir()
+    if (checkpoint / ckpt.PLAN_FILE).is_file():
+        shutil.copyfile(checkpoint / ckpt.PLAN_FILE, target / ckpt.PLAN_FILE)
     if finetune.method == "none":
-        for file in checkpoint.iterdir():
+        for file in ckpt.checkpoint_files(checkpoint):
             ckpt.link_or_copy(file, target / file.name)
         _write(out, [], {"method": "none"})
         return

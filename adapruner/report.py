@@ -15,8 +15,11 @@ from typing import Any
 
 from rich.table import Table
 
+from adapruner.checkpoint import size_on_disk
 from adapruner.config import RunConfig
+from adapruner.plan import LayerPlan, PruningPlan, kept_widths
 from adapruner.report_text import rows
+from adapruner.structures import LayerWidths
 
 EVALUATIONS = {
     "dense": "evaluate_dense",
@@ -92,12 +95,6 @@ def table(report: Mapping[str, Any]) -> Table:
     return result
 
 
-def indices(ranges: str) -> list[int]:
-    """The indices that a plan's ranges spell: `"0-2,5"` -> [0, 1, 2, 5]; ends are inclusive."""
-    bounds = (part.partition("-") for part in ranges.split(",") if part)
-    return [i for low, _, high in bounds for i in range(int(low), int(high or low) + 1)]
-
-
 def _read(stages: Mapping[str, Path], stage: str, name: str, default: Any) -> Any:
     """A stage's JSON file, or `default` where the stage did not run or did not write it."""
     path = stages.get(stage)
@@ -128,8 +125,7 @@ def _params(
 
 def _weight_bytes(stages: Mapping[str, Path], stage: str) -> int | None:
     path = stages.get(stage)
-    files = list(path.glob("*.safetensors")) if path else []
-    return sum(f.stat().st_size for f in files) if files else None
+    return size_on_disk(path) if path else None
 
 
 def _search(stages: Mapping[str, Path]) -> dict[str, Any]:
@@ -148,30 +144,32 @@ def _search(stages: Mapping[str, Path]) -> dict[str, Any]:
 
 
 def _plan(plan: Mapping[str, Any]) -> dict[str, Any]:
-    dense = plan.get("dense", {})
-    protected = set(plan.get("protected", ()))
+    if not plan:
+        return {"layout": None, "model_type": None, "protected": [], "layers": []}
+    decided = PruningPlan.model_validate(plan)
+    protected = set(decided.protected)
+    parts = zip(decided.dense, decided.layers, strict=True)
     return {
-        "layout": plan.get("layout"),
-        "model_type": plan.get("model_type"),
-        "dense": dense,
+        "layout": decided.layout,
+        "model_type": decided.model_type,
         "protected": sorted(protected),
         "layers": [
-            _layer(i, kept, dense, i in protected) for i, kept in enumerate(plan.get("layers", ()))
+            _layer(i, LayerWidths(**dense), kept, i in protected)
+            for i, (dense, kept) in enumerate(parts)
         ],
     }
 
 
-def _layer(
-    number: int, kept: Mapping[str, str], dense: Mapping[str, int], protected: bool
-) -> dict[str, Any]:
-    heads = indices(kept["query_heads"])
-    heads_a_group = dense["query_heads"] // dense["kv_groups"]
+def _layer(number: int, dense: LayerWidths, plan: LayerPlan, protected: bool) -> dict[str, Any]:
+    kept = kept_widths(dense, plan)
     return {
         "layer": number,
-        "mlp_width": len(indices(kept["mlp_channels"])),
-        "mlp_dense_width": dense["mlp_channels"],
-        "query_heads": len(heads),
-        "kv_groups": len({head // heads_a_group for head in heads}),
+        "mlp_width": kept.mlp_channels,
+        "mlp_dense_width": dense.mlp_channels,
+        "query_heads": kept.query_heads,
+        "query_dense_heads": dense.query_heads,
+        "kv_groups": kept.kv_groups,
+        "kv_dense_groups": dense.kv_groups,
         "protected": protected,
     }
 

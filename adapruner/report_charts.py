@@ -79,16 +79,16 @@ def search_history(search: Mapping[str, Any]) -> Markup | None:
     return _both("search", "Objective of each trial of the search", draw)
 
 
-def widths(plan: Mapping[str, Any], key: str, dense: int, label: str) -> Markup | None:
+def widths(plan: Mapping[str, Any], key: str, dense_key: str, label: str) -> Markup | None:
     """Structures kept in each layer as bars before the dense width; None without layers.
 
-    `key` is the layers' field to draw, `dense` its value before pruning.
+    `key` is the layers' field to draw, `dense_key` that of its value before pruning.
     """
     if not plan["layers"]:
         return None
 
     def draw(axes: Axes) -> Tips:
-        return _draw_widths(axes, plan["layers"], key, dense, label)
+        return _draw_widths(axes, plan["layers"], key, dense_key, label)
 
     return _both(key, f"{label} kept in each layer", draw)
 
@@ -112,7 +112,7 @@ def _draw_search(
     at, values = [t["number"] for t in trials], [t["value"] for t in trials]
     best_so_far = [min(values[: i + 1]) for i in range(len(values))]
     axes.step(at, best_so_far, where="post", color=COLOURS["accent"], linewidth=2.2, zorder=2)
-    for warm, marker, colour, width in ((False, "o", "quiet", 6), (True, "D", "warm", 7)):
+    for warm, marker, colour, width in ((False, "o", "quiet", 8), (True, "D", "warm", 8)):
         for trial in (t for t in trials if (t.get("name", "trial") != "trial") == warm):
             (mark,) = axes.plot(
                 trial["number"], trial["value"], marker, color=COLOURS[colour], markersize=width
@@ -120,7 +120,7 @@ def _draw_search(
             mark.set(markeredgecolor=COLOURS["paper"], markeredgewidth=1.2, zorder=3)
             _tip(tips, mark, f"{trial.get('name')} {trial['number']}: {number(trial['value'])}")
     best = min(trials, key=lambda t: t["value"])
-    (ring,) = axes.plot(best["number"], best["value"], "o", markersize=13, color="none")
+    (ring,) = axes.plot(best["number"], best["value"], "o", markersize=15, color="none")
     ring.set(markeredgecolor=COLOURS["accent"], markeredgewidth=2)
     if dense_value is not None:
         axes.axhline(dense_value, color=COLOURS["muted"], linewidth=1.5, dashes=(4, 4), zorder=1)
@@ -132,20 +132,20 @@ def _draw_search(
 
 
 def _draw_widths(
-    axes: Axes, layers: Sequence[Mapping[str, Any]], key: str, dense: int, label: str
+    axes: Axes, layers: Sequence[Mapping[str, Any]], key: str, dense_key: str, label: str
 ) -> Tips:
     tips: Tips = {}
     at, kept = [layer["layer"] for layer in layers], [layer[key] for layer in layers]
-    axes.bar(at, [dense] * len(at), width=0.74, color=COLOURS["track"])
+    axes.bar(at, [layer[dense_key] for layer in layers], width=0.74, color=COLOURS["track"])
     colours = [COLOURS["quiet" if layer["protected"] else "accent"] for layer in layers]
     for bar, layer in zip(axes.bar(at, kept, width=0.74, color=colours), layers, strict=True):
         note = ", protected" if layer["protected"] else ""
-        _tip(tips, bar, f"layer {layer['layer']}: {layer[key]} of {dense} {label}{note}")
+        _tip(tips, bar, f"layer {layer['layer']}: {layer[key]} of {layer[dense_key]} {label}{note}")
     axes.set_xlabel("layer")
     axes.set_xlim(min(at) - 0.6, max(at) + 0.6)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     return tips
 
 

@@ -17,11 +17,11 @@ from adapruner import report_charts as charts
 from adapruner import report_text as text
 
 STRUCTURES = {
-    "MLP channels": ("mlp_width", "mlp_channels"),
-    "query heads": ("query_heads", "query_heads"),
-    "KV groups": ("kv_groups", "kv_groups"),
+    "MLP channels": ("mlp_width", "mlp_dense_width"),
+    "query heads": ("query_heads", "query_dense_heads"),
+    "KV groups": ("kv_groups", "kv_dense_groups"),
 }
-"""Structure as people call it -> a layer's field, the dense model's field."""
+"""Structure as people call it -> a layer's fields of what is kept and what there was."""
 
 
 def page(report: Mapping[str, Any]) -> str:
@@ -37,7 +37,7 @@ def page(report: Mapping[str, Any]) -> str:
         "number": text.number,
         "percent": text.percent,
         "duration": text.duration,
-        "metric": text.explain,
+        "breakable": _breakable,
     }
     style, _, _ = environment.loader.get_source(environment, "report.css")  # type: ignore[union-attr]
     return environment.get_template("report.html.j2").render(
@@ -56,6 +56,11 @@ def page(report: Mapping[str, Any]) -> str:
         command=f"adapruner compress -c {report['name']}.yaml",
         settings=_settings(report["provenance"]["config"]),
     )
+
+
+def _breakable(name: str) -> Markup:
+    """A name that may break after an underscore, as it has no blanks."""
+    return Markup("_<wbr>").join(name.split("_"))
 
 
 def _tiles(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -78,18 +83,11 @@ def _tiles(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         from_to = f"{text.number(dense)} → {text.number(final)}"
         ratio = text.times(final / dense) if dense else text.MISSING
         yield {"label": label, "value": ratio, "detail": from_to, "note": metric}
-    for kind, factor in ((report["speed"] or {}).get("speedup") or {}).items():
-        speeds = [
-            text.number(
-                (report["speed"].get(m) or {}).get(f"{kind}_tokens_per_s", {}).get("median")
-            )
-            for m in ("dense", "pruned")
-        ]
-        detail = f"{speeds[0]} → {speeds[1]}"
+    for row in text.speeds(report["speed"])[:2]:
         yield {
-            "label": f"{kind} speed",
-            "value": text.times(factor),
-            "detail": detail,
+            "label": row.name.removesuffix(", tokens/s"),
+            "value": row.change,
+            "detail": f"{row.cells[0]} → {row.cells[1]}",
             "note": "tokens/s",
         }
 
@@ -110,33 +108,26 @@ def _less(dense: float | None, pruned: float | None) -> str:
 def _removed(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Sum over the layers of each kind of structure: dense, kept, layers that lost some."""
     found = []
-    for name, (field, dense_field) in STRUCTURES.items():
-        dense = plan["dense"].get(dense_field)
-        if dense is not None and plan["layers"]:
-            kept = [layer[field] for layer in plan["layers"]]
-            total = dense * len(kept)
-            found.append(
-                {
-                    "name": name,
-                    "dense": total,
-                    "kept": sum(kept),
-                    "removed": total - sum(kept),
-                    "share": 1 - sum(kept) / total,
-                    "layers": sum(k < dense for k in kept),
-                }
-            )
+    for name, (field, dense_field) in STRUCTURES.items() if plan["layers"] else ():
+        kept = [layer[field] for layer in plan["layers"]]
+        dense = [layer[dense_field] for layer in plan["layers"]]
+        found.append(
+            {
+                "name": name,
+                "dense": sum(dense),
+                "kept": sum(kept),
+                "removed": sum(dense) - sum(kept),
+                "share": 1 - sum(kept) / sum(dense),
+                "layers": sum(map(int.__lt__, kept, dense)),
+            }
+        )
     return found
 
 
 def _width_charts(plan: Mapping[str, Any]) -> dict[str, Markup | None]:
     """A chart for each kind of structure that lost something."""
     return {
-        entry["name"]: charts.widths(
-            plan,
-            STRUCTURES[entry["name"]][0],
-            plan["dense"][STRUCTURES[entry["name"]][1]],
-            entry["name"],
-        )
+        entry["name"]: charts.widths(plan, *STRUCTURES[entry["name"]], entry["name"])
         for entry in _removed(plan)
         if entry["removed"]
     }

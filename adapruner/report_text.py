@@ -13,6 +13,7 @@ SPEEDS = {
     "prefill_tokens_per_s": "prefill, tokens/s",
     "decode_tokens_per_s": "decode, tokens/s",
 }
+SPEED_NOTE = "median, dense and pruned in turn; the fine-tuned model has the pruned one's shape"
 UNITS = ((1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
@@ -90,7 +91,7 @@ def rows(report: Mapping[str, Any]) -> list[Row]:
     """The comparison, top to bottom: what it weighs, how well it predicts, how fast it runs."""
     tuned = final_model(report) == "finetuned"
     weights = _weights(report["params"], tuned)
-    return [*weights, *_metrics(report["metrics"]), *_speeds(report["speed"])]
+    return [*weights, *_metrics(report["metrics"]), *speeds(report["speed"])]
 
 
 def final_model(report: Mapping[str, Any]) -> str:
@@ -122,9 +123,8 @@ def verdict(report: Mapping[str, Any]) -> str:
         metric, dense, final = told
         state = "after fine-tuning" if final_model(report) == "finetuned" else "without fine-tuning"
         facts.append(f"{metric} went from {number(dense)} to {number(final)} {state}")
-    speedup = (report["speed"] or {}).get("speedup", {})
-    if speedup:
-        facts.append(" and ".join(f"{kind} runs at {times(x)}" for kind, x in speedup.items()))
+    fast = speeds(report["speed"])[:2]
+    facts += [f"{row.name.removesuffix(', tokens/s')} runs at {row.change}" for row in fast]
     return ("; ".join(facts) or "nothing was measured") + "."
 
 
@@ -188,18 +188,19 @@ def _metric(name: str, values: Sequence[float | None]) -> Row:
     return _row(name, explain(name), values, number, less_is_good=less, change=change)
 
 
-def _speeds(speed: Mapping[str, Any] | None) -> list[Row]:
+def speeds(speed: Mapping[str, Any] | None) -> list[Row]:
+    """Prefill and decode of the dense and the pruned model, smallest batch first."""
     if not speed:
         return []
     found = []
-    for key, name in SPEEDS.items():
-        medians = [(speed.get(model) or {}).get(key, {}).get("median") for model in MODELS[:2]]
-        if any(m is not None for m in medians):
-            note = f"median, {_batch(speed)}; the fine-tuned model has the pruned one's shape"
-            found.append(_row(name, note, [*medians, None], number, less_is_good=False))
+    for batch in sorted(speed["speedup"], key=_batch_size):
+        for key, name in SPEEDS.items():
+            medians = [speed[model][batch][key]["median"] for model in MODELS[:2]]
+            label = f"{name.split(',')[0]} at batch {_batch_size(batch)}, tokens/s"
+            row = _row(label, SPEED_NOTE, [*medians, None], number, less_is_good=False)
+            found.append(row._replace(change=times(medians[1] / medians[0])))
     return found
 
 
-def _batch(speed: Mapping[str, Any]) -> str:
-    batch = (speed.get("dense") or {}).get("batch_size")
-    return f"batch {batch}" if batch is not None else "dense and pruned interleaved"
+def _batch_size(name: str) -> int:
+    return int(name.removeprefix("batch_"))

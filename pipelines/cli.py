@@ -73,6 +73,9 @@ def compress(path: Path, overrides: tuple[str, ...], home: Path | None) -> None:
 
     Exit codes: 0 done, 1 a failure with its traceback, 2 something given can't be used.
     """
+    from pipelines.stack import quiet_libraries
+
+    quiet_libraries()
     from pipelines.failures import one_line_errors
 
     with one_line_errors():

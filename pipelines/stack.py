@@ -15,6 +15,17 @@ NAME = "adapruner"
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def quiet_libraries() -> None:
+    """Silence what other libraries tell about themselves. Call before any of them is imported."""
+    os.environ |= {
+        "MLFLOW_LOGGING_LEVEL": "ERROR",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    }
+    if not sys.stderr.isatty():
+        os.environ |= {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+
+
 def use_home(home: Path) -> None:
     """Point this process, and ZenML in it, at a home folder. Call before ZenML is imported.
 
@@ -36,14 +47,10 @@ def use_home(home: Path) -> None:
         "ZENML_ENABLE_REPO_INIT_WARNINGS": "false",
         "ZENML_ENABLE_RICH_TRACEBACK": "false",
         "ZENML_LOGGING_COLORS_DISABLED": str(not sys.stdout.isatty()).lower(),
-        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-        "MLFLOW_LOGGING_LEVEL": "ERROR",
         # A run's log goes to the terminal; storing every line of it as well costs seconds.
         "ZENML_DISABLE_STEP_LOGS_STORAGE": "true",
         "ZENML_DISABLE_PIPELINE_LOGS_STORAGE": "true",
     }
-    if not sys.stderr.isatty():
-        os.environ |= {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     # Workers that import steps by name must find them from any directory.
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))

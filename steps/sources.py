@@ -58,7 +58,7 @@ def _fetch(uri: str) -> tuple[Path, str]:
             "models:/NAME@ALIAS"
         )
     version = tracking.model_version(match["name"], match["version"], match["alias"])
-    folder = re.sub(r"[^A-Za-z0-9._-]", "_", version.name)
+    folder = re.sub(r"[^A-Za-z0-9_-]", "_", version.name)
     target = home() / "models" / folder / f"{version.version}-{version.creation_timestamp}"
     if not target.is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)
