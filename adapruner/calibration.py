@@ -64,9 +64,10 @@ def build_pool(
     """Write the pool of `sources` (as `texts.resolve_texts` gives them) to the directory `out`.
 
     - `pool.safetensors`, int32: `calibration` [pool_size, T], `source` [pool_size] (the index in
-      calibration.source each sample is of), `objective` [objective_tokens // T, T], with T =
-      calibration.sequence_length. A sample is the first T tokens of a record of at least
-      min_tokens tokens; BOS is its first token if the tokenizer puts it there by default.
+      calibration.source each sample is of), `update` [update_size or what there is, T] (the pool
+      and more of its split), `objective` [objective_tokens // T, T], with T = sequence_length. A
+      sample is the first T tokens of a record of at least min_tokens tokens; BOS is its first
+      token if the tokenizer puts it there by default.
     - `finetune.jsonl`: {"text"} or {"instruction", "input", "output"}, in seeded order.
     - `test.json`: name -> text. A text file named in evaluation.texts is there unchanged.
     - `summary.json`: what was read, left out and used, and a sha256 of each split.
@@ -139,7 +140,11 @@ def _deal_calibration(job: _Job, pool: Pool) -> list[Part]:
             "or lower calibration.pool_size, objective_tokens or min_tokens"
         )
     chosen = draw(splits["calibration"], c.pool_size, job.rng("calibration"))
+    taken = {id(item) for item in chosen}
+    others = [item for item in splits["calibration"] if id(item) not in taken]
+    more = draw(others, max(c.update_size - c.pool_size, 0), job.rng("update"))
     pool.calibration = np.stack([item.tokens[: c.sequence_length] for item in chosen])
+    pool.update = np.stack([item.tokens[: c.sequence_length] for item in chosen + more])
     pool.source = np.array([item.document[0] for item in chosen], dtype=np.int32)
     _note(pool, "calibration", splits["calibration"], chosen)
     if "objective" in splits:

@@ -138,6 +138,7 @@ def save(model: Any, beside: Path, out: Path) -> None:
         if not file.name.endswith((".safetensors", ".safetensors.index.json")):
             shutil.copyfile(file, out / file.name)
     fields = model.config.to_dict()
+    fields.pop("_name_or_path", None)  # where it lay on this machine is nobody's business
     (out / "config.json").write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
     if fields["model_type"].startswith(PER_LAYER_PREFIX):
         shutil.copyfile(modeling.__file__, out / MODELING_FILE)

@@ -41,7 +41,8 @@ class CalibrationConfig(Section):
     """Where the texts come from and which of them make the pool."""
 
     source: Sources = Field(
-        description="FILE.txt|jsonl|json|parquet, hub:OWNER/NAME[:CONFIG] or package:gensim"
+        description="FILE.txt|jsonl|json|parquet, hub:OWNER/NAME[:CONFIG][@COMMIT][#SPLIT] or "
+        "package:gensim"
     )
     text_field: str = "text"
     revision: str | None = Field(None, description="commit of a hub data set; required for hub:")
@@ -50,6 +51,9 @@ class CalibrationConfig(Section):
     min_tokens: int = Field(128, ge=2)
     sequence_length: int = Field(128, ge=2)
     pool_size: int = Field(64, ge=1)
+    update_size: int = Field(
+        256, ge=1, description="samples, the pool's among them, that cut layers are updated on"
+    )
     objective_source: Sources | None = Field(
         None, description="texts of the search's objective; default: a split of `source`"
     )
@@ -97,6 +101,13 @@ class PruningConfig(Section):
     attention: Literal["auto", "none", "kv_groups", "query_heads"] = Field(
         "auto", description="auto: kv_groups for multi-head models, none for grouped-query ones"
     )
+
+
+class ReconstructionConfig(Section):
+    """Least-squares update of the output projections of cut MLPs."""
+
+    method: Literal["least_squares", "none"] = "least_squares"
+    ridge: float = Field(0.1, gt=0, description="pull towards the old weights; 1 is strong")
 
 
 class FinetuneConfig(Section):
@@ -152,6 +163,7 @@ class RunConfig(Section):
     calibration: CalibrationConfig
     search: SearchConfig = SearchConfig()
     pruning: PruningConfig = PruningConfig()
+    reconstruction: ReconstructionConfig = ReconstructionConfig()
     finetune: FinetuneConfig = FinetuneConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     registry: RegistryConfig

@@ -23,13 +23,15 @@ Row = dict[str, str]
 class Pool:
     """The four splits, as they are filled one after the other.
 
-    `calibration` [N, T], `source` [N] (the index in calibration.source each sample is of) and
-    `objective` [M, T] are int32. `available` and `documents` say, by split, how many samples (rows,
-    texts) it was chosen from, and how many documents the chosen are of.
+    `calibration` [N, T], `source` [N] (the index in calibration.source each sample is of), `update`
+    [U, T] (those samples and more of their split) and `objective` [M, T] are int32. `available` and
+    `documents` say, by split, how many samples (rows, texts) it was chosen from, and how many
+    documents the chosen are of.
     """
 
     calibration: NDArray[np.int32] = field(default_factory=lambda: np.empty((0, 0), np.int32))
     source: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    update: NDArray[np.int32] = field(default_factory=lambda: np.empty((0, 0), np.int32))
     objective: NDArray[np.int32] = field(default_factory=lambda: np.empty((0, 0), np.int32))
     finetune: list[Row] = field(default_factory=list)
     test: dict[str, str] = field(default_factory=dict)
@@ -43,7 +45,12 @@ def write(
     """Write `pool` to the directory `out`; `settings` open the summary."""
     rows = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in pool.finetune)
     save_file(
-        {"calibration": pool.calibration, "source": pool.source, "objective": pool.objective},
+        {
+            "calibration": pool.calibration,
+            "source": pool.source,
+            "update": pool.update,
+            "objective": pool.objective,
+        },
         out / "pool.safetensors",
     )
     (out / "finetune.jsonl").write_text(rows, encoding="utf-8")

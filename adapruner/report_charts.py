@@ -209,7 +209,8 @@ def _inline(drawn: str, variant: str, label: str, tips: Tips) -> Markup:
     svg = re.sub(r"font: (\d+)px [^;\"]*", r"font-size: \1px", svg)
     for name, text in tips.items():
         svg = svg.replace(f'<g id="{name}">', f"<g><title>{html.escape(text)}</title>")
-    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
+    referred_to = set(re.findall(r"#([\w-]+)", svg))
+    svg = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in referred_to else "", svg)
     for variable, stand_in in COLOURS.items():
         svg = svg.replace(stand_in, f"var(--{variable})")
     box = f"0 0 {SIZES[variant][0]} {SIZES[variant][1]}"

@@ -6,6 +6,7 @@ it every request.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -51,7 +52,8 @@ def page(report: Mapping[str, Any]) -> str:
         width_charts=_width_charts(report["plan"]),
         loss_chart=charts.loss(report["finetune"]["curve"] or []),
         stages=_stages(report["timings_s"]),
-        pool=list(_flat(report["pool"])),
+        pool=list(_flat({k: v for k, v in report["pool"].items() if not _entries(v)})),
+        pool_tables={k: _entries(v) for k, v in report["pool"].items() if _entries(v)},
         provenance=list(_flat(_brief(report["provenance"]))),
         command=f"adapruner compress -c {report['name']}.yaml",
         settings=_settings(report["provenance"]["config"]),
@@ -84,18 +86,18 @@ def _tiles(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         ratio = text.times(final / dense) if dense else text.MISSING
         yield {"label": label, "value": ratio, "detail": from_to, "note": metric}
     for row in text.speeds(report["speed"])[:2]:
-        yield {
-            "label": row.name.removesuffix(", tokens/s"),
-            "value": row.change,
-            "detail": f"{row.cells[0]} → {row.cells[1]}",
-            "note": "tokens/s",
-        }
+        phase, _, batch = row.name.removesuffix(", tokens/s").partition(" at ")
+        from_to = f"{row.cells[0]} → {row.cells[1]}"
+        note = f"tokens/s at {batch}{text.doubt(row)}"
+        yield {"label": f"{phase} speed", "value": row.change, "detail": from_to, "note": note}
 
 
 def _tile(
     label: str, value: str, form: Any, values: Mapping[str, Any], keys: tuple[str, str]
 ) -> dict[str, Any]:
-    detail = " → ".join(form(values[key]) for key in keys)
+    before, after = (form(values[key]) for key in keys)
+    unit = after.partition(" ")[1:]
+    detail = f"{before.removesuffix(''.join(unit)) or before} → {after}"
     return {"label": label, "value": value, "detail": detail, "note": "dense → pruned"}
 
 
@@ -139,6 +141,19 @@ def _stages(timings_s: Mapping[str, float]) -> list[dict[str, Any]]:
         {"name": name, "seconds": seconds, "share": seconds / longest}
         for name, seconds in timings_s.items()
     ]
+
+
+def _entries(value: Any) -> list[dict[str, Any]]:
+    """A list of mappings, or a mapping of mappings, as the rows of a table; [] for all else."""
+    if isinstance(value, Mapping):
+        value = [{"": name, **row} for name, row in value.items() if isinstance(row, Mapping)]
+    is_table = isinstance(value, list) and all(isinstance(row, Mapping) for row in value)
+    return [{key: _cell(item) for key, item in row.items()} for row in value] if is_table else []
+
+
+def _cell(value: Any) -> str:
+    """A value short enough for a table: of a hash its first 12 digits."""
+    return f"{value[:12]}…" if re.fullmatch("[0-9a-f]{64}", str(value)) else text.number(value)
 
 
 def _flat(values: Any, path: str = "") -> Iterator[tuple[str, str]]:

@@ -9,11 +9,7 @@ from typing import Any, NamedTuple
 MODELS = ("dense", "pruned", "finetuned")
 MISSING = "-"
 PERPLEXITY = re.compile(r"^(?P<text>.+)_ppl_seq(?P<length>\d+)$")
-SPEEDS = {
-    "prefill_tokens_per_s": "prefill, tokens/s",
-    "decode_tokens_per_s": "decode, tokens/s",
-}
-SPEED_NOTE = "median, dense and pruned in turn; the fine-tuned model has the pruned one's shape"
+PHASES = ("prefill", "decode")
 UNITS = ((1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
@@ -124,8 +120,15 @@ def verdict(report: Mapping[str, Any]) -> str:
         state = "after fine-tuning" if final_model(report) == "finetuned" else "without fine-tuning"
         facts.append(f"{metric} went from {number(dense)} to {number(final)} {state}")
     fast = speeds(report["speed"])[:2]
-    facts += [f"{row.name.removesuffix(', tokens/s')} runs at {row.change}" for row in fast]
+    facts += [
+        f"{row.name.removesuffix(', tokens/s')} runs at {row.change}{doubt(row)}" for row in fast
+    ]
     return ("; ".join(facts) or "nothing was measured") + "."
+
+
+def doubt(row: Row) -> str:
+    """What to add to a speed that the noise of its repeats leaves open."""
+    return " (within noise)" if row.good is None else ""
 
 
 def times(factor: float | None) -> str:
@@ -189,17 +192,27 @@ def _metric(name: str, values: Sequence[float | None]) -> Row:
 
 
 def speeds(speed: Mapping[str, Any] | None) -> list[Row]:
-    """Prefill and decode of the dense and the pruned model, smallest batch first."""
+    """Prefill and decode of the dense and the pruned model, smallest batch first.
+
+    A change is judged only where each model's median lies outside what the other one's repeats
+    ranged over; anything less may be the machine's noise.
+    """
     if not speed:
         return []
-    found = []
-    for batch in sorted(speed["speedup"], key=_batch_size):
-        for key, name in SPEEDS.items():
-            medians = [speed[model][batch][key]["median"] for model in MODELS[:2]]
-            label = f"{name.split(',')[0]} at batch {_batch_size(batch)}, tokens/s"
-            row = _row(label, SPEED_NOTE, [*medians, None], number, less_is_good=False)
-            found.append(row._replace(change=times(medians[1] / medians[0])))
-    return found
+    batches = sorted(speed["speedup"], key=_batch_size)
+    return [_speed(speed, batch, phase) for batch in batches for phase in PHASES]
+
+
+def _speed(speed: Mapping[str, Any], batch: str, phase: str) -> Row:
+    measured = [speed[model][batch][f"{phase}_tokens_per_s"] for model in MODELS[:2]]
+    dense, pruned = (m["median"] for m in measured)
+    ranges = " and ".join(f"{number(m['min'])} to {number(m['max'])}" for m in measured)
+    label = f"{phase} at batch {_batch_size(batch)}, tokens/s"
+    note = f"medians; repeats ranged over {ranges}"
+    row = _row(label, note, [dense, pruned, None], number, less_is_good=False)
+    others = zip((pruned, dense), measured, strict=True)
+    is_noise = any(m["min"] <= other <= m["max"] for other, m in others)
+    return row._replace(change=times(pruned / dense), good=None if is_noise else row.good)
 
 
 def _batch_size(name: str) -> int:

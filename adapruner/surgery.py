@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig
 
-from adapruner import checkpoint as ckpt
-from adapruner.config import ModelConfig
+from adapruner.checkpoint import MODELING_FILE
 from adapruner.errors import UserError
-from adapruner.plan import FILE, LayerPlan, PruningPlan, kept_groups, kept_widths, read_plan
+from adapruner.plan import LayerPlan, PruningPlan, kept_groups, kept_widths
 from adapruner.structures import (
     LayerModules,
     LayerWidths,
@@ -29,18 +27,6 @@ from adapruner.structures import (
 
 MLP_PARTS = ("gate", "up", "down")
 ATTENTION_PARTS = ("query", "key", "value", "output")
-
-
-def prune(checkpoint: Path, plan: Path, model: ModelConfig, out: Path) -> None:
-    """Cuts the checkpoint by the plan in the directory `plan` and writes the smaller one to `out`.
-
-    The weights keep the type that they are stored in.
-    """
-    decided = read_plan(plan / FILE)
-    loaded = ckpt.load_model(checkpoint, model, dtype="auto")
-    apply(loaded, decided)
-    ckpt.save(loaded, checkpoint, out)
-    decided.write(out / ckpt.PLAN_FILE)
 
 
 def apply(model: Any, plan: PruningPlan) -> None:
@@ -123,7 +109,7 @@ def narrow_config(config: Any, structures: Structures, plan: PruningPlan) -> Any
     else:
         narrow = AutoConfig.for_model(family.per_layer_type, per_layer_config=by_layer, **fields)
         narrow.architectures = [family.per_layer_architecture]
-        file = ckpt.MODELING_FILE.removesuffix(".py")
+        file = MODELING_FILE.removesuffix(".py")
         narrow.auto_map = {
             "AutoConfig": f"{file}.{family.per_layer_config}",
             "AutoModelForCausalLM": f"{file}.{family.per_layer_architecture}",

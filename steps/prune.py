@@ -5,16 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from adapruner.config import ModelConfig
+from adapruner.config import ModelConfig, ReconstructionConfig
 from steps.cache import cached_step
 from steps.workspace import stage
 
 
 @cached_step
-def prune(checkpoint: Path, plan: Path, model: ModelConfig) -> Annotated[Path, "pruned_checkpoint"]:
+def prune(
+    checkpoint: Path,
+    plan: Path,
+    pool: Path,
+    model: ModelConfig,
+    reconstruction: ReconstructionConfig,
+) -> Annotated[Path, "pruned_checkpoint"]:
     """A checkpoint directory with the plan beside the weights."""
-    from adapruner import surgery
+    from adapruner import pruning
 
     with stage("prune") as out:
-        surgery.prune(checkpoint, plan, model, out)
+        pruning.prune(checkpoint, plan, pool, model, reconstruction, out)
     return out

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 LESS = (
     "calibration.pool_size=16",
+    "calibration.update_size=64",
     "calibration.objective_tokens=1024",
     "search.trials=4",
     "finetune.steps=6",
@@ -117,8 +118,8 @@ def test_it_beats_element_wise_scores_of_ten_random_samples_on_the_test_text(dem
             values.append(perplexity.perplexity(model, windows))
     ours, theirs = values
     reported = demo.report["metrics"]["pruned"]["wikipedia_ppl_seq128"]
-    assert ours == pytest.approx(reported, rel=1e-3)
     assert ours < theirs
+    assert reported < ours, "the update of the cut layers must help"
 
 
 def test_the_second_run_is_cached(demo: Demo) -> None:

@@ -16,12 +16,15 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from adapruner import checkpoint as ckpt
-from adapruner.config import ModelConfig
+from adapruner.config import ModelConfig, ReconstructionConfig
 from adapruner.errors import UserError
 from adapruner.plan import PruningPlan, kept_groups, make_plan
+from adapruner.pruning import prune
 from adapruner.structures import describe_model, layer_modules
-from adapruner.surgery import apply, narrowed, prune
+from adapruner.surgery import apply, narrowed
 from tests.models import KINDS, small_model, tokens
+
+AS_IT_IS = ReconstructionConfig(method="none")
 
 RELOAD = """
 import json, sys, torch
@@ -117,6 +120,7 @@ def test_cut_is_masked_is_reloaded(kind: str, what: str, tmp_path: Path) -> None
     assert torch.equal(reloaded(ids).logits, cut)
     assert ckpt.inspect(out).total_params == plan.params.pruned == reloaded.num_parameters()
     assert model.num_parameters() == plan.params.pruned
+    assert str(tmp_path) not in (out / "config.json").read_text()
 
 
 @pytest.mark.parametrize(
@@ -137,7 +141,7 @@ def test_stock_transformers_loads_it_in_a_fresh_process(
     out.mkdir()
     model.save_pretrained(dense)
     plan.write(stage / "plan.json")
-    prune(dense, stage, ModelConfig(source=str(dense), device="cpu"), out)
+    prune(dense, stage, stage, ModelConfig(source=str(dense), device="cpu"), AS_IT_IS, out)
     apply(model, plan)
     done = subprocess.run(
         [sys.executable, "-c", RELOAD, str(out), how, json.dumps(ids.tolist())],
@@ -159,7 +163,7 @@ def test_the_stored_type_is_kept(tmp_path: Path) -> None:
     out.mkdir()
     model.save_pretrained(dense)
     plan_for(model, "channels").write(stage / "plan.json")
-    prune(dense, stage, ModelConfig(source=str(dense), dtype="float32"), out)
+    prune(dense, stage, stage, ModelConfig(source=str(dense), dtype="float32"), AS_IT_IS, out)
     assert ckpt.stored_dtype(out) == torch.bfloat16
 
 

