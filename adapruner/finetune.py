@@ -43,16 +43,16 @@ def finetune(
 ) -> None:
     """Trains on `finetune.jsonl` of `pool`; writes `checkpoint/`, `curve.json`, `summary.json`.
 
-    With `method: none` the checkpoint is passed on. The written weights have the type of the
-    given ones. Raises UserError, with the step named, at the first loss that is not finite.
+    With `method: none` the checkpoint is passed on. What was learned is added to the weights in
+    the type that they are stored in. Raises UserError, with the step named, at the first loss that
+    is not finite.
     """
     target = out / "checkpoint"
     target.mkdir()
     if (checkpoint / ckpt.PLAN_FILE).is_file():
         shutil.copyfile(checkpoint / ckpt.PLAN_FILE, target / ckpt.PLAN_FILE)
     if finetune.method == "none":
-        for file in ckpt.checkpoint_files(checkpoint):
-            ckpt.link_or_copy(file, target / file.name)
+        ckpt.pass_on(checkpoint, target)
         _write(out, [], {"method": "none"})
         return
     tokenizer = ckpt.load_tokenizer(checkpoint)
@@ -63,13 +63,26 @@ def finetune(
             f"the fine-tune split has {len(examples)} examples of use, a batch needs "
             f"{finetune.batch_size}; give more texts or lower finetune.batch_size"
         )
-    stored = ckpt.stored_dtype(checkpoint)
     torch.manual_seed(seed)
     adapted = _with_adapters(ckpt.load_model(checkpoint, model), finetune)
     curve = train(adapted, examples, finetune, seed)
-    merged = adapted.merge_and_unload().to(stored)
+    learned = _learned(adapted)
+    del adapted
+    merged = ckpt.load_model(checkpoint, model, dtype=ckpt.stored_dtype(checkpoint))
+    for name, change in learned.items():
+        weight = merged.get_submodule(name).weight
+        weight.copy_(weight.float() + change.to(weight.device))
     ckpt.save(merged, checkpoint, target)
     _write(out, curve, {"method": "lora", "examples": len(examples), "steps": len(curve)})
+
+
+def _learned(adapted: Any) -> dict[str, Tensor]:
+    """By module of the model without adapters: what its weight gains, float32, on the CPU."""
+    return {
+        name.removeprefix("base_model.model."): module.get_delta_weight("default").float().cpu()
+        for name, module in adapted.named_modules()
+        if hasattr(module, "get_delta_weight")
+    }
 
 
 def encode_rows(rows: list[dict[str, str]], tokenizer: Any, length: int) -> list[Example]:

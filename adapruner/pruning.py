@@ -10,6 +10,7 @@ from adapruner import checkpoint as ckpt
 from adapruner.config import ModelConfig, ReconstructionConfig
 from adapruner.plan import FILE, read_plan
 from adapruner.reconstruction import apply_and_update
+from adapruner.structures import layer_modules
 from adapruner.surgery import apply
 
 
@@ -23,17 +24,23 @@ def prune(
 ) -> None:
     """Cuts the checkpoint by the plan in the directory `plan` and writes the smaller one to `out`.
 
-    The written weights have the type that they were stored in; what is not updated is bit for bit
-    what it was.
+    The weights keep the type that they are stored in; those that are kept and not updated are bit
+    for bit what they were.
     """
     decided = read_plan(plan / FILE)
-    if reconstruction.method == "none":
-        cut = ckpt.load_model(checkpoint, model, dtype="auto")
-        apply(cut, decided)
-    else:
-        cut = ckpt.load_model(checkpoint, model)
+    updates = []
+    if reconstruction.method == "least_squares":
         samples = load_file(pool / "pool.safetensors")["update"]
-        apply_and_update(cut, decided, samples, reconstruction.ridge)
-        cut = cut.to(ckpt.stored_dtype(checkpoint))
-    ckpt.save(cut, checkpoint, out)
+        computed = ckpt.load_model(checkpoint, model)
+        apply_and_update(computed, decided, samples, reconstruction.ridge)
+        updates = [layer.down.weight.detach().cpu() for layer in layer_modules(computed)]
+        del computed
+    stored = ckpt.load_model(checkpoint, model, dtype=ckpt.stored_dtype(checkpoint))
+    cut = [layer.down for layer in layer_modules(stored)]
+    dense = [linear.in_features for linear in cut]
+    apply(stored, decided)
+    for linear, width, weight in zip(cut, dense, updates, strict=False):
+        if linear.in_features < width:
+            linear.weight.data.copy_(weight)
+    ckpt.save(stored, checkpoint, out)
     decided.write(out / ckpt.PLAN_FILE)

@@ -16,15 +16,17 @@ from pydantic import BaseModel, ConfigDict
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from adapruner.checkpoint import (
-    KEPT_NAMES,
-    KEPT_SUFFIXES,
+    SMALL_NAMES,
+    SMALL_SUFFIXES,
     checkpoint_files,
     inspect,
-    link_or_copy,
     one_line,
+    pass_on,
+    read_config,
 )
 from adapruner.config import ModelConfig
 from adapruner.errors import UserError
+from adapruner.families import family_of
 from adapruner.hashing import hash_file, hash_json
 from adapruner.progress import quieten_libraries, say
 
@@ -70,27 +72,30 @@ def resolve(model: ModelConfig, directory: Path | None = None) -> Source:
     return _directory_source(given, path) if path.is_dir() else _gguf_source(given, path)
 
 
-def materialize(source: Source, model: ModelConfig, out: Path) -> None:
+def materialize(source: Source, out: Path) -> None:
     """Writes the checkpoint that `source` names into `out`, and checks it.
 
     Files of a directory are hard-linked where the file system allows; a GGUF file is dequantised
-    to float32.
+    to float32. Raises UserError for what is no checkpoint of a supported architecture.
     """
     if source.kind == "gguf":
         _convert_gguf(Path(source.location), out)
     elif source.kind == "hub":
-        _copy_checkpoint(_download(source), out)
+        pass_on(_download(source), out)
     else:
-        _copy_checkpoint(Path(source.location), out)
-    inspect(out, trust_remote_code=model.trust_remote_code)
+        pass_on(Path(source.location), out)
+    inspect(out)
 
 
 def _directory_source(given: str, path: Path) -> Source:
-    files = checkpoint_files(path)
-    if not files:
-        raise UserError(f"'{given}' is not a checkpoint: it has no config.json")
-    content = hash_json({file.name: hash_file(file) for file in files})
+    _check_supported(path)
+    content = hash_json({file.name: hash_file(file) for file in checkpoint_files(path)})
     return Source(given=given, kind="directory", location=str(path.resolve()), content_hash=content)
+
+
+def _check_supported(path: Path) -> None:
+    config = read_config(path)
+    family_of(config.model_type, config.architectures)
 
 
 def _gguf_source(given: str, path: Path) -> Source:
@@ -127,22 +132,20 @@ def _packaged(given: str) -> Path:
 def _download(source: Source) -> Path:
     from huggingface_hub import snapshot_download
 
-    patterns = [f"*{suffix}" for suffix in sorted(KEPT_SUFFIXES)] + sorted(KEPT_NAMES)
-    try:
-        return Path(
-            snapshot_download(source.location, revision=source.revision, allow_patterns=patterns)
-        )
-    except Exception as error:
-        raise UserError(f"'{source.given}' can't be fetched: {one_line(error)}") from None
+    def fetch(*patterns: str) -> Path:
+        name, revision = source.location, source.revision
+        try:
+            return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
+        except Exception as error:
+            raise UserError(f"'{source.given}' can't be fetched: {one_line(error)}") from None
 
-
-def _copy_checkpoint(source: Path, out: Path) -> None:
-    for file in checkpoint_files(source):
-        link_or_copy(file.resolve(), out / file.name)
+    _check_supported(fetch("config.json"))
+    return fetch("model*.safetensors", *(f"*{suffix}" for suffix in SMALL_SUFFIXES), *SMALL_NAMES)
 
 
 def _convert_gguf(path: Path, out: Path) -> None:
     quieten_libraries()
+    _check_gguf(path)
     say(f"dequantising {path.name} to float32 (about 25 s for 135M parameters)")
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
@@ -158,3 +161,15 @@ def _convert_gguf(path: Path, out: Path) -> None:
     model.is_quantized = False
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
+
+
+def _check_gguf(path: Path) -> None:
+    """Raises UserError for an architecture that is not supported, before weights are read."""
+    from gguf import GGUFReader
+
+    try:
+        field = GGUFReader(path).fields["general.architecture"]
+        found = bytes(field.parts[field.data[0]]).decode()
+    except Exception as error:  # a damaged file fails anywhere in the reader
+        raise UserError(f"'{path}' can't be read as a GGUF model: {one_line(error)}") from None
+    family_of(found, None)

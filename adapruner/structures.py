@@ -62,39 +62,31 @@ class Structures:
         )
 
 
-def describe(config: Any, shapes: Shapes) -> Structures:
-    """The structures of the model that `config` and the tensors' `shapes` (by name) spell.
+def describe_model(model: Any) -> Structures:
+    """The structures of a model in memory, or on the meta device.
 
-    Reads no weight. Raises UserError for an unsupported architecture and for a config whose
-    widths are not those of the tensors.
+    Raises UserError for an unsupported architecture and for groups of unequal size.
     """
+    config = model.config
     family = family_of(config.model_type, config.architectures)
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     layers = tuple(_widths(config, index) for index in range(config.num_hidden_layers))
-    for index, widths in enumerate(layers):
-        _check_shapes(family, config, shapes, index, widths)
-    names = _Sizes(family, shapes)
-    tied = "lm_head.weight" if config.tie_word_embeddings else None
-    first, head_dim = layers[0], _head_dim(config)
+    sizes, first = _Sizes(family, shapes), layers[0]
+    gate_up, down = sizes.of(family.gate, family.up), sizes.weight(family.down)
+    query, output = sizes.of(family.query), sizes.weight(family.output)
     return Structures(
         family=family,
-        head_dim=head_dim,
+        head_dim=int(getattr(config, "head_dim", None) or config.hidden_size // first.query_heads),
         hidden_size=config.hidden_size,
         layers=layers,
-        channel_params=names.of(family.gate, family.up) // first.mlp_channels
-        + names.weight(family.down) // first.mlp_channels,
-        head_params=(names.of(family.query) + names.weight(family.output)) // first.query_heads,
-        group_params=names.of(family.key, family.value) // first.kv_groups,
-        total_params=sum(prod(shape) for name, shape in shapes.items() if name != tied),
+        channel_params=(gate_up + down) // first.mlp_channels,
+        head_params=(query + output) // first.query_heads,
+        group_params=sizes.of(family.key, family.value) // first.kv_groups,
+        total_params=sum(prod(shape) for shape in shapes.values()),
         block_params=sum(
             prod(shape) for name, shape in shapes.items() if name.startswith(family.layers + ".")
         ),
     )
-
-
-def describe_model(model: nn.Module) -> Structures:
-    """`describe` of a model in memory."""
-    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    return describe(model.config, shapes)
 
 
 @dataclass(frozen=True)
@@ -145,40 +137,11 @@ class _Sizes:
         )
 
 
-def _head_dim(config: Any) -> int:
-    given = getattr(config, "head_dim", None)
-    return int(given or config.hidden_size // config.num_attention_heads)
-
-
 def _widths(config: Any, index: int) -> LayerWidths:
     own = config.per_layer_config[index]
-    return LayerWidths(own.intermediate_size, own.num_attention_heads, own.num_key_value_heads)
-
-
-def _check_shapes(
-    family: Family, config: Any, shapes: Shapes, index: int, widths: LayerWidths
-) -> None:
-    hidden, head_dim = config.hidden_size, _head_dim(config)
-    wanted = {
-        family.gate: (widths.mlp_channels, hidden),
-        family.up: (widths.mlp_channels, hidden),
-        family.down: (hidden, widths.mlp_channels),
-        family.query: (widths.query_heads * head_dim, hidden),
-        family.key: (widths.kv_groups * head_dim, hidden),
-        family.value: (widths.kv_groups * head_dim, hidden),
-        family.output: (hidden, widths.query_heads * head_dim),
-    }
-    for projection, shape in wanted.items():
-        name = f"{family.layers}.{index}.{projection}.weight"
-        if name not in shapes:
-            raise UserError(f"the weights lack '{name}', which config.json asks for")
-        if shapes[name] != shape:
-            raise UserError(
-                f"config.json does not fit the weights: '{name}' is {list(shapes[name])}, "
-                f"the config asks for {list(shape)}"
-            )
-    if widths.query_heads % widths.kv_groups:
+    if own.num_attention_heads % own.num_key_value_heads:
         raise UserError(
-            f"layer {index} has {widths.query_heads} query heads in {widths.kv_groups} KV groups: "
-            f"groups must have the same number of heads"
+            f"layer {index} has {own.num_attention_heads} query heads in "
+            f"{own.num_key_value_heads} KV groups: groups must have the same number of heads"
         )
+    return LayerWidths(own.intermediate_size, own.num_attention_heads, own.num_key_value_heads)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM
 
 from adapruner import checkpoint as ckpt
@@ -60,6 +62,21 @@ def test_it_stops_at_a_loss_that_is_not_finite(workplace: Workplace, tmp_path: P
     wild = SETTINGS.model_copy(update={"learning_rate": 1e30, "warmup_steps": 0})
     with pytest.raises(UserError, match=r"loss of fine-tuning step \d+ is (nan|inf)"):
         finetune(workplace.checkpoint, workplace.pool, workplace.model, wild, 0, tmp_path)
+
+
+def test_weights_stay_in_the_type_they_are_stored_in(workplace: Workplace, tmp_path: Path) -> None:
+    half = tmp_path / "half"
+    shutil.copytree(workplace.checkpoint, half)
+    model = AutoModelForCausalLM.from_pretrained(half, dtype=torch.float16)
+    model.save_pretrained(half)
+    few, out = SETTINGS.model_copy(update={"steps": 2}), tmp_path / "out"
+    out.mkdir()
+    in_bfloat16 = workplace.model.model_copy(update={"dtype": "bfloat16"})
+    finetune(half, workplace.pool, in_bfloat16, few, 0, out)
+    tuned = AutoModelForCausalLM.from_pretrained(out / "checkpoint")
+    assert tuned.dtype == torch.float16
+    embedding = tuned.get_input_embeddings().weight
+    assert torch.equal(embedding, model.get_input_embeddings().weight), "it was not trained"
 
 
 def test_none_passes_the_checkpoint_on(workplace: Workplace, tmp_path: Path) -> None:

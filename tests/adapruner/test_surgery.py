@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 from adapruner import checkpoint as ckpt
@@ -156,15 +157,29 @@ def test_stock_transformers_loads_it_in_a_fresh_process(
     )
 
 
-def test_the_stored_type_is_kept(tmp_path: Path) -> None:
-    model = small_model("llama").to(torch.bfloat16)
+@pytest.mark.parametrize("method", ["none", "least_squares"])
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("computed", ["float32", "bfloat16"])
+def test_what_is_not_updated_is_bit_for_bit_what_was_stored(
+    stored: torch.dtype, computed: Any, method: Any, tmp_path: Path
+) -> None:
+    model = small_model("llama").to(stored)
     dense, stage, out = tmp_path / "dense", tmp_path / "plan", tmp_path / "out"
     stage.mkdir()
     out.mkdir()
     model.save_pretrained(dense)
-    plan_for(model, "channels").write(stage / "plan.json")
-    prune(dense, stage, stage, ModelConfig(source=str(dense), dtype="float32"), AS_IT_IS, out)
-    assert ckpt.stored_dtype(out) == torch.bfloat16
+    save_file({"update": tokens(20, 16)}, stage / "pool.safetensors")
+    plan = plan_for(model, "channels")
+    plan.write(stage / "plan.json")
+    settings = ModelConfig(source=str(dense), dtype=computed, device="cpu")
+    prune(dense, stage, stage, settings, ReconstructionConfig(method=method), out)
+    reloaded = AutoModelForCausalLM.from_pretrained(out)
+    assert reloaded.dtype == ckpt.stored_dtype(out) == stored
+    apply(model, plan)
+    found = reloaded.state_dict()
+    for name, weight in model.state_dict().items():
+        same = torch.equal(found[name], weight)
+        assert same == (method == "none" or "down_proj" not in name), name
 
 
 def test_a_pruned_model_can_be_pruned_again(tmp_path: Path) -> None:
