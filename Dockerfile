@@ -1,7 +1,8 @@
 # The same pipeline in a container:
 #
 #   docker build -t adapruner .
-#   docker run --rm -v adapruner-runs:/home/adapruner/app/runs adapruner
+#   docker run --rm -v adapruner-home:/home/adapruner/app/.adapruner \
+#       -v adapruner-runs:/home/adapruner/app/runs adapruner
 FROM python:3.11.13-slim-bookworm
 
 RUN apt-get update \

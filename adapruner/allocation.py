@@ -9,6 +9,7 @@ the same share.
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from typing import Any, Literal
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from adapruner.config import PruningConfig
 from adapruner.errors import UserError
-from adapruner.plan import PruningPlan, kept_groups, make_plan
+from adapruner.plan import PruningPlan, kept_groups, kept_widths, make_plan
 from adapruner.scoring import Scores
 from adapruner.structures import LayerWidths, Structures
 
@@ -32,16 +33,19 @@ def allocate(
 ) -> PruningPlan:
     """The plan that keeps the best structures by `scores` at the ratio of `pruning`.
 
-    Raises UserError when the ratio can't be reached in the layout.
+    Raises UserError when the ratio can't be reached in the layout, when it rounds to nothing, or
+    when the layout is uniform and the layers would differ.
     """
     protected = protected_layers(structures, pruning)
     heads = kept_heads(scores, structures, pruning)
     widths = mlp_widths(scores.sensitivity, structures, pruning, heads, exponent)
     keep = [(_best(scores.mlp[i], widths[i]), heads[i]) for i in range(len(structures.layers))]
-    return make_plan(
+    plan = make_plan(
         structures, keep, layout=pruning.layout, protected=protected,
         requested=pruning.ratio, of=pruning.ratio_of, provenance=provenance,
     )  # fmt: skip
+    _refuse_a_miss(plan, structures, pruning)
+    return plan
 
 
 def protected_layers(structures: Structures, pruning: PruningConfig) -> list[int]:
@@ -63,8 +67,11 @@ def attention_mode(structures: Structures, pruning: PruningConfig) -> Attention:
 
 def budget(structures: Structures, pruning: PruningConfig) -> int:
     """How many parameters the ratio asks to remove."""
-    whole = {"all": structures.total_params, "blocks": structures.block_params}
-    return round(pruning.ratio * whole[pruning.ratio_of])
+    return round(pruning.ratio * _whole(structures, pruning))
+
+
+def _whole(structures: Structures, pruning: PruningConfig) -> int:
+    return structures.total_params if pruning.ratio_of == "all" else structures.block_params
 
 
 def kept_heads(scores: Scores, structures: Structures, pruning: PruningConfig) -> list[list[int]]:
@@ -139,7 +146,10 @@ def _uniform_width(dense: list[int], channels: float, multiple: int) -> int:
 
 
 def _kept_by_layer(dense: list[int], channels: float, weights: Tensor, multiple: int) -> list[int]:
-    """Widths whose sum is `sum(dense) - channels`, up to half a multiple, removing by `weights`."""
+    """Widths whose sum is `sum(dense) - channels`, up to half a multiple, removing by `weights`.
+
+    A width is a multiple or, of a layer that is left whole, no multiple.
+    """
     limit = torch.tensor([d - min(multiple, d) for d in dense], dtype=torch.float64)
     shares = weights * torch.tensor(dense, dtype=torch.float64)
     removed = torch.zeros(len(dense), dtype=torch.float64)
@@ -153,11 +163,14 @@ def _kept_by_layer(dense: list[int], channels: float, weights: Tensor, multiple:
         removed[over], open_ = limit[over], open_ & ~over
     units = [(d - float(r)) / multiple for d, r in zip(dense, removed, strict=True)]
     whole = [max(int(u), 1) for u in units]
-    spare = round(sum(units)) - sum(whole)
-    by_remainder = sorted(range(len(dense)), key=lambda i: (whole[i] - units[i], i))
-    for i in by_remainder[: max(spare, 0)]:
-        whole[i] += 1
-    return [min(w * multiple, d) for w, d in zip(whole, dense, strict=True)]
+    widths = [min(w * multiple, d) for w, d in zip(whole, dense, strict=True)]
+    spare = sum(dense) - channels - sum(widths)
+    for i in sorted(range(len(dense)), key=lambda i: (whole[i] - units[i], i)):
+        wider = min(widths[i] + multiple, dense[i])
+        if 2 * spare > wider - widths[i]:
+            spare -= wider - widths[i]
+            widths[i] = wider
+    return widths
 
 
 def _attention_removed(structures: Structures, heads: list[list[int]]) -> int:
@@ -174,9 +187,54 @@ def _best(scores: Tensor, count: int) -> list[int]:
     return sorted(int(i) for i in order[:count])
 
 
+def _refuse_a_miss(plan: PruningPlan, structures: Structures, pruning: PruningConfig) -> None:
+    """Raises UserError when the plan is not what was asked for, by more than rounding explains."""
+    asked = f"pruning.ratio {pruning.ratio:g} of {pruning.ratio_of}"
+    layers = zip(structures.layers, plan.layers, strict=True)
+    kept = sorted({astuple(kept_widths(dense, layer)) for dense, layer in layers})
+    if pruning.layout == "uniform" and len(kept) > 1:
+        raise UserError(
+            f"pruning.layout uniform can't be had: the model's layers differ, and {asked} would "
+            f"leave them {kept[0]} to {kept[-1]} (channels, query heads, KV groups); "
+            "use pruning.layout: per_layer"
+        )
+    removed = plan.params.dense - plan.params.pruned
+    if not removed:
+        raise UserError(
+            f"{asked} rounds to nothing: widths are multiples of {pruning.round_to} channels, and "
+            f"the least that can be removed is {_least(structures, pruning):.2g}; raise "
+            "pruning.ratio or lower pruning.round_to"
+        )
+    if abs(removed - budget(structures, pruning)) > _rounding(structures, pruning):
+        raise UserError(
+            f"{asked} can't be met in layout {pruning.layout}: the nearest that can be reached is "
+            f"{removed / _whole(structures, pruning):.4f}; ask for that, lower pruning.round_to, "
+            "or use another pruning.layout"
+        )
+
+
+def _rounding(structures: Structures, pruning: PruningConfig) -> float:
+    """Parameters that a plan may differ by: half a width step, and one attention unit a layer."""
+    free = set(range(len(structures.layers))) - set(protected_layers(structures, pruning))
+    steps = len(free) if pruning.layout == "uniform" else 1
+    mode, units = attention_mode(structures, pruning), 0
+    for widths in (structures.layers[i] for i in free if mode != "none"):
+        group = widths.heads_per_group * structures.head_params + structures.group_params
+        units += group if mode == "kv_groups" else widths.kv_groups * structures.head_params
+    return steps * pruning.round_to * structures.channel_params / 2 + units + 1
+
+
+def _least(structures: Structures, pruning: PruningConfig) -> float:
+    """The share that one width step removes: of one layer, or in the uniform layout of all."""
+    multiple, protected = pruning.round_to, protected_layers(structures, pruning)
+    dense = [w.mlp_channels for i, w in enumerate(structures.layers) if i not in protected]
+    steps = [d - (d - 1) // multiple * multiple for d in dense if d > multiple]
+    channels = sum(steps) if pruning.layout == "uniform" else min(steps, default=0)
+    return channels * structures.channel_params / _whole(structures, pruning)
+
+
 def _refuse(structures: Structures, pruning: PruningConfig, missing: int, most: int) -> None:
-    whole = {"all": structures.total_params, "blocks": structures.block_params}[pruning.ratio_of]
-    reachable = pruning.ratio - (missing - most) / whole
+    reachable = pruning.ratio - (missing - most) / _whole(structures, pruning)
     advice = "lower pruning.ratio"
     if pruning.layout == "per_layer" and pruning.protect_first + pruning.protect_last:
         advice += ", protect fewer layers (protect_first, protect_last)"

@@ -9,11 +9,8 @@ from __future__ import annotations
 import json
 import random
 import re
-import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -21,12 +18,11 @@ from adapruner.config import CalibrationConfig, EvaluationConfig, FinetuneConfig
 from adapruner.disjoint import Part, refuse_overlap, refuse_same_content
 from adapruner.errors import UserError
 from adapruner.pool import Pool, write
+from adapruner.progress import track
 from adapruner.records import read_records, read_rows, read_text
 from adapruner.sampling import Counts, Deduplicator, Item, Tokens, read_items
 from adapruner.splits import assign, draw, spread
 from adapruner.texts import TextSource, as_tuple
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -108,7 +104,12 @@ def _read(job: _Job, setting: str, given: Sources | None) -> tuple[list[Item], l
     for index, (_, source) in enumerate(job.named(setting, given)):
         records = read_records(source, text_field=c.text_field, max_records=c.max_records)
         found, counts = read_items(
-            _progress(records, source), index, job.tokens, c.min_tokens, c.sequence_length, seen
+            track(records, f"reading {source.given}"),
+            index,
+            job.tokens,
+            c.min_tokens,
+            c.sequence_length,
+            seen,
         )
         if not found:
             raise UserError(f"{setting}: {source.given} holds no text of its own ({counts})")
@@ -199,7 +200,7 @@ def _fill_finetune(job: _Job, pool: Pool) -> list[Part]:
     for setting, source in job.named("finetune.source", job.finetune.source):
         counts, texts = Counts(), []
         rows = read_rows(source, text_field=c.text_field, max_records=c.max_records)
-        for row in _progress(rows, source):
+        for row in track(rows, f"reading {source.given}"):
             text = "\n".join(row.values())
             is_empty = not text.strip()
             is_new = not is_empty and seen.is_new(json.dumps(row, sort_keys=True).encode())
@@ -273,16 +274,3 @@ def _told(parts: list[Part]) -> str:
 def _note(pool: Pool, split: str, available: list[Item], chosen: list[Item]) -> None:
     pool.available[split] = len(available)
     pool.documents[split] = len({item.document for item in chosen})
-
-
-def _progress(values: Iterable[_T], source: TextSource) -> Iterable[_T]:
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(
-        values,
-        description=f"reading {source.given}",
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    )

@@ -7,11 +7,21 @@ section says. Paths are relative to the working directory.
 from __future__ import annotations
 
 import difflib
+import re
 import types
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 
 from adapruner.errors import UserError
 
@@ -20,7 +30,15 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
-Sources = str | tuple[str, ...]
+def _sources(value: Any, parse: ValidatorFunctionWrapHandler) -> Any:
+    """One mistake where the union would tell one for each of its alternatives."""
+    try:
+        return parse(value)
+    except ValidationError:
+        raise ValueError("wanted a text source, or a list of at least one") from None
+
+
+Sources = Annotated[str | Annotated[tuple[str, ...], Field(min_length=1)], WrapValidator(_sources)]
 SafeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 
@@ -34,7 +52,6 @@ class ModelConfig(Section):
     revision: str | None = Field(None, description="commit of a hub model; required for hub:")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
     dtype: Literal["float32", "bfloat16"] = "float32"
-    trust_remote_code: bool = False
 
 
 class CalibrationConfig(Section):
@@ -72,7 +89,7 @@ class CalibrationConfig(Section):
 class SearchConfig(Section):
     """The Bayesian search over calibration samples and importance metrics."""
 
-    trials: int = Field(16, ge=1, description="trials in all, the warm starts among them")
+    trials: int = Field(16, ge=4, description="trials in all, up to 4 warm starts among them")
     sampler: Literal["tpe", "random"] = "tpe"
     samples: Literal["signature", "slots"] = Field(
         "signature",
@@ -152,6 +169,20 @@ class RegistryConfig(Section):
 
     name: SafeName
     alias: SafeName | None = "candidate"
+
+    @field_validator("alias")
+    @classmethod
+    def _registry_takes_alias(cls, alias: str | None) -> str | None:
+        if alias is None:
+            return None
+        if re.fullmatch(r"latest|v\d+", alias, re.IGNORECASE):
+            raise ValueError(
+                "MLflow keeps 'latest', 'v1', 'v2' and so on for itself; take another, such as "
+                "'candidate'"
+            )
+        if "." in alias:
+            raise ValueError("MLflow takes letters, digits, '_' and '-' in an alias, no '.'")
+        return alias
 
 
 class RunConfig(Section):

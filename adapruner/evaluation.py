@@ -1,7 +1,8 @@
 """Quality of one checkpoint: perplexity of the test texts, accuracy on zero-shot tasks.
 
 A metric carries its protocol in its name: `wikitext2_ppl_seq128` is the perplexity of windows of
-128 tokens; `piqa_acc` and `piqa_acc_norm` are lm-eval's.
+128 tokens; `piqa_acc` and `gsm8k_exact_match_strict-match` are lm-eval's, the latter with the
+filter that its answers went through.
 """
 
 from __future__ import annotations
@@ -29,18 +30,19 @@ def evaluate(
     """Measures the checkpoint on the pool's test texts; writes `metrics.json`, `summary.json`."""
     loaded = ckpt.load_model(checkpoint, model)
     tokenizer = ckpt.load_tokenizer(checkpoint)
-    texts = json.loads((pool / "test.json").read_text())
+    texts = json.loads((pool / "test.json").read_text(encoding="utf-8"))
     metrics, windows = text_metrics(loaded, tokenizer, texts, evaluation)
     if evaluation.tasks:
         metrics |= task_metrics(loaded, tokenizer, evaluation, seed)
     summary = {
-        "params": ckpt.inspect(checkpoint, trust_remote_code=model.trust_remote_code).total_params,
+        "params": ckpt.inspect(checkpoint).total_params,
         "bytes": ckpt.size_on_disk(checkpoint),
         "windows": windows,
         "sequence_length": evaluation.sequence_length,
     }
     for name, value in (("metrics.json", metrics), ("summary.json", summary)):
-        (out / name).write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+        text = json.dumps(value, indent=1, sort_keys=True) + "\n"
+        (out / name).write_text(text, encoding="utf-8")
 
 
 def text_metrics(
@@ -69,7 +71,7 @@ def text_metrics(
 def task_metrics(
     model: Any, tokenizer: Any, evaluation: EvaluationConfig, seed: int
 ) -> dict[str, float]:
-    """lm-eval's scores of the configured tasks: `<task>_<metric>`, shares in [0, 1].
+    """lm-eval's scores of the configured tasks: `<task>_<metric>[_<filter>]`, shares in [0, 1].
 
     With `tasks_dir` only the task files of that folder are known, else lm-eval's own. Raises
     UserError for a task that is not known.
@@ -107,9 +109,17 @@ def task_metrics(
         torch_random_seed=seed,
         fewshot_random_seed=seed,
     )
+    return named_scores(results["results"])
+
+
+def named_scores(results: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """Scores by `<task>_<metric>[_<filter>]` of lm-eval's, which are by task and `metric,filter`.
+
+    The filter "none" is left out; standard errors are too.
+    """
     return {
-        f"{task}_{key.split(',')[0]}": float(value)
-        for task, scores in results["results"].items()
+        f"{task}_{key.removesuffix(',none').replace(',', '_')}": float(value)
+        for task, scores in results.items()
         for key, value in scores.items()
         if isinstance(value, float) and "stderr" not in key
     }

@@ -56,8 +56,7 @@ def finetune(
         _write(out, [], {"method": "none"})
         return
     tokenizer = ckpt.load_tokenizer(checkpoint)
-    rows = [json.loads(line) for line in (pool / "finetune.jsonl").read_text().splitlines()]
-    examples = encode_rows(rows, tokenizer, finetune.sequence_length)
+    examples = encode_rows(read_rows(pool / "finetune.jsonl"), tokenizer, finetune.sequence_length)
     if len(examples) < finetune.batch_size:
         raise UserError(
             f"the fine-tune split has {len(examples)} examples of use, a batch needs "
@@ -83,6 +82,12 @@ def _learned(adapted: Any) -> dict[str, Tensor]:
         for name, module in adapted.named_modules()
         if hasattr(module, "get_delta_weight")
     }
+
+
+def read_rows(file: Path) -> list[dict[str, str]]:
+    """The rows of a JSON Lines file: a line ends at a line feed alone, as texts hold the others."""
+    with file.open(encoding="utf-8", newline="\n") as lines:
+        return [json.loads(line) for line in lines]
 
 
 def encode_rows(rows: list[dict[str, str]], tokenizer: Any, length: int) -> list[Example]:

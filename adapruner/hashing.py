@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-IGNORED = frozenset({"timing.json", "trial_seconds.json"})
-"""Files that say how long something took: not part of a result's content."""
+IGNORED = frozenset({"timing.json", "trial_seconds.json", "__pycache__"})
+"""Files that say how long something took, and Python's own: not part of a result's content."""
 
 
 def hash_file(path: Path) -> str:
@@ -20,9 +20,10 @@ def hash_file(path: Path) -> str:
 def hash_directory(path: Path) -> str:
     """sha256 over the relative names and contents of all files below `path`, as 64 hex digits."""
     total = hashlib.sha256()
-    files = sorted(p for p in path.rglob("*") if p.is_file() and p.name not in IGNORED)
-    for file in files:
-        total.update(f"{file.relative_to(path).as_posix()}\0{hash_file(file)}\n".encode())
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        name = file.relative_to(path)
+        if IGNORED.isdisjoint(name.parts):
+            total.update(f"{name.as_posix()}\0{hash_file(file)}\n".encode())
     return total.hexdigest()
 
 

@@ -10,8 +10,10 @@ made of the weights w_j, the table holds
 - *fisher*: sum_j (w_j dL_n/dw_j)^2, the second-order term with the Fisher information in place of
   the Hessian. Additive over samples by definition.
 
-For one reference subset, which is run as one batch, it also holds *element*, the exact
-sum_j |w_j sum_n dL_n/dw_j| (LLM-Pruner, arXiv 2305.11627, eq. 4, first order).
+For one reference subset it also holds *element*, the exact sum_j |w_j sum_n dL_n/dw_j|
+(LLM-Pruner, arXiv 2305.11627, eq. 4, first order). That subset is run as one batch of
+search.set_size samples, all others in batches of `MICRO_BATCH`: the larger of the two decides how
+much memory the activations take.
 
 Of the coarse parts only those are stored that differ: coarse(up) = coarse(down) for a channel,
 coarse(value) = coarse(output) and coarse(key) = coarse(query) summed over the heads of a KV group.
@@ -105,7 +107,7 @@ def estimate(
     table.write(out / FILE)
     summary = {"samples": table.samples, "sequence_length": tokens.shape[1],
                "layers": len(table.coarse["gate"]), "reference": list(table.reference)}  # fmt: skip
-    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
 
 
 def reference_subset(samples: int, size: int, seed: int) -> list[int]:
@@ -123,7 +125,8 @@ def importance_table(model: Any, tokens: Tensor, reference: list[int]) -> Import
     """The table of `model` (weights frozen) over `tokens`, int [N, T].
 
     Gradients are reduced matrix by matrix while the backward pass runs: beside the weights only
-    one projection's gradient and the activations of one micro-batch are held.
+    one projection's gradient and the activations of one batch are held, of MICRO_BATCH samples or,
+    as the reference subset is one batch, of all of that (search.set_size).
     """
     structures, layers = describe_model(model), layer_modules(model)
     table = _empty_table(structures.layers, len(tokens), tuple(reference))

@@ -66,7 +66,8 @@ class PruningPlan(_Frozen):
     provenance: dict[str, Any]
 
     def write(self, file: Path) -> None:
-        file.write_text(json.dumps(self.model_dump(), indent=1, sort_keys=True) + "\n")
+        text = json.dumps(self.model_dump(), indent=1, sort_keys=True) + "\n"
+        file.write_text(text, encoding="utf-8")
 
 
 def read_plan(file: Path) -> PruningPlan:

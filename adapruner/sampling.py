@@ -71,15 +71,9 @@ class Tokens:
     """
 
     def __init__(self, checkpoint: Path) -> None:
-        from transformers import AutoTokenizer
+        from adapruner.checkpoint import load_tokenizer
 
-        try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
-        except (OSError, ValueError, KeyError) as error:
-            detail = " ".join(str(error).split())[:200]
-            raise UserError(
-                f"{checkpoint}: no usable tokenizer in the checkpoint: {detail}"
-            ) from None
+        self._tokenizer = load_tokenizer(checkpoint)
         if not self._tokenizer.is_fast:
             raise UserError(
                 f"{checkpoint}: its tokenizer has no fast form (tokenizer.json): convert it first"

@@ -7,17 +7,34 @@ each trial's sampler is seeded by how many trials are finished, it ends as if ne
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import TrialState, create_trial
 from safetensors.torch import load_file
+from torch import Tensor
 
-from adapruner import allocation, importance, perplexity, plan, scoring, space, surgery
+from adapruner import (
+    allocation,
+    families,
+    importance,
+    modeling,
+    perplexity,
+    plan,
+    scoring,
+    space,
+    structures,
+    surgery,
+)
 from adapruner import checkpoint as ckpt
 from adapruner.config import ModelConfig, PruningConfig, SearchConfig
 from adapruner.errors import UserError
@@ -28,7 +45,11 @@ from adapruner.scoring import Recipe, score
 from adapruner.structures import Structures
 
 TRIAL_SECONDS = "trial_seconds.json"
-_DECIDING = (allocation, importance, perplexity, plan, scoring, space, surgery)
+_DECIDING = (
+    allocation, ckpt, families, importance, modeling, perplexity, plan, scoring, space, structures,
+    surgery,
+)  # fmt: skip
+"""The modules that decide, with this one, what a trial's value is: a study is of one version."""
 
 SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=8),
@@ -49,42 +70,68 @@ def search(
 ) -> None:
     """Searches a plan and writes `plan.json`, `trials.json` and `summary.json` to `out`.
 
-    `storage` is an Optuna storage URL. Raises UserError when the ratio can't be reached, which is
-    found out before the model is loaded.
+    `storage` is an Optuna storage URL. Raises UserError when the ratio can't be reached or another
+    run has the study, which is found out before the model is loaded.
     """
     statistics = importance.read_table(table / importance.FILE)
-    structures = ckpt.inspect(checkpoint, trust_remote_code=model.trust_remote_code)
+    structures = ckpt.inspect(checkpoint)
     whole = Recipe(samples=tuple(range(statistics.samples)))
     allocation.allocate(score(statistics, whole), structures, pruning, 0.0, {})
 
     windows = load_file(pool / "pool.safetensors")["objective"]
-    depends = {
+    depends = depends_on(table, windows, model, search, pruning, seed)
+    planned = partial(_plan, statistics, structures, pruning)
+    with owned_study(f"adapruner-{hash_json(depends)[:16]}", storage) as study:
+        loaded = ckpt.load_model(checkpoint, model)
+        started = time.perf_counter()
+        dense = perplexity.perplexity(loaded, windows)
+        cost = time.perf_counter() - started
+        say(f"search: {search.trials} trials of about {cost:.0f} s each, study {study.study_name}")
+
+        def objective(recipe: Recipe) -> tuple[float, dict[str, Any]]:
+            begun = time.perf_counter()
+            decided = planned(recipe)
+            plan_s = time.perf_counter() - begun
+            with surgery.narrowed(loaded, decided):
+                value = perplexity.perplexity(loaded, windows)
+            return value, {"plan_s": plan_s, "total_s": time.perf_counter() - begun}
+
+        finished = _run_trials(study, statistics, search, pruning, seed, objective)
+    provenance = {
+        "method": "adapruner",
+        "study": study.study_name,
+        "seed": seed,
+        "importance_sha256": depends["table"],
+        "objective_sha256": depends["objective"],
+    }
+    summary = {
+        "objective": "perplexity",
+        "objective_tokens": windows.numel(),
+        "dense_value": dense,
+        "study": study.study_name,
+    }
+    _write(finished, planned, provenance, summary, out)
+
+
+def depends_on(
+    table: Path,
+    windows: Tensor,
+    model: ModelConfig,
+    search: SearchConfig,
+    pruning: PruningConfig,
+    seed: int,
+) -> dict[str, Any]:
+    """What the trials' values depend on, as JSON: a study holds trials of one such value."""
+    return {
         "table": hash_file(table / importance.FILE),
         "objective": hash_json(windows.tolist()),
-        "model": model.model_dump(include={"dtype"}),
+        "device": str(ckpt.device_of(model)),
+        "dtype": model.dtype,
         "search": search.model_dump(exclude={"trials", "storage"}),
         "pruning": pruning.model_dump(),
         "seed": seed,
-        "code": [hash_file(Path(str(module.__file__))) for module in _DECIDING],
+        "code": [hash_file(Path(str(f))) for f in (__file__, *(m.__file__ for m in _DECIDING))],
     }
-    study = _open_study(f"adapruner-{hash_json(depends)[:16]}", storage)
-
-    loaded = ckpt.load_model(checkpoint, model)
-    started = time.perf_counter()
-    dense = perplexity.perplexity(loaded, windows)
-    cost = time.perf_counter() - started
-    say(f"search: {search.trials} trials of about {cost:.0f} s each, study {study.study_name}")
-
-    def objective(recipe: Recipe) -> tuple[float, dict[str, Any]]:
-        begun = time.perf_counter()
-        decided = _plan(statistics, structures, pruning, recipe)
-        planned = time.perf_counter() - begun
-        with surgery.narrowed(loaded, decided):
-            value = perplexity.perplexity(loaded, windows)
-        return value, {"plan_s": planned, "total_s": time.perf_counter() - begun}
-
-    _run_trials(study, statistics, search, pruning, seed, objective)
-    _write(study, statistics, structures, search, pruning, seed, dense, depends, out)
 
 
 def _plan(
@@ -98,7 +145,14 @@ def _plan(
     return allocation.allocate(scores, structures, pruning, recipe.width_exponent, provenance or {})
 
 
-def _open_study(name: str, storage: str) -> optuna.Study:
+@contextmanager
+def owned_study(name: str, storage: str) -> Iterator[optuna.Study]:
+    """The study, made if absent, which nobody else can own until the block ends.
+
+    Trials that a process left unfinished when it died are marked as failed. Raises UserError when
+    the storage can't be opened or the study has an owner. A study in a database server has one
+    owner on each machine (and for each user there): owners on two machines are not told apart.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         study = optuna.create_study(
@@ -108,9 +162,40 @@ def _open_study(name: str, storage: str) -> optuna.Study:
         raise UserError(
             f"the study's storage can't be opened ({ckpt.one_line(error)}); see search.storage"
         ) from None
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        study.tell(trial.number, state=TrialState.FAIL)  # its process is gone
-    return study
+    with _locked(lock_file(name, storage), name):
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            study.tell(trial.number, state=TrialState.FAIL)  # its process is gone
+        yield study
+
+
+def lock_file(name: str, storage: str) -> Path:
+    """The file that the owner of a study holds a lock on. It is empty and stays.
+
+    It is beside an SQLite database, and in the folder for temporary files for other storages.
+    """
+    backend, _, location = storage.partition("://")
+    database = location.partition("?")[0].partition("/")[2]
+    if backend.startswith("sqlite") and Path(database).is_file():
+        file = Path(database).resolve()
+        return file.with_name(f"{file.name}.{name}.lock")
+    # A database in memory is its process' own. What is before the @ may be a password.
+    owner = os.getpid() if database in ("", ":memory:") else os.getuid()
+    where = hash_json([backend, location.rpartition("@")[2], owner])[:16]
+    return Path(tempfile.gettempdir()) / f"{name}.{where}.lock"
+
+
+@contextmanager
+def _locked(file: Path, name: str) -> Iterator[None]:
+    """Holds a lock that the kernel takes back when the process ends, however it ends."""
+    with file.open("ab") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"another run is searching the study {name} (it holds '{file}'): wait until it "
+                "ends, or give this run another search.storage"
+            ) from None
+        yield
 
 
 def _run_trials(
@@ -120,7 +205,8 @@ def _run_trials(
     pruning: PruningConfig,
     seed: int,
     objective: Callable[[Recipe], tuple[float, dict[str, Any]]],
-) -> None:
+) -> list[Any]:
+    """Runs the missing trials; returns the first `search.trials`, all warm starts at least."""
     distributions = space.search_space(table, search, pruning)
     starts = space.warm_starts(table, distributions, search)
     signatures = space.signatures(table)
@@ -157,6 +243,7 @@ def _run_trials(
         for key, attr in (attrs | {"name": "trial"}).items():
             trial.set_user_attr(key, attr)
         study.tell(trial, value)
+    return _finished(study)[:total]
 
 
 def _finished(study: optuna.Study) -> list[Any]:
@@ -164,19 +251,12 @@ def _finished(study: optuna.Study) -> list[Any]:
 
 
 def _write(
-    study: optuna.Study,
-    table: importance.ImportanceTable,
-    structures: Structures,
-    search: SearchConfig,
-    pruning: PruningConfig,
-    seed: int,
-    dense: float,
-    depends: dict[str, Any],
+    finished: list[Any],
+    planned: Callable[[Recipe, dict[str, Any]], PruningPlan],
+    provenance: dict[str, Any],
+    summary: dict[str, Any],
     out: Path,
 ) -> None:
-    finished = _finished(study)[: max(search.trials, 1)] or _finished(study)
-    best = min(finished, key=lambda trial: (trial.value, trial.number))
-    recipe = Recipe.model_validate_json(best.user_attrs["recipe"])
     rows: list[dict[str, Any]] = []
     for number, trial in enumerate(finished):
         lowest = min(trial.value, rows[-1]["best_so_far"]) if rows else trial.value
@@ -190,30 +270,19 @@ def _write(
                 "best_so_far": lowest,
             }
         )
-    chosen = rows[finished.index(best)]
-    provenance = {
-        "method": "adapruner",
-        "study": study.study_name,
-        "trial": chosen["number"],
-        "recipe": recipe.model_dump(mode="json"),
-        "seed": seed,
-        "importance_sha256": depends["table"],
-        "objective_sha256": depends["objective"],
-    }
-    _plan(table, structures, pruning, recipe, provenance).write(out / plan.FILE)
-    summary = {
-        "objective": "perplexity",
-        "objective_tokens": None,
-        "dense_value": dense,
-        "best": {"number": chosen["number"], "name": chosen["name"], "value": best.value},
-        "warm_starts": {r["name"]: r["value"] for r in rows if r["name"] != "trial"},
+    best = min(rows, key=lambda row: (row["value"], row["number"]))
+    recipe = Recipe.model_validate_json(finished[best["number"]].user_attrs["recipe"])
+    chosen = {"trial": best["number"], "recipe": recipe.model_dump(mode="json")}
+    planned(recipe, provenance | chosen).write(out / plan.FILE)
+    found = {
+        "best": {key: best[key] for key in ("number", "name", "value")},
+        "warm_starts": {row["name"]: row["value"] for row in rows if row["name"] != "trial"},
         "trials": len(rows),
-        "study": study.study_name,
     }
     _dump(rows, out / "trials.json")
-    _dump(summary, out / "summary.json")
+    _dump(summary | found, out / "summary.json")
     _dump([trial.user_attrs["seconds"] for trial in finished], out / TRIAL_SECONDS)
 
 
 def _dump(value: Any, file: Path) -> None:
-    file.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+    file.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -151,7 +151,9 @@ def _convert_gguf(path: Path, out: Path) -> None:
         model: Any = AutoModelForCausalLM.from_pretrained(
             path.parent, gguf_file=path.name, dtype=torch.float32
         )
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+        tokenizer = AutoTokenizer.from_pretrained(
+            path.parent, gguf_file=path.name, trust_remote_code=False
+        )
     except Exception as error:  # a damaged file fails anywhere in the reader
         raise UserError(f"'{path}' can't be read as a GGUF model: {one_line(error)}") from None
     # Transformers refuses to save what was loaded from GGUF until these marks are gone.

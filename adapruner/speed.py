@@ -26,7 +26,8 @@ def measure(
 ) -> None:
     """Writes `speed.json`: figures of both checkpoints and their ratio; `{}` when switched off."""
     result = _measure(dense, pruned, model, evaluation) if evaluation.speed else {}
-    (out / "speed.json").write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
+    text = json.dumps(result, indent=1, sort_keys=True) + "\n"
+    (out / "speed.json").write_text(text, encoding="utf-8")
 
 
 def _measure(

@@ -60,15 +60,13 @@ def resolve_texts(config: RunConfig) -> dict[str, TextSource]:
     }
     found: dict[str, TextSource] = {}
     for setting, sources in named.items():
-        if isinstance(sources, tuple) and len(set(sources)) < len(sources):
+        if len(set(sources)) < len(sources):
             raise UserError(f"{setting}: a source is named twice in {', '.join(sources)}")
         for given in sources:
             found[given] = _resolve(given, setting, calibration.revision, calibration.split)
     for name, given in config.evaluation.texts.items():
         setting = f"evaluation.texts.{name}"
         found[given] = _resolve(given, setting, calibration.revision, None)
-    if not named["calibration.source"]:
-        raise UserError("calibration.source is an empty list: name a text source")
     return found
 
 

@@ -39,7 +39,7 @@ SAMPLES, LENGTH, REPEATS = 12, 128, 3
 def main(given: str) -> None:
     settings = ModelConfig(source=given)
     with tempfile.TemporaryDirectory() as folder:
-        sources.materialize(sources.resolve(settings), settings, Path(folder))
+        sources.materialize(sources.resolve(settings), Path(folder))
         model = checkpoint.load_model(Path(folder), settings)
         structures = checkpoint.inspect(Path(folder))
     generator = torch.Generator().manual_seed(0)

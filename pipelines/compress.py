@@ -30,7 +30,7 @@ def compress(config: RunConfig) -> None:
     model, seed = config.model, config.seed
 
     source, texts, tasks = resolve_source(config)
-    dense = load_model(source, model)
+    dense = load_model(source)
     pool = filter_calibration_pool(
         texts, dense, config.calibration, config.finetune, config.evaluation, seed
     )

@@ -79,6 +79,19 @@ def register(
     return version
 
 
+def described(
+    client: MlflowClient, registry: RegistryConfig, run: str, version: ModelVersion
+) -> dict[str, str | None]:
+    """What model_version.json says of a registered version; the URI is without its password."""
+    return {
+        "name": version.name,
+        "version": str(version.version),
+        "alias": registry.alias,
+        "run_id": run,
+        "tracking_uri": tracking.redacted(client.tracking_uri),
+    }
+
+
 def version_tags(report: Mapping[str, Any]) -> dict[str, str]:
     """Where a version came from and how good it is, for those who look at the registry alone."""
     facts, params = report["provenance"], report["params"]

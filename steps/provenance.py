@@ -11,6 +11,7 @@ from typing import Any
 
 from adapruner.config import RunConfig
 from adapruner.hashing import hash_directory, hash_file, hash_json
+from steps.tracking import redacted
 
 PACKAGES = (
     "adapruner",
@@ -25,15 +26,30 @@ PACKAGES = (
 )
 
 
+# Not the `location` of a source: where files lay on this machine is nobody's business.
+SOURCE_FIELDS = ("given", "kind", "revision", "content_hash")
+
+
+def published(config: RunConfig) -> RunConfig:
+    """The configuration as others may read it: without the password of the study's storage."""
+    if config.search.storage is None:
+        return config
+    search = config.search.model_copy(update={"storage": redacted(config.search.storage)})
+    return config.model_copy(update={"search": search})
+
+
 def provenance(config: RunConfig, stages: dict[str, Path]) -> dict[str, Any]:
-    """The `provenance` of report.json; hashes are sha256 over a stage's files, as 64 hex digits."""
+    """The `provenance` of report.json; `config` is one that may be published.
+
+    Hashes are sha256 over a stage's files, as 64 hex digits.
+    """
     source = _read(stages["resolve_source"] / "source.json")
     texts = _read(stages["texts"] / "texts.json")
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "config_hash": config_hash(config),
-        "source": source,
-        "texts": texts,
+        "source": _shown(source),
+        "texts": {given: _shown(text) for given, text in texts.items()},
         "hashes": {
             "source": source["content_hash"],
             "texts": {given: text["content_hash"] for given, text in texts.items()},
@@ -53,6 +69,10 @@ def provenance(config: RunConfig, stages: dict[str, Path]) -> dict[str, Any]:
 def config_hash(config: RunConfig) -> str:
     """sha256 of all settings, the defaults among them."""
     return hash_json(config.model_dump(mode="json"))
+
+
+def _shown(source: dict[str, Any]) -> dict[str, Any]:
+    return {field: source[field] for field in SOURCE_FIELDS}
 
 
 def _read(path: Path) -> Any:

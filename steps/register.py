@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from zenml import get_step_context
 
 from adapruner.config import RunConfig
+from adapruner.errors import UserError
 from steps.cache import uncached_step
 from steps.workspace import stage
 
 
 @uncached_step
 def register(config: RunConfig, report: Path, finetuned: Path) -> Annotated[Path, "model_version"]:
-    """`model_version.json`: name, version, alias, MLflow run and where the results are."""
+    """`model_version.json`: name, version, alias, MLflow run and where the results are.
+
+    Raises UserError for a model that predicts nothing, before anything is logged or published.
+    """
     from steps import mlflow_run, results, tracking
 
     content = json.loads((report / "report.json").read_text(encoding="utf-8"))
+    refuse_broken(content)
     run = get_step_context().pipeline_run
     tags = mlflow_run.version_tags(content)
     about = {"pipeline_run_id": str(run.id), "config_hash": tags["config_hash"]}
@@ -28,14 +33,25 @@ def register(config: RunConfig, report: Path, finetuned: Path) -> Annotated[Path
         client = tracking.connect()
         parent = mlflow_run.log_run(client, run.name, about, report, statuses)
         version = mlflow_run.register(client, config.registry, parent, checkpoint, tags)
-        registered = {
-            "name": version.name,
-            "version": str(version.version),
-            "alias": config.registry.alias,
-            "run_id": parent,
-            "tracking_uri": client.tracking_uri,
-        }
+        registered = mlflow_run.described(client, config.registry, parent, version)
         target = results.publish(config, report, checkpoint, registered)
         text = json.dumps({**registered, "results": str(target)}, indent=2)
         (out / "model_version.json").write_text(text + "\n", encoding="utf-8")
     return out
+
+
+def refuse_broken(report: dict[str, Any]) -> None:
+    """Raises UserError when a perplexity of the final model is not finite, so null in report.json.
+
+    Whoever follows the alias would be handed a model that can't be used.
+    """
+    from adapruner.report_text import PERPLEXITY, final_model
+
+    final = final_model(report)
+    measured = report["metrics"].get(final) or {}
+    broken = [name for name, value in measured.items() if PERPLEXITY.match(name) and value is None]
+    if broken:
+        raise UserError(
+            f"the {final} model's {', '.join(broken)} is not a finite number, so it is not "
+            "registered; lower pruning.ratio or finetune.learning_rate"
+        )

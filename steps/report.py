@@ -29,10 +29,11 @@ def report(
     """`report.json`, `report.html` and `plan.json`. Inputs are named as the stages are."""
     stages = {name: path for name, path in locals().items() if name not in ("config", "texts")}
     from adapruner import report as library
-    from steps.provenance import provenance
+    from steps.provenance import provenance, published
 
     timings = {name: seconds_of(path) for name, path in stages.items()}
     with stage("report") as out:
-        facts = provenance(config, {**stages, "texts": texts})
-        library.write(library.build_report(config, stages, timings, facts), stages, out)
+        shown = published(config)
+        facts = provenance(shown, {**stages, "texts": texts})
+        library.write(library.build_report(shown, stages, timings, facts), stages, out)
     return out

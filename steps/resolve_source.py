@@ -21,13 +21,15 @@ def resolve_source(
 ) -> tuple[Annotated[Path, "source"], Annotated[Path, "texts"], Annotated[Path, "tasks"]]:
     """`source.json`, `texts.json` and `tasks.json`, each in a directory of its own.
 
-    Raises UserError for what can't be found, for an MLflow that does not answer, and for an
-    output folder that is not ours: before anything costs time.
+    Raises UserError for what can't be found, a device among it, for an MLflow that does not
+    answer, and for an output folder that is not ours: before anything costs time.
     """
+    from adapruner.checkpoint import device_of
     from adapruner.texts import resolve_texts
     from steps import results, sources, tracking
 
     results.check_target(config)
+    device_of(config.model)
     tracking.connect()
     with stage("source") as source, stage("texts") as texts, stage("tasks") as tasks:
         _write(source / "source.json", sources.resolve(config.model).model_dump(mode="json"))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,14 @@ def directory_of(config: RunConfig) -> Path:
 def check_target(config: RunConfig) -> None:
     """Raises UserError when something that is not a run's result stands at the target."""
     target = directory_of(config)
-    foreign = target.is_dir() and any(target.iterdir()) and not (target / MARK).is_file()
-    if foreign or (target.exists() and not target.is_dir()):
+    try:
+        names = [path.name for path in target.iterdir()]
+        foreign = bool(names) and MARK not in names
+    except FileNotFoundError:
+        foreign = False
+    except NotADirectoryError:
+        foreign = True
+    if foreign:
         raise UserError(
             f"'{target}' holds something that is not a run's result and would be replaced; "
             "give the run another `name` or `output_dir`"
@@ -38,25 +46,46 @@ def publish(
 ) -> Path:
     """Put report, plan and checkpoint at the target, replacing an earlier run's as a whole.
 
-    Weights are hard links where the file system allows: the same bytes, not a second copy.
+    Weights are hard links where the file system allows: the same bytes, not a second copy. Of two
+    runs that publish at once, the later one's result stays.
     """
     check_target(config)
     target = directory_of(config).absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{config.name}-", dir=target.parent))
+    new, former = beside / "new", beside / "former"
     try:
-        new = beside / "new"
         untimed = shutil.ignore_patterns(TIMING)
         shutil.copytree(report, new, ignore=untimed)
         shutil.copytree(checkpoint, new / "checkpoint", ignore=untimed, copy_function=_link_weights)
         text = json.dumps(dict(registered), indent=2, sort_keys=True)
         (new / "model_version.json").write_text(text + "\n", encoding="utf-8")
-        if target.exists():
-            target.rename(beside / "old")
-        new.rename(target)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        _replace(target, new, former)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        with suppress(OSError):
+            beside.rmdir()  # stays where it holds a former result that could not be put back
+        raise
+    shutil.rmtree(beside, ignore_errors=True)
     return target
+
+
+def _replace(target: Path, new: Path, former: Path) -> None:
+    """Move `target`, where there is one, to `former` and `new` to `target`; or leave it there."""
+    while True:
+        with suppress(FileNotFoundError):
+            target.rename(former)
+        try:
+            new.rename(target)
+            return
+        except BaseException as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                # Another run's result came in between. It replaced the former, and is replaced.
+                shutil.rmtree(former, ignore_errors=True)
+                continue
+            if former.exists():
+                former.rename(target)
+            raise
 
 
 def _link_weights(source: str, target: str) -> None:

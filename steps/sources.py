@@ -27,7 +27,7 @@ def resolve(model: ModelConfig) -> sources.Source:
     return sources.resolve(model, directory).model_copy(update={"revision": version})
 
 
-def materialize(source: sources.Source, model: ModelConfig, out: Path) -> None:
+def materialize(source: sources.Source, out: Path) -> None:
     """Write the checkpoint that `source` names into `out`, fetching it again where it is absent.
 
     Steps may run on different machines: what one of them fetched is not on the other's disk.
@@ -35,7 +35,7 @@ def materialize(source: sources.Source, model: ModelConfig, out: Path) -> None:
     if source.given.startswith(REGISTRY) and not Path(source.location).is_dir():
         directory, _ = _fetch(f"{REGISTRY}/{source.revision}")
         source = source.model_copy(update={"location": str(directory)})
-    sources.materialize(source, model, out)
+    sources.materialize(source, out)
 
 
 def resolve_tasks(tasks_dir: str | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,6 +52,12 @@ def local_uri(home: Path) -> str:
     return f"sqlite:///{home / 'mlflow.db'}"
 
 
+def redacted(text: str) -> str:
+    """`text` without the parts of its URIs that may hold a password: before @, and from ? on."""
+    named = re.sub(r"://(?!/)\S*@", "://", text)
+    return re.sub(r"(://[^\s?]*)\?\S*", r"\1", named)
+
+
 def experiment_id(client: MlflowClient) -> str:
     """The experiment of all compressions, made if absent.
 
@@ -80,8 +87,8 @@ def model_version(name: str, version: str | None, alias: str | None) -> ModelVer
     except MlflowException as error:
         wanted = f"{name}@{alias}" if alias else f"{name}/{version}"
         raise UserError(
-            f"models:/{wanted} is not in the MLflow registry at {mlflow.get_registry_uri()}: "
-            f"{_first_line(error)}"
+            f"models:/{wanted} is not in the MLflow registry at "
+            f"{redacted(mlflow.get_registry_uri())}: {_first_line(error)}"
         ) from error
 
 
@@ -92,8 +99,8 @@ def download(version: ModelVersion, into: Path) -> Path:
         return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(into)))
     except (MlflowException, OSError) as error:
         raise UserError(
-            f"models:/{version.name}/{version.version}: its files at {uri} can't be fetched: "
-            f"{_first_line(error)}"
+            f"models:/{version.name}/{version.version}: its files at {redacted(uri)} can't be "
+            f"fetched: {_first_line(error)}"
         ) from error
 
 
@@ -110,10 +117,9 @@ def _check_answers(uri: str) -> None:
         with _impatient():
             MlflowClient().get_experiment_by_name(EXPERIMENT)
     except (MlflowException, OSError, ValueError) as error:
-        shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
         raise UserError(
-            f"the MLflow tracking URI {shown} does not answer ({_first_line(error)}); start that "
-            "server or set MLFLOW_TRACKING_URI to one that runs"
+            f"the MLflow tracking URI {redacted(uri)} does not answer ({_first_line(error)}); "
+            "start that server or set MLFLOW_TRACKING_URI to one that runs"
         ) from error
 
 
@@ -146,4 +152,4 @@ def _first_line(error: BaseException) -> str:
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if "Max retries exceeded" in line:
         line = line.rpartition(": ")[2].rstrip("')\"")
-    return line[:200]
+    return redacted(line)[:200]

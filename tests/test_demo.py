@@ -20,7 +20,7 @@ LESS = (
     "calibration.pool_size=16",
     "calibration.update_size=64",
     "calibration.objective_tokens=1024",
-    "search.trials=4",
+    "search.trials=6",
     "finetune.steps=6",
     "evaluation.max_windows=24",
     "evaluation.repeats=1",
@@ -30,7 +30,7 @@ RELOAD = """
 import json, sys
 from transformers import AutoModelForCausalLM, AutoTokenizer
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True)
-tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=True)
 ids = tokenizer("The capital of France is", return_tensors="pt")["input_ids"]
 text = tokenizer.decode(model.generate(ids, max_new_tokens=8, do_sample=False)[0])
 print(json.dumps([model.num_parameters(), text, "adapruner" in sys.modules]))
@@ -120,6 +120,12 @@ def test_it_beats_element_wise_scores_of_ten_random_samples_on_the_test_text(dem
     reported = demo.report["metrics"]["pruned"]["wikipedia_ppl_seq128"]
     assert ours < theirs
     assert reported < ours, "the update of the cut layers must help"
+
+
+def test_the_search_goes_beyond_the_warm_starts(demo: Demo) -> None:
+    trials = json.loads(next(demo.home.rglob("trials.json")).read_text())
+    assert [row["name"] for row in trials].count("trial") == 2
+    assert [row["number"] for row in trials] == list(range(6))
 
 
 def test_the_second_run_is_cached(demo: Demo) -> None:

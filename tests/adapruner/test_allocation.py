@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from adapruner.allocation import allocate, attention_mode, mlp_widths
@@ -19,9 +20,11 @@ from adapruner.structures import LayerWidths, Structures, describe_model
 from tests.models import KINDS, small_model
 
 
-def structures(depth: int = 30, query_heads: int = 9, kv_groups: int = 3) -> Structures:
-    """SmolLM2-135M's, or a model like it of another depth or with other heads."""
-    hidden, head_dim, channels = 576, 64, 1536
+def structures(
+    depth: int = 30, query_heads: int = 9, kv_groups: int = 3, channels: int = 1536
+) -> Structures:
+    """SmolLM2-135M's, or a model like it of another depth, with other heads or channels."""
+    hidden, head_dim = 576, 64
     head, group = 2 * hidden * head_dim, 2 * hidden * head_dim
     block = depth * (3 * hidden * channels + query_heads * head + kv_groups * group + 2 * hidden)
     return Structures(
@@ -119,15 +122,81 @@ def test_an_unreachable_ratio_is_refused_with_what_can_be_reached(changes: Any) 
     assert plan.ratio.achieved_all == pytest.approx(most, abs=0.004)
 
 
+@pytest.mark.parametrize("layout", ["per_layer", "uniform"])
+def test_a_ratio_that_rounds_to_nothing_is_refused_with_the_least_that_does_not(
+    layout: Any,
+) -> None:
+    shape = structures()
+    asked = {"ratio": 1e-4, "layout": layout, "round_to": 64}
+    with pytest.raises(UserError, match=r"ratio 0.0001 of all rounds to nothing") as e:
+        allocate(scores(shape), shape, PruningConfig(**asked), 0.0, {})
+    least = float(str(e.value).split("can be removed is ")[1].split(";")[0])
+    plan = allocate(scores(shape), shape, PruningConfig(**asked | {"ratio": least}), 0.0, {})
+    assert plan.ratio.achieved_all == pytest.approx(least, rel=0.05)
+
+
+def unequal(first: LayerWidths) -> Structures:
+    """A source that was pruned before: its first layer has other widths than the others."""
+    shape = structures(depth=10, kv_groups=9)
+    return replace(shape, layers=(first, *shape.layers[1:]))
+
+
+@pytest.mark.parametrize("attention", ["none", "kv_groups"])
+def test_uniform_is_refused_for_layers_that_would_differ(attention: Any) -> None:
+    shape = unequal(LayerWidths(1536, 3, 3))
+    pruning = PruningConfig(layout="uniform", ratio_of="blocks", attention=attention)
+    with pytest.raises(UserError, match=r"layout uniform can't be had: the model's layers differ"):
+        allocate(scores(shape), shape, pruning, 0.0, {})
+    per_layer = pruning.model_copy(update={"layout": "per_layer"})
+    assert allocate(scores(shape), shape, per_layer, 0.0, {}).layout == "per_layer"
+
+
+def test_uniform_is_refused_when_the_narrowest_layer_costs_more_than_was_asked() -> None:
+    shape = unequal(LayerWidths(512, 9, 9))
+    pruning = PruningConfig(ratio=0.1, layout="uniform", ratio_of="blocks", attention="none")
+    with pytest.raises(UserError, match=r"ratio 0.1 of blocks can't be met in layout uniform") as e:
+        allocate(scores(shape), shape, pruning, 0.0, {})
+    nearest = float(str(e.value).split("can be reached is ")[1].split(";")[0])
+    assert nearest > 0.3
+    plan = allocate(scores(shape), shape, pruning.model_copy(update={"ratio": nearest}), 0.0, {})
+    assert {len(layer.channels()) for layer in plan.layers} == {512}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    ratio=st.floats(0.05, 0.45), exponent=st.floats(0, 1), round_to=st.sampled_from([1, 8, 64]),
+    depth=st.integers(7, 10), channels=st.sampled_from([1536, 1000]),
+    groups=st.sampled_from([1, 3, 9]), layout=st.sampled_from(["per_layer", "uniform"]),
+    attention=st.sampled_from(["auto", "none", "kv_groups", "query_heads"]),
+)  # fmt: skip
+def test_what_rounding_explains_is_not_refused(
+    ratio: float, exponent: float, round_to: int, depth: int, channels: int, groups: int,
+    layout: Any, attention: Any,
+) -> None:  # fmt: skip
+    shape = structures(depth, kv_groups=groups, channels=channels)
+    pruning = PruningConfig(
+        ratio=ratio, ratio_of="blocks", round_to=round_to, layout=layout, attention=attention
+    )
+    try:
+        plan = allocate(scores(shape), shape, pruning, exponent, {})
+    except UserError as error:
+        assert "can't be reached" in str(error)  # there is not so much to remove
+        return
+    unit = (64 if layout == "uniform" else 64 / depth) / channels
+    assert plan.ratio.achieved_blocks == pytest.approx(ratio, abs=unit)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     ratio=st.floats(0.01, 0.45), exponent=st.floats(0, 2), seed=st.integers(0, 9),
     round_to=st.sampled_from([1, 8, 32, 64]), depth=st.integers(7, 12),
+    channels=st.sampled_from([1536, 1000, 1531]),
 )  # fmt: skip
+@example(ratio=0.002, exponent=0.0, seed=0, round_to=64, depth=10, channels=1000)
 def test_any_setting_meets_its_ratio_or_is_refused(
-    ratio: float, exponent: float, seed: int, round_to: int, depth: int
+    ratio: float, exponent: float, seed: int, round_to: int, depth: int, channels: int
 ) -> None:
-    shape = structures(depth)
+    shape = structures(depth, channels=channels)
     pruning = PruningConfig(ratio=ratio, ratio_of="blocks", round_to=round_to)
     given_scores = scores(shape, seed)
     heads = [list(range(w.query_heads)) for w in shape.layers]
@@ -135,8 +204,8 @@ def test_any_setting_meets_its_ratio_or_is_refused(
         widths = mlp_widths(given_scores.sensitivity, shape, pruning, heads, exponent)
     except UserError:
         return
-    assert all(0 < w <= 1536 and w % round_to == 0 for w in widths)
-    removed = sum(1536 - w for w in widths) * shape.channel_params
+    assert all((0 < w < channels and w % round_to == 0) or w == channels for w in widths)
+    removed = sum(channels - w for w in widths) * shape.channel_params
     assert abs(removed - ratio * shape.block_params) <= round_to * shape.channel_params * 0.51
 
 

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 from transformers import PreTrainedTokenizerFast
 
 from adapruner.errors import UserError
+from adapruner.finetune import read_rows
 from adapruner.hashing import hash_directory
 from tests.adapruner.pools import SMALL, TEST, build, jsonl, save_tokenizer, sentences
 
@@ -31,7 +32,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows_of(out: Path) -> list[dict[str, str]]:
-    return [json.loads(line) for line in (out / "finetune.jsonl").read_text().splitlines()]
+    return read_rows(out / "finetune.jsonl")
 
 
 def decoded(checkpoint: Path, tokens: np.ndarray) -> list[str]:
@@ -232,6 +233,27 @@ def test_a_checkpoint_without_tokenizer_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no usable tokenizer") as error:
         build(tmp_path / "checkpoint", tmp_path / "out", {"source": source, **SMALL})
     assert "\n" not in str(error.value)
+
+
+def test_a_tokenizer_with_code_of_its_own_runs_none_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = save_tokenizer(tmp_path / "checkpoint")
+    ran = tmp_path / "ran"
+    (checkpoint / "own.py").write_text(
+        f"from pathlib import Path\nPath({str(ran)!r}).touch()\n"
+        "from transformers import PreTrainedTokenizerFast\n"
+        "class Own(PreTrainedTokenizerFast): pass\n"
+    )
+    file = checkpoint / "tokenizer_config.json"
+    fields = json.loads(file.read_text())
+    fields |= {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": [None, "own.Own"]}}
+    file.write_text(json.dumps(fields))
+    monkeypatch.setattr("builtins.input", lambda _: "y")  # whoever says yes when asked
+    source = jsonl(tmp_path / "t.jsonl", sentences(60))
+    with pytest.raises(UserError, match="no usable tokenizer"):
+        build(checkpoint, tmp_path / "out", {"source": source, **SMALL}, evaluation=TEST)
+    assert not ran.exists()
 
 
 @needs_data

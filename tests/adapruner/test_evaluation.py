@@ -13,7 +13,7 @@ import torch
 from adapruner import checkpoint as ckpt
 from adapruner.config import EvaluationConfig
 from adapruner.errors import UserError
-from adapruner.evaluation import evaluate, text_metrics
+from adapruner.evaluation import evaluate, named_scores, text_metrics
 from adapruner.perplexity import mean_loss, windows_of
 from adapruner.speed import measure
 from tests.adapruner.conftest import Workplace
@@ -29,6 +29,12 @@ doc_to_text: "{{{{question}}}}"
 doc_to_target: "{{{{label}}}}"
 doc_to_choice: "{{{{choices}}}}"
 metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
+"""
+
+FILTERS = """
+filter_list:
+- {name: strict-match, filter: [{function: take_first}]}
+- {name: none, filter: [{function: take_first}]}
 """
 
 
@@ -65,6 +71,18 @@ def test_a_test_text_shorter_than_a_window_is_refused(workplace: Workplace) -> N
         text_metrics(model, tokenizer, {"short": "w5 w6"}, EvaluationConfig())
 
 
+def test_a_metric_is_named_by_its_filter_unless_that_is_none() -> None:
+    scores = {
+        "alias": "gsm8k", "exact_match,strict-match": 0.25, "exact_match,flexible-extract": 0.5,
+        "exact_match_stderr,strict-match": 0.1, "acc_norm,none": 0.75, "sample_len": 8,
+    }  # fmt: skip
+    assert named_scores({"gsm8k": scores}) == {
+        "gsm8k_exact_match_strict-match": 0.25,
+        "gsm8k_exact_match_flexible-extract": 0.5,
+        "gsm8k_acc_norm": 0.75,
+    }
+
+
 @pytest.mark.slow
 def test_tasks_from_local_files(
     workplace: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -78,11 +96,17 @@ def test_tasks_from_local_files(
     ]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "made.yaml").write_text(TASK.format(task="made", rows=folder / "rows.jsonl"))
-    settings = EvaluationConfig(tasks=("made",), tasks_dir=str(folder), sequence_length=16)
+    filtered = TASK.format(task="filtered", rows=folder / "rows.jsonl") + FILTERS
+    (folder / "filtered.yaml").write_text(filtered)
+    tasks = ("made", "filtered")
+    settings = EvaluationConfig(tasks=tasks, tasks_dir=str(folder), sequence_length=16)
     out = tmp_path / "out"
     out.mkdir()
     evaluate(workplace.checkpoint, workplace.pool, workplace.model, settings, 0, out)
-    got = json.loads((out / "metrics.json").read_text())["made_acc"]
+    metrics = json.loads((out / "metrics.json").read_text())
+    named = {"made_acc", "filtered_acc", "filtered_acc_strict-match"}
+    assert set(metrics) == {"made_ppl_seq16"} | named
+    got = metrics["made_acc"]
 
     model = ckpt.load_model(workplace.checkpoint, workplace.model)
     right = 0

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from adapruner import checkpoint as ckpt
 from adapruner.config import FinetuneConfig
 from adapruner.errors import UserError
-from adapruner.finetune import IGNORE, encode_rows, finetune
+from adapruner.finetune import IGNORE, encode_rows, finetune, read_rows
 from adapruner.hashing import hash_directory
 from tests.adapruner.conftest import Workplace
 
@@ -33,6 +33,17 @@ def test_texts_are_joined_and_cut_into_full_windows(workplace: Workplace) -> Non
     tokenizer = ckpt.load_tokenizer(workplace.checkpoint)
     windows = encode_rows([{"text": "w5 w6 w7"}, {"text": "w8 w9"}], tokenizer, 3)
     assert windows == [([5, 6, 7], [5, 6, 7]), ([2, 8, 9], [2, 8, 9])]
+
+
+def test_a_row_may_hold_any_line_separator(workplace: Workplace, tmp_path: Path) -> None:
+    text = "w5\u2028w6\u2029w7\x85w8 " * 40
+    (tmp_path / "finetune.jsonl").write_text(
+        json.dumps({"text": text}, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    (tmp_path / "out").mkdir()
+    few = SETTINGS.model_copy(update={"steps": 1, "batch_size": 1})
+    finetune(workplace.checkpoint, tmp_path, workplace.model, few, 0, tmp_path / "out")
+    assert read_rows(tmp_path / "finetune.jsonl") == [{"text": text}]
 
 
 def test_it_lowers_the_loss_and_merges_into_plain_weights(

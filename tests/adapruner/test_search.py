@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from safetensors.torch import load_file
 
+from adapruner import search as library
 from adapruner.config import PruningConfig, SearchConfig
 from adapruner.errors import UserError
 from adapruner.hashing import hash_file
 from adapruner.importance import estimate
 from adapruner.plan import read_plan
-from adapruner.search import search
+from adapruner.search import depends_on, lock_file, owned_study, search
 from tests.adapruner.conftest import Workplace
 
 PRUNING = PruningConfig(ratio=0.2, ratio_of="blocks", protect_first=1, protect_last=1, round_to=4)
@@ -98,6 +102,8 @@ def test_never_worse_than_a_warm_start(
     assert {"fisher-pool", "llm-pruner-element", "llm-pruner-vector"} <= set(summary["warm_starts"])
     assert summary["best"]["value"] == min(row["value"] for row in rows)
     assert summary["best"]["value"] <= min(summary["warm_starts"].values())
+    objective = load_file(workplace.pool / "pool.safetensors")["objective"]
+    assert summary["objective_tokens"] == objective.numel() == 6 * 16
     plan = read_plan(out / "plan.json")
     assert plan.provenance["trial"] == summary["best"]["number"]
     assert plan.ratio.achieved_blocks == pytest.approx(0.2, abs=0.02)
@@ -126,6 +132,78 @@ def test_another_ratio_is_another_study(workplace: Workplace, table: Path, tmp_p
     search(workplace.checkpoint, workplace.pool, table, workplace.model, SEARCH, other, 0,
            storage, out)  # fmt: skip
     assert len(studies(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("change", [{"device": "mps"}, {"dtype": "bfloat16"}])
+def test_what_computes_a_trial_tells_studies_apart(
+    change: Any, workplace: Workplace, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)  # nothing is run on it
+    windows = load_file(workplace.pool / "pool.safetensors")["objective"]
+    models = [workplace.model, workplace.model.model_copy(update=change)]
+    one, other = (depends_on(table, windows, m, SEARCH, PRUNING, 0) for m in models)
+    assert one != other
+
+
+def test_a_study_is_of_every_module_that_decides() -> None:
+    folder = Path(str(library.__file__)).parent
+    harmless = {"config", "errors", "hashing", "progress"}  # their values are in the name, or none
+    reached, open_ = {"search"}, ["search"]
+    while open_:
+        for name in imports(folder / f"{open_.pop()}.py") - reached - harmless:
+            reached.add(name)
+            open_.append(name)
+    deciding = {Path(str(module.__file__)).stem for module in library._DECIDING}
+    assert reached == deciding | {"search"}
+
+
+def imports(file: Path) -> set[str]:
+    """The modules of the library that a file of it imports."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "adapruner":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("adapruner."):
+            found.add(str(node.module).removeprefix("adapruner."))
+    return found
+
+
+def test_all_warm_starts_are_considered_however_few_trials_are_asked_for(
+    workplace: Workplace, table: Path, tmp_path: Path
+) -> None:
+    out = run(workplace, table, tmp_path, "out", trials=1)
+    rows, summary = trials(out), json.loads((out / "summary.json").read_text())
+    assert len(rows) == len(summary["warm_starts"]) == 4
+    assert summary["best"]["value"] == min(summary["warm_starts"].values())
+
+
+def test_a_study_has_one_owner_at_a_time(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path / 'studies.db'}"
+    with owned_study("ours", storage) as study:
+        trial = study.ask()
+        second = owned_study("ours", storage)
+        with pytest.raises(UserError, match="another run is searching the study ours") as error:
+            second.__enter__()
+        assert "\n" not in str(error.value)
+        with owned_study("another", storage):
+            study.tell(trial, 1.0)  # the first owner goes on undisturbed
+        study.ask()
+    with owned_study("ours", storage) as study:
+        states = [trial.state.name for trial in study.trials]
+    assert states == ["COMPLETE", "FAIL"], "what an owner left unfinished counts as failed"
+
+
+def test_the_lock_of_a_database_server_is_told_apart_but_not_by_its_password() -> None:
+    files = [
+        lock_file(name, f"postgresql+psycopg2://user:{password}@{host}:5432/studies")
+        for name, password, host in (
+            ("a", "one", "here"), ("a", "two", "here"), ("a", "one", "there"), ("b", "one", "here"),
+        )
+    ]  # fmt: skip
+    assert {file.parent for file in files} == {Path(tempfile.gettempdir())}
+    assert files[0] == files[1]
+    assert len(set(files)) == 3
+    assert lock_file("a", "sqlite://") != files[0]
 
 
 @pytest.mark.slow

@@ -95,6 +95,11 @@ def test_what_nobody_would_look_at_is_refused(tmp_path: Path, text: str, wanted:
         ("pruning.ratio", ["KEY=VALUE"]),
         ("name.x=1", ["'name' is a text, not a section"]),
         ("pruning.ratio=[", ["not valid YAML"]),
+        ("registry.alias=Latest", ["'registry.alias' is 'Latest': MLflow keeps 'latest'"]),
+        ("registry.alias=V12", ["'registry.alias' is 'V12'", "'candidate'"]),
+        ("registry.alias=v1.2", ["'registry.alias' is 'v1.2'", "no '.'"]),
+        ("search.trials=3", ["'search.trials' is 3"]),
+        ("model.trust_remote_code=true", ["unknown key 'model.trust_remote_code'"]),
     ],
 )
 def test_overrides_are_as_strict_as_the_file(
@@ -102,6 +107,17 @@ def test_overrides_are_as_strict_as_the_file(
 ) -> None:
     message = refusal(tmp_path, FILE, override)
     assert all(word in message for word in wanted), message
+
+
+@pytest.mark.parametrize("value", ["5", "[]", "[a.txt, 5]", "{a: b}"])
+@pytest.mark.parametrize(
+    "setting", ["calibration.source", "calibration.objective_source", "finetune.source"]
+)
+def test_what_names_no_text_is_one_mistake(tmp_path: Path, setting: str, value: str) -> None:
+    message = refusal(tmp_path, FILE, f"{setting}={value}")
+    shown = yaml.safe_load(value)
+    wanted = "wanted a text source, or a list of at least one"
+    assert message.endswith(f"with --set: '{setting}' is {shown!r}: {wanted}"), message
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:

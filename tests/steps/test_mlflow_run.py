@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 
 from adapruner.config import RegistryConfig
 from steps import mlflow_run, tracking
@@ -108,3 +109,15 @@ def test_artifacts_lie_beside_the_database(client: MlflowClient) -> None:
     experiment = client.get_experiment(tracking.experiment_id(client))
     database = Path(client.tracking_uri.removeprefix("sqlite:///"))
     assert experiment.artifact_location == (database.parent / "mlartifacts").as_uri()
+
+
+def test_what_is_said_of_a_version_holds_no_password() -> None:
+    client = MlflowClient("http://user:SECRET@127.0.0.1:9")
+    version = ModelVersion("m", "3", creation_timestamp=0)
+    assert mlflow_run.described(client, RegistryConfig(name="m"), "r0", version) == {
+        "name": "m",
+        "version": "3",
+        "alias": "candidate",
+        "run_id": "r0",
+        "tracking_uri": "http://127.0.0.1:9",
+    }

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -73,4 +74,59 @@ def test_a_failure_half_way_leaves_the_earlier_result(
     with pytest.raises(FileNotFoundError):
         results.publish(config, made[0], tmp_path / "absent", {"version": "2"})
     assert json.loads((target / "model_version.json").read_text()) == {"version": "1"}
+    assert [path.name for path in target.parent.iterdir()] == ["run"]
+
+
+def test_a_failure_between_the_two_renames_puts_the_earlier_result_back(
+    config: RunConfig, made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = results.publish(config, *made, {"version": "1"})
+    rename = Path.rename
+
+    def fails(self: Path, to: Path) -> Path:
+        if self.name == "new":
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(OSError, match="Input/output error"):
+        results.publish(config, *made, {"version": "2"})
+    assert json.loads((target / "model_version.json").read_text()) == {"version": "1"}
+    assert [path.name for path in target.parent.iterdir()] == ["run"]
+
+
+def test_a_result_that_can_not_be_put_back_is_not_deleted(
+    config: RunConfig, made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = results.publish(config, *made, {"version": "1"})
+    rename = Path.rename
+
+    def fails(self: Path, to: Path) -> Path:
+        if self == target:
+            return rename(self, to)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(OSError, match="Input/output error"):
+        results.publish(config, *made, {"version": "2"})
+    (kept,) = target.parent.rglob("model_version.json")
+    assert json.loads(kept.read_text()) == {"version": "1"}
+
+
+def test_of_two_runs_that_publish_at_once_the_later_result_stays(
+    config: RunConfig, made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = results.publish(config, *made, {"version": "1"})
+    rename = Path.rename
+    others = [{"version": "2"}]
+
+    def overtaken(self: Path, to: Path) -> Path:
+        if self.name == "new" and others:
+            results.publish(config, *made, others.pop())
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", overtaken)
+    results.publish(config, *made, {"version": "3"})
+    assert json.loads((target / "model_version.json").read_text()) == {"version": "3"}
+    assert (target / "checkpoint" / "model.safetensors").read_bytes() == b"w"
     assert [path.name for path in target.parent.iterdir()] == ["run"]

@@ -44,7 +44,7 @@ def test_a_version_and_its_alias_are_the_same_content_as_the_directory(
     away = source.model_copy(update={"location": str(tmp_path / "on-another-machine")})
     out = tmp_path / "out"
     out.mkdir()
-    sources.materialize(away, ModelConfig(source=source.given), out)
+    sources.materialize(away, out)
     assert (out / "config.json").is_file()
 
     with pytest.raises(UserError, match=r"models:/team\.model@none is not in the MLflow registry"):
@@ -63,5 +63,9 @@ def test_task_files_are_told_apart_by_content(tmp_path: Path) -> None:
     before = sources.resolve_tasks(str(tmp_path))
     (tmp_path / "piqa.yaml").write_text("task: b\n")
     assert sources.resolve_tasks(str(tmp_path))["content_hash"] != before["content_hash"]
+    after = sources.resolve_tasks(str(tmp_path))
+    (tmp_path / "tools" / "__pycache__").mkdir(parents=True)
+    (tmp_path / "tools" / "__pycache__" / "utils.cpython-311.pyc").write_bytes(b"by the import")
+    assert sources.resolve_tasks(str(tmp_path)) == after
     with pytest.raises(UserError, match="no folder"):
         sources.resolve_tasks(str(tmp_path / "none"))
