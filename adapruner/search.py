@@ -160,7 +160,7 @@ def owned_study(name: str, storage: str) -> Iterator[optuna.Study]:
         )
     except Exception as error:
         raise UserError(
-            f"the study's storage can't be opened ({ckpt.one_line(error)}); see search.storage"
+            f"the study's storage can't be opened ({type(error).__name__}); see search.storage"
         ) from None
     with _locked(lock_file(name, storage), name):
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
