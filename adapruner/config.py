@@ -134,6 +134,9 @@ class FinetuneConfig(Section):
     source: Sources | None = Field(
         None, description="text or Alpaca rows; default: a split of calibration.source"
     )
+    loss: Literal["distill", "data"] = Field(
+        "distill", description="distill: towards the dense model's distribution; data: the text's"
+    )
     steps: int = Field(60, ge=1)
     batch_size: int = Field(4, ge=1)
     sequence_length: int = Field(128, ge=2)

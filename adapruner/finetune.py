@@ -1,7 +1,9 @@
 """Recovery: LoRA on every projection of the cut model, merged back into its weights.
 
-LoRA: arXiv 2106.09685. The loss is next-token cross-entropy: over all tokens of plain text, over
-the response alone for Alpaca rows.
+LoRA: arXiv 2106.09685. The loss is taken over all tokens of plain text, over the response alone for
+Alpaca rows. It is either the cross-entropy of the text (`data`), or the Kullback-Leibler divergence
+KL(dense || cut) of the two next-token distributions at temperature 1 (`distill`, arXiv 1503.02531):
+the dense model is at hand, and what it finds likely tells more than the one token that followed.
 """
 
 from __future__ import annotations
@@ -39,7 +41,13 @@ Example = tuple[list[int], list[int]]
 
 
 def finetune(
-    checkpoint: Path, pool: Path, model: ModelConfig, finetune: FinetuneConfig, seed: int, out: Path
+    checkpoint: Path,
+    dense: Path,
+    pool: Path,
+    model: ModelConfig,
+    finetune: FinetuneConfig,
+    seed: int,
+    out: Path,
 ) -> None:
     """Trains on `finetune.jsonl` of `pool`; writes `checkpoint/`, `curve.json`, `summary.json`.
 
@@ -63,16 +71,18 @@ def finetune(
             f"{finetune.batch_size}; give more texts or lower finetune.batch_size"
         )
     torch.manual_seed(seed)
+    teacher = ckpt.load_model(dense, model) if finetune.loss == "distill" else None
     adapted = _with_adapters(ckpt.load_model(checkpoint, model), finetune)
-    curve = train(adapted, examples, finetune, seed)
+    curve = train(adapted, examples, finetune, seed, teacher)
     learned = _learned(adapted)
-    del adapted
+    del adapted, teacher
     merged = ckpt.load_model(checkpoint, model, dtype=ckpt.stored_dtype(checkpoint))
     for name, change in learned.items():
         weight = merged.get_submodule(name).weight
         weight.copy_(weight.float() + change.to(weight.device))
     ckpt.save(merged, checkpoint, target)
-    _write(out, curve, {"method": "lora", "examples": len(examples), "steps": len(curve)})
+    summary = {"method": "lora", "loss": finetune.loss, "examples": len(examples)}
+    _write(out, curve, summary | {"steps": len(curve)})
 
 
 def _learned(adapted: Any) -> dict[str, Tensor]:
@@ -114,9 +124,12 @@ def encode_rows(rows: list[dict[str, str]], tokenizer: Any, length: int) -> list
 
 
 def train(
-    model: Any, examples: list[Example], finetune: FinetuneConfig, seed: int
+    model: Any, examples: list[Example], finetune: FinetuneConfig, seed: int, teacher: Any = None
 ) -> list[dict[str, float]]:
-    """AdamW, linear warm-up, cosine decay; returns [{step, loss}], losses in nats a token."""
+    """AdamW, linear warm-up, cosine decay; returns [{step, loss}], losses in nats a token.
+
+    With a `teacher` the loss is the divergence from its distribution, else the text's own.
+    """
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=finetune.learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, finetune))
@@ -130,9 +143,9 @@ def train(
     batches = _batches(examples, finetune, seed)
     for step in track(range(1, finetune.steps + 1), "fine-tune"):
         tokens, labels, mask = (part.to(device) for part in next(batches))
-        logits = model(input_ids=tokens, attention_mask=mask, use_cache=False).logits
-        targets = labels[:, 1:].to(logits.device).flatten()
-        loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), targets, ignore_index=IGNORE)
+        with torch.no_grad():
+            wanted = None if teacher is None else _logits(teacher, tokens, mask)
+        loss = token_loss(_logits(model, tokens, mask), labels, wanted)
         if not torch.isfinite(loss):
             raise UserError(
                 f"the loss of fine-tuning step {step} is {loss.item()}; lower "
@@ -146,6 +159,25 @@ def train(
         curve.append({"step": step, "loss": loss.item()})
     model.eval()
     return curve
+
+
+def token_loss(logits: Tensor, labels: Tensor, wanted: Tensor | None = None) -> Tensor:
+    """Mean loss in nats of the tokens that are trained on, from logits [B, T, V], labels [B, T].
+
+    KL(wanted || logits) where the teacher's logits `wanted` are given, else cross-entropy.
+    """
+    targets = labels[:, 1:].to(logits.device).flatten()
+    trained = targets != IGNORE
+    student = logits[:, :-1].flatten(0, 1)[trained].float().log_softmax(-1)
+    if wanted is None:
+        return F.nll_loss(student, targets[trained])
+    known = wanted[:, :-1].to(logits.device).flatten(0, 1)[trained].float().log_softmax(-1)
+    return F.kl_div(student, known, reduction="batchmean", log_target=True)
+
+
+def _logits(model: Any, tokens: Tensor, mask: Tensor) -> Tensor:
+    found: Tensor = model(input_ids=tokens, attention_mask=mask, use_cache=False).logits
+    return found
 
 
 def _with_adapters(model: Any, finetune: FinetuneConfig) -> Any:

@@ -120,6 +120,9 @@ def _params(
         "ratio_achieved_blocks": ratio.get("achieved_blocks"),
         "bytes_dense": _weight_bytes(stages, "load_model"),
         "bytes_pruned": _weight_bytes(stages, "prune"),
+        "bytes_finetuned": None
+        if config.finetune.method == "none"
+        else _read(stages, "evaluate_finetuned", "summary.json", {}).get("bytes"),
     }
 
 

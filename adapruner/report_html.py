@@ -7,7 +7,7 @@ it every request.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -24,6 +24,13 @@ STRUCTURES = {
 }
 """Structure as people call it -> a layer's fields of what is kept and what there was."""
 
+TYPOGRAPHY = (
+    (re.compile(r"(?<![\w.])-(?=\d)"), "\N{MINUS SIGN}"),
+    (re.compile(r"(?<=\d\.\d\d)x\b"), "\N{MULTIPLICATION SIGN}"),
+    (re.compile(r"(?<=\d) (?=(?:%|[kMB]|[kMG]?B|s|min|h)(?!\w))"), "\N{NO-BREAK SPACE}"),
+)
+"""Signs that a terminal may not have -> those of print; a unit stays on its number's line."""
+
 
 def page(report: Mapping[str, Any]) -> str:
     """The report as an HTML document, without a reference to anything outside it."""
@@ -34,12 +41,7 @@ def page(report: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "number": text.number,
-        "percent": text.percent,
-        "duration": text.duration,
-        "breakable": _breakable,
-    }
+    environment.filters |= FILTERS
     style, _, _ = environment.loader.get_source(environment, "report.css")  # type: ignore[union-attr]
     return environment.get_template("report.html.j2").render(
         report=report,
@@ -47,22 +49,40 @@ def page(report: Mapping[str, Any]) -> str:
         verdict=text.verdict(report),
         tiles=_tiles(report),
         rows=text.rows(report),
+        protocol=text.protocol(report["speed"]),
         removed=_removed(report["plan"]),
         search_chart=charts.search_history(report["search"]),
         width_charts=_width_charts(report["plan"]),
         loss_chart=charts.loss(report["finetune"]["curve"] or []),
+        best_start=_best_start(report["search"]),
         stages=_stages(report["timings_s"]),
-        pool=list(_flat({k: v for k, v in report["pool"].items() if not _entries(v)})),
-        pool_tables={k: _entries(v) for k, v in report["pool"].items() if _entries(v)},
+        total_s=sum(report["timings_s"].values()),
+        pool=list(_flat({k: v for k, v in report["pool"].items() if not _is_table(v)})),
+        pool_tables={k: _pool_table(v) for k, v in report["pool"].items() if _is_table(v)},
         provenance=list(_flat(_brief(report["provenance"]))),
         command=f"adapruner compress -c {report['name']}.yaml",
         settings=_settings(report["provenance"]["config"]),
     )
 
 
+def _typeset(words: str) -> str:
+    for pattern, sign in TYPOGRAPHY:
+        words = pattern.sub(sign, words)
+    return words
+
+
 def _breakable(name: str) -> Markup:
     """A name that may break after an underscore, as it has no blanks."""
     return Markup("_<wbr>").join(name.split("_"))
+
+
+FILTERS: dict[str, Callable[..., str]] = {
+    "typeset": _typeset,
+    "number": text.number,
+    "percent": lambda share: _typeset(text.percent(share)),
+    "duration": lambda seconds: _typeset(text.duration(seconds)),
+    "breakable": _breakable,
+}
 
 
 def _tiles(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -143,28 +163,58 @@ def _stages(timings_s: Mapping[str, float]) -> list[dict[str, Any]]:
     ]
 
 
-def _entries(value: Any) -> list[dict[str, Any]]:
-    """A list of mappings, or a mapping of mappings, as the rows of a table; [] for all else."""
-    if isinstance(value, Mapping):
-        value = [{"": name, **row} for name, row in value.items() if isinstance(row, Mapping)]
-    is_table = isinstance(value, list) and all(isinstance(row, Mapping) for row in value)
-    return [{key: _cell(item) for key, item in row.items()} for row in value] if is_table else []
+def _best_start(search: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The warm start that came out best, as the search is to be judged by what it adds to it."""
+    finished = [start for start in search["warm_starts"] if start["value"] is not None]
+    return min(finished, key=lambda start: start["value"], default=None)
 
 
-def _cell(value: Any) -> str:
-    """A value short enough for a table: of a hash its first 12 digits."""
-    return f"{value[:12]}…" if re.fullmatch("[0-9a-f]{64}", str(value)) else text.number(value)
+def _is_table(value: Any) -> bool:
+    """Whether it is a non-empty list of mappings or mapping of mappings."""
+    rows = list(value.values()) if isinstance(value, Mapping) else value
+    return isinstance(rows, list) and bool(rows) and all(isinstance(r, Mapping) for r in rows)
+
+
+def _pool_table(value: Any) -> dict[str, Any]:
+    """Rows of a pool's table: a name with its other words below it, and a column a count."""
+    named = list(value.items()) if isinstance(value, Mapping) else [(None, row) for row in value]
+    heads = list(dict.fromkeys(k for _, row in named for k, v in row.items() if _is_count(v)))
+    rows = []
+    for name, row in named:
+        words = [_word(k, v) for k, v in row.items() if v is not None and not _is_count(v)]
+        first, *rest = words if name is None else (str(name), *words)
+        cells = [text.number(row.get(head)) for head in heads]
+        rows.append({"name": first, "words": rest, "cells": cells})
+    return {"heads": heads, "rows": rows}
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _word(key: str, value: Any) -> str:
+    """A value as words: of a hash its first 12 digits, as the whole is in report.json."""
+    if re.fullmatch("[0-9a-f]{64}", str(value)):
+        return f"{key.replace('_', ' ')} {value[:12]}…"
+    return text.number(value)
 
 
 def _flat(values: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Nested mappings as (dotted name, value) pairs, in their order."""
+    """Nested mappings as (dotted name, value) pairs, in their order; numbers as in report.json."""
     if isinstance(values, Mapping):
         for key, value in values.items():
             yield from _flat(value, f"{path}.{key}" if path else str(key))
     elif isinstance(values, list):
-        yield path, ", ".join(text.number(value) for value in values)
+        yield path, ", ".join(_plain(value) for value in values)
     else:
-        yield path, text.number(values)
+        yield path, _plain(values)
+
+
+def _plain(value: Any) -> str:
+    """A setting or an identifier: a seed has no thousands separators."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return text.MISSING if value is None else str(value)
 
 
 def _brief(provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,9 @@ MODELS = ("dense", "pruned", "finetuned")
 MISSING = "-"
 PERPLEXITY = re.compile(r"^(?P<text>.+)_ppl_seq(?P<length>\d+)$")
 PHASES = ("prefill", "decode")
+LOWER = re.compile(
+    r"(^|_)(perplexity|ppl|loss|bits|brier|wer|mse|mae|error)(_|$)", flags=re.IGNORECASE
+)
 UNITS = ((1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
@@ -71,8 +74,8 @@ def duration(seconds: float) -> str:
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether a metric of this name is one of surprise (perplexity, loss, bits), not of success."""
-    return re.search(r"(perplexity|ppl|loss|bits)", metric) is not None
+    """Whether a metric of this name is one of surprise or error, not of success."""
+    return LOWER.search(metric) is not None
 
 
 def explain(metric: str) -> str:
@@ -87,7 +90,9 @@ def rows(report: Mapping[str, Any]) -> list[Row]:
     """The comparison, top to bottom: what it weighs, how well it predicts, how fast it runs."""
     tuned = final_model(report) == "finetuned"
     weights = _weights(report["params"], tuned)
-    return [*weights, *_metrics(report["metrics"]), *speeds(report["speed"])]
+    models = MODELS if tuned else MODELS[:2]
+    metrics = {model: report["metrics"].get(model) or {} for model in models}
+    return [*weights, *_metrics(metrics), *speeds(report["speed"])]
 
 
 def final_model(report: Mapping[str, Any]) -> str:
@@ -163,25 +168,18 @@ def _row(
 
 
 def _weights(params: Mapping[str, Any], tuned: bool) -> list[Row]:
-    table = (
-        ("parameters", "tied embeddings counted once", "", count),
-        ("weights on disk", "safetensors files", "bytes_", size),
-    )
+    # Fine-tuning changes values, never shapes: what it learned is merged into the pruned weights.
+    counts = [params["dense"], params["pruned"], params["pruned"] if tuned else None]
+    sizes = [params.get(f"bytes_{model}") for model in MODELS]
     return [
-        _row(name, note, _shapes(params, prefix, tuned), form, less_is_good=True)
-        for name, note, prefix, form in table
+        _row("parameters", "tied embeddings counted once", counts, count, less_is_good=True),
+        _row("weights on disk", "files of weights", sizes, size, less_is_good=True),
     ]
 
 
-def _shapes(params: Mapping[str, Any], prefix: str, tuned: bool) -> list[float | None]:
-    pruned = params[f"{prefix}pruned"]
-    return [params[f"{prefix}dense"], pruned, pruned if tuned else None]
-
-
-def _metrics(metrics: Mapping[str, Any]) -> list[Row]:
-    measured = [metrics.get(model) or {} for model in MODELS]
-    names = dict.fromkeys(name for values in measured for name in values)
-    return [_metric(name, [values.get(name) for values in measured]) for name in names]
+def _metrics(metrics: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+    names = dict.fromkeys(name for values in metrics.values() for name in values)
+    return [_metric(n, [metrics.get(model, {}).get(n) for model in MODELS]) for n in names]
 
 
 def _metric(name: str, values: Sequence[float | None]) -> Row:
@@ -213,6 +211,18 @@ def _speed(speed: Mapping[str, Any], batch: str, phase: str) -> Row:
     others = zip((pruned, dense), measured, strict=True)
     is_noise = any(m["min"] <= other <= m["max"] for other, m in others)
     return row._replace(change=times(pruned / dense), good=None if is_noise else row.good)
+
+
+def protocol(speed: Mapping[str, Any] | None) -> str:
+    """How speed was measured, as a sentence; empty where that is not known."""
+    known = (speed or {}).get("protocol")
+    if not known:
+        return ""
+    return (
+        f"Medians of {known['repeats']} repeats on {known['device']} ({known['threads']} threads, "
+        f"{known['dtype']}): prefill of {known['prompt_tokens']} tokens a sequence, then "
+        f"{known['new_tokens']} new ones."
+    )
 
 
 def _batch_size(name: str) -> int:

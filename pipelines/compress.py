@@ -38,7 +38,7 @@ def compress(config: RunConfig) -> None:
     table = estimate_importance(dense, pool, model, config.search.set_size, seed)
     plan = search(dense, pool, table, model, config.search, config.pruning, seed)
     pruned = prune(dense, plan, pool, model, config.reconstruction)
-    finetuned = finetune(pruned, pool, model, config.finetune, seed)
+    finetuned = finetune(pruned, dense, pool, model, config.finetune, seed)
 
     measured = {
         name: evaluate(

@@ -12,11 +12,16 @@ from steps.workspace import stage
 
 @cached_step
 def finetune(
-    checkpoint: Path, pool: Path, model: ModelConfig, finetune: FinetuneConfig, seed: int
+    checkpoint: Path,
+    dense: Path,
+    pool: Path,
+    model: ModelConfig,
+    finetune: FinetuneConfig,
+    seed: int,
 ) -> Annotated[Path, "finetuned"]:
     """`checkpoint/` and the loss curve."""
     from adapruner import finetune as library
 
     with stage("finetune") as out:
-        library.finetune(checkpoint, pool, model, finetune, seed, out)
+        library.finetune(checkpoint, dense, pool, model, finetune, seed, out)
     return out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,20 @@ from transformers import AutoModelForCausalLM
 from adapruner import checkpoint as ckpt
 from adapruner.config import FinetuneConfig
 from adapruner.errors import UserError
-from adapruner.finetune import IGNORE, encode_rows, finetune, read_rows
+from adapruner.finetune import IGNORE, encode_rows, finetune, read_rows, token_loss
 from adapruner.hashing import hash_directory
 from tests.adapruner.conftest import Workplace
 
-SETTINGS = FinetuneConfig(steps=30, batch_size=4, sequence_length=16, rank=4, learning_rate=1e-2)
+SETTINGS = FinetuneConfig(
+    loss="data", steps=30, batch_size=4, sequence_length=16, rank=4, learning_rate=1e-2
+)
+
+
+def tune(
+    work: Workplace, settings: FinetuneConfig, seed: int, out: Path, dense: Path | None = None
+) -> None:
+    dense = dense or work.checkpoint
+    finetune(work.checkpoint, dense, work.pool, work.model, settings, seed, out)
 
 
 def test_the_response_alone_is_trained_on(workplace: Workplace) -> None:
@@ -42,7 +52,15 @@ def test_a_row_may_hold_any_line_separator(workplace: Workplace, tmp_path: Path)
     )
     (tmp_path / "out").mkdir()
     few = SETTINGS.model_copy(update={"steps": 1, "batch_size": 1})
-    finetune(workplace.checkpoint, tmp_path, workplace.model, few, 0, tmp_path / "out")
+    finetune(
+        workplace.checkpoint,
+        workplace.checkpoint,
+        tmp_path,
+        workplace.model,
+        few,
+        0,
+        tmp_path / "out",
+    )
     assert read_rows(tmp_path / "finetune.jsonl") == [{"text": text}]
 
 
@@ -50,7 +68,7 @@ def test_it_lowers_the_loss_and_merges_into_plain_weights(
     workplace: Workplace, tmp_path: Path
 ) -> None:
     work = workplace
-    finetune(work.checkpoint, work.pool, work.model, SETTINGS, 0, tmp_path)
+    tune(work, SETTINGS, 0, tmp_path)
     curve = [row["loss"] for row in json.loads((tmp_path / "curve.json").read_text())]
     assert len(curve) == 30
     assert sum(curve[-5:]) < 0.8 * sum(curve[:5])
@@ -59,12 +77,48 @@ def test_it_lowers_the_loss_and_merges_into_plain_weights(
     assert not [name for name, _ in tuned.named_parameters() if "lora" in name]
 
 
+def test_distillation_is_the_divergence_from_the_dense_model() -> None:
+    torch.manual_seed(0)
+    student, teacher = torch.randn(2, 5, 7), torch.randn(2, 5, 7)
+    labels = torch.tensor([[3, 1, 4, 1, 5], [IGNORE, IGNORE, 6, 2, 0]])
+    by_hand = []
+    for row, at in ((0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (1, 3), (1, 4)):
+        p, q = teacher[row, at - 1].softmax(-1), student[row, at - 1].softmax(-1)
+        by_hand.append(float((p * (p / q).log()).sum()))
+    mean = sum(by_hand) / len(by_hand)
+    assert float(token_loss(student, labels, teacher)) == pytest.approx(mean, rel=1e-5)
+    assert float(token_loss(teacher, labels, teacher)) == pytest.approx(0, abs=1e-6)
+
+
+def test_distillation_brings_a_damaged_model_back(workplace: Workplace, tmp_path: Path) -> None:
+    damaged, out = tmp_path / "damaged", tmp_path / "out"
+    shutil.copytree(workplace.checkpoint, damaged)
+    model = AutoModelForCausalLM.from_pretrained(damaged)
+    for name, weight in model.named_parameters():
+        if "down_proj" in name:
+            weight.data.mul_(0.5)
+    model.save_pretrained(damaged)
+    out.mkdir()
+    distill = SETTINGS.model_copy(update={"loss": "distill", "steps": 60, "learning_rate": 2e-3})
+    tune(replace(workplace, checkpoint=damaged), distill, 0, out, dense=workplace.checkpoint)
+    curve = [row["loss"] for row in json.loads((out / "curve.json").read_text())]
+    assert 0 < sum(curve[-5:]) < 0.6 * sum(curve[:5])
+
+
 def test_the_same_seed_gives_the_same_weights(workplace: Workplace, tmp_path: Path) -> None:
     hashes = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         (tmp_path / name).mkdir()
         few = SETTINGS.model_copy(update={"steps": 3})
-        finetune(workplace.checkpoint, workplace.pool, workplace.model, few, seed, tmp_path / name)
+        finetune(
+            workplace.checkpoint,
+            workplace.checkpoint,
+            workplace.pool,
+            workplace.model,
+            few,
+            seed,
+            tmp_path / name,
+        )
         hashes.append(hash_directory(tmp_path / name))
     assert hashes[0] == hashes[1] != hashes[2]
 
@@ -72,7 +126,15 @@ def test_the_same_seed_gives_the_same_weights(workplace: Workplace, tmp_path: Pa
 def test_it_stops_at_a_loss_that_is_not_finite(workplace: Workplace, tmp_path: Path) -> None:
     wild = SETTINGS.model_copy(update={"learning_rate": 1e30, "warmup_steps": 0})
     with pytest.raises(UserError, match=r"loss of fine-tuning step \d+ is (nan|inf)"):
-        finetune(workplace.checkpoint, workplace.pool, workplace.model, wild, 0, tmp_path)
+        finetune(
+            workplace.checkpoint,
+            workplace.checkpoint,
+            workplace.pool,
+            workplace.model,
+            wild,
+            0,
+            tmp_path,
+        )
 
 
 def test_weights_stay_in_the_type_they_are_stored_in(workplace: Workplace, tmp_path: Path) -> None:
@@ -83,7 +145,7 @@ def test_weights_stay_in_the_type_they_are_stored_in(workplace: Workplace, tmp_p
     few, out = SETTINGS.model_copy(update={"steps": 2}), tmp_path / "out"
     out.mkdir()
     in_bfloat16 = workplace.model.model_copy(update={"dtype": "bfloat16"})
-    finetune(half, workplace.pool, in_bfloat16, few, 0, out)
+    tune(replace(workplace, checkpoint=half, model=in_bfloat16), few, 0, out)
     tuned = AutoModelForCausalLM.from_pretrained(out / "checkpoint")
     assert tuned.dtype == torch.float16
     embedding = tuned.get_input_embeddings().weight
@@ -92,11 +154,27 @@ def test_weights_stay_in_the_type_they_are_stored_in(workplace: Workplace, tmp_p
 
 def test_none_passes_the_checkpoint_on(workplace: Workplace, tmp_path: Path) -> None:
     off = FinetuneConfig(method="none")
-    finetune(workplace.checkpoint, workplace.pool, workplace.model, off, 0, tmp_path)
+    finetune(
+        workplace.checkpoint,
+        workplace.checkpoint,
+        workplace.pool,
+        workplace.model,
+        off,
+        0,
+        tmp_path,
+    )
     assert hash_directory(tmp_path / "checkpoint") == hash_directory(workplace.checkpoint)
 
 
 def test_too_few_examples_are_refused(workplace: Workplace, tmp_path: Path) -> None:
     many = SETTINGS.model_copy(update={"batch_size": 500})
     with pytest.raises(UserError, match="a batch needs 500"):
-        finetune(workplace.checkpoint, workplace.pool, workplace.model, many, 0, tmp_path)
+        finetune(
+            workplace.checkpoint,
+            workplace.checkpoint,
+            workplace.pool,
+            workplace.model,
+            many,
+            0,
+            tmp_path,
+        )
