@@ -134,8 +134,8 @@ class FinetuneConfig(Section):
     source: Sources | None = Field(
         None, description="text or Alpaca rows; default: a split of calibration.source"
     )
-    loss: Literal["distill", "data"] = Field(
-        "distill", description="distill: towards the dense model's distribution; data: the text's"
+    loss: Literal["data", "distill"] = Field(
+        "data", description="data: the text's own; distill: towards the dense model's distribution"
     )
     steps: int = Field(60, ge=1)
     batch_size: int = Field(4, ge=1)
