@@ -5,6 +5,7 @@ Deciding is separated from cutting: a plan is made by `allocation`, and `surgery
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Sequence
@@ -160,6 +161,11 @@ def format_ranges(indices: Sequence[int]) -> str:
 
 def parse_ranges(text: str) -> list[int]:
     """The ascending indices that inclusive ranges spell: "0-2,5" -> [0, 1, 2, 5]."""
+    return list(_parsed(text))
+
+
+@functools.lru_cache(maxsize=4096)  # a trial asks for the same ranges at every batch
+def _parsed(text: str) -> tuple[int, ...]:
     parts = text.split(",")
     if not all(re.fullmatch(r"\d+(-\d+)?", part) for part in parts):
         raise UserError(f"'{text[:60]}' is not a list of ranges such as '0-11,13'")
@@ -167,4 +173,4 @@ def parse_ranges(text: str) -> list[int]:
     indices = [index for bound in bounds for index in range(bound[0], bound[-1] + 1)]
     if any(b[-1] < b[0] for b in bounds) or indices != sorted(set(indices)):
         raise UserError(f"the ranges '{text[:60]}' must ascend and not overlap")
-    return indices
+    return tuple(indices)

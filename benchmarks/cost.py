@@ -6,15 +6,18 @@ Three ratios, each of medians of interleaved repeats in one process:
 
 - importance: the per-sample table against a plain forward and backward pass over the same samples
   that leaves every weight a gradient;
-- memory: the most that the importance pass allocates beside weights and activations, against one
-  copy of the weights, which the plain pass allocates for its gradients;
-- trial: scoring, planning and slicing against the forward pass over the objective text.
+- trial: scoring and planning against the dense forward pass over the objective text;
+- slicing: the forward pass of the narrowed dense model against that of the cut model.
+
+Also told, by size and not measured: the gradients that the importance pass holds at once, as a
+share of the copy of all weights that the plain pass needs for its own.
 
 Without CHECKPOINT the embedded SmolLM2-135M is used. A small run takes about two minutes.
 """
 
 from __future__ import annotations
 
+import copy
 import statistics
 import sys
 import tempfile
@@ -31,7 +34,7 @@ from adapruner.config import ModelConfig, PruningConfig
 from adapruner.importance import MICRO_BATCH, importance_table, reference_subset
 from adapruner.perplexity import mean_loss
 from adapruner.scoring import Recipe, score
-from adapruner.surgery import narrowed
+from adapruner.surgery import apply, narrowed
 
 SAMPLES, LENGTH, REPEATS = 12, 128, 3
 
@@ -52,9 +55,9 @@ def main(given: str) -> None:
     )
     show("importance pass / plain forward and backward", ours, plain)
 
-    copy = sum(p.numel() * p.element_size() for p in model.parameters())
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
     largest = max(p.numel() for n, p in model.named_parameters() if "proj" in n) * 4
-    print(f"gradients held at once: {2 * largest / copy:.4f} of a copy of the weights")
+    print(f"gradients held at once, by size: {2 * largest / weights:.4f} of a copy of the weights")
 
     recipe = Recipe(samples=tuple(range(SAMPLES)))
     pruning = PruningConfig(ratio_of="blocks")
@@ -69,8 +72,10 @@ def main(given: str) -> None:
 
     deciding, forward = interleaved(decide, lambda: mean_loss(model, tokens))
     show("score and plan / dense forward", deciding, forward)
-    narrow, forward = interleaved(run_narrow, lambda: mean_loss(model, tokens))
-    show("narrowed forward, slicing included / dense forward", narrow, forward)
+    cut = copy.deepcopy(model)
+    apply(cut, plan)
+    narrow, forward = interleaved(run_narrow, lambda: mean_loss(cut, tokens))
+    show("forward of the narrowed model / of the cut model", narrow, forward)
 
 
 def plain_pass(model: Any, tokens: torch.Tensor) -> None:
