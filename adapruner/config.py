@@ -6,11 +6,8 @@ section says. Paths are relative to the working directory.
 
 from __future__ import annotations
 
-import difflib
 import re
-import types
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -22,8 +19,6 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-
-from adapruner.errors import UserError
 
 
 class Section(BaseModel):
@@ -202,54 +197,3 @@ class RunConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     registry: RegistryConfig
     output_dir: str = "runs"
-
-
-def parse_config(values: Mapping[str, Any], where: str) -> RunConfig:
-    """The configuration that `values` spells, or a UserError of one line a mistake.
-
-    `where` names the file or option that the values came from.
-    """
-    try:
-        return RunConfig.model_validate(values)
-    except ValidationError as error:
-        raise UserError("; ".join(_explain(e, where) for e in error.errors())) from None
-
-
-def nearest(word: str, known: Sequence[str]) -> str:
-    """`; did you mean 'x'?` for the known word nearest to `word`, or the list of known words."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else f"; known here: {', '.join(known)}"
-
-
-def _explain(error: Any, where: str) -> str:
-    path = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        section = _section_at(RunConfig, error["loc"][:-1])
-        known = sorted(section.model_fields) if section else []
-        return f"{where}: unknown key '{path}'{nearest(str(error['loc'][-1]), known)}"
-    if error["type"] == "missing":
-        return f"{where}: '{path}' is missing; it is required"
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{where}: '{path}' is {error['input']!r}: {message}"
-
-
-def _section_at(section: type[BaseModel], path: Sequence[Any]) -> type[BaseModel] | None:
-    for part in path:
-        field = section.model_fields.get(str(part))
-        found = [t for t in _alternatives(field.annotation) if _is_section(t)] if field else []
-        if not found:
-            return None
-        section = found[0]
-    return section
-
-
-def _alternatives(annotation: Any) -> tuple[Any, ...]:
-    return (
-        get_args(annotation)
-        if get_origin(annotation) in (Union, types.UnionType)
-        else (annotation,)
-    )
-
-
-def _is_section(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from adapruner import checkpoint as ckpt
-from adapruner.config import EvaluationConfig, ModelConfig, nearest
+from adapruner.config import EvaluationConfig, ModelConfig
 from adapruner.errors import UserError
+from adapruner.parsing import nearest
 from adapruner.perplexity import perplexity, windows_of
 from adapruner.progress import say
 

@@ -64,7 +64,9 @@ def finetune(
         _write(out, [], {"method": "none"})
         return
     tokenizer = ckpt.load_tokenizer(checkpoint)
-    examples = encode_rows(read_rows(pool / "finetune.jsonl"), tokenizer, finetune.sequence_length)
+    examples = encode_rows(
+        read_examples(pool / "finetune.jsonl"), tokenizer, finetune.sequence_length
+    )
     if len(examples) < finetune.batch_size:
         raise UserError(
             f"the fine-tune split has {len(examples)} examples of use, a batch needs "
@@ -94,7 +96,7 @@ def _learned(adapted: Any) -> dict[str, Tensor]:
     }
 
 
-def read_rows(file: Path) -> list[dict[str, str]]:
+def read_examples(file: Path) -> list[dict[str, str]]:
     """The rows of a JSON Lines file: a line ends at a line feed alone, as texts hold the others."""
     with file.open(encoding="utf-8", newline="\n") as lines:
         return [json.loads(line) for line in lines]

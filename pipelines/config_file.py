@@ -10,8 +10,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from adapruner.config import RunConfig, nearest, parse_config
+from adapruner.config import RunConfig
 from adapruner.errors import UserError
+from adapruner.parsing import nearest, parse_config
 
 
 class _StrictLoader(yaml.SafeLoader):

@@ -37,6 +37,7 @@ UNTRACKED = frozenset(
         "adapruner.config",
         # These say and store what was computed; they compute nothing.
         "adapruner.errors",
+        "adapruner.parsing",
         "adapruner.progress",
         "steps.cache",
         "steps.materializer",

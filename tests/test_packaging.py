@@ -22,7 +22,7 @@ from dockerfile_parse import DockerfileParser
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from adapruner.config import parse_config
+from adapruner.parsing import parse_config
 from pipelines import config_file
 from pipelines.cli import main
 

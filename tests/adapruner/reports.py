@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from adapruner import report as library
-from adapruner.config import RunConfig, parse_config
+from adapruner.config import RunConfig
+from adapruner.parsing import parse_config
 from adapruner.plan import LayerPlan, Params, PruningPlan, Ratio
 
 HOSTILE = "<script>alert('x')</script>"

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from adapruner import checkpoint as ckpt
 from adapruner.config import FinetuneConfig
 from adapruner.errors import UserError
-from adapruner.finetune import IGNORE, encode_rows, finetune, read_rows, token_loss
+from adapruner.finetune import IGNORE, encode_rows, finetune, read_examples, token_loss
 from adapruner.hashing import hash_directory
 from tests.adapruner.conftest import Workplace
 
@@ -61,7 +61,7 @@ def test_a_row_may_hold_any_line_separator(workplace: Workplace, tmp_path: Path)
         0,
         tmp_path / "out",
     )
-    assert read_rows(tmp_path / "finetune.jsonl") == [{"text": text}]
+    assert read_examples(tmp_path / "finetune.jsonl") == [{"text": text}]
 
 
 def test_it_lowers_the_loss_and_merges_into_plain_weights(

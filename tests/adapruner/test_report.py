@@ -14,7 +14,7 @@ import yaml
 from rich.console import Console
 
 from adapruner import report as library
-from adapruner.config import parse_config
+from adapruner.parsing import parse_config
 from adapruner.report_html import page as page_of
 from adapruner.report_text import count, duration, lower_is_better, number, rows, size, verdict
 from tests.adapruner.reports import (
