@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import types
 from collections.abc import Mapping, Sequence
-from typing import Any, Union, get_args, get_origin
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from adapruner.config import RunConfig
 from adapruner.errors import UserError
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def parse_config(values: Mapping[str, Any], where: str) -> RunConfig:
@@ -18,10 +20,15 @@ def parse_config(values: Mapping[str, Any], where: str) -> RunConfig:
 
     `where` names the file or option that the values came from.
     """
+    return parse(RunConfig, values, where)
+
+
+def parse(model: type[Model], values: Mapping[str, Any], where: str) -> Model:
+    """What `parse_config` does, for any model of sections."""
     try:
-        return RunConfig.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
-        raise UserError("; ".join(_explain(e, where) for e in error.errors())) from None
+        raise UserError("; ".join(_explain(model, e, where) for e in error.errors())) from None
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
@@ -30,10 +37,10 @@ def nearest(word: str, known: Sequence[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else f"; known here: {', '.join(known)}"
 
 
-def _explain(error: Any, where: str) -> str:
+def _explain(model: type[BaseModel], error: Any, where: str) -> str:
     path = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        section = _section_at(RunConfig, error["loc"][:-1])
+        section = _section_at(model, error["loc"][:-1])
         known = sorted(section.model_fields) if section else []
         return f"{where}: unknown key '{path}'{nearest(str(error['loc'][-1]), known)}"
     if error["type"] == "missing":
@@ -44,7 +51,9 @@ def _explain(error: Any, where: str) -> str:
 
 def _section_at(section: type[BaseModel], path: Sequence[Any]) -> type[BaseModel] | None:
     for part in path:
-        field = section.model_fields.get(str(part))
+        if isinstance(part, int):  # an item of a list of sections, which the name before led to
+            continue
+        field = section.model_fields.get(part)
         found = [t for t in _alternatives(field.annotation) if _is_section(t)] if field else []
         if not found:
             return None
@@ -53,11 +62,10 @@ def _section_at(section: type[BaseModel], path: Sequence[Any]) -> type[BaseModel
 
 
 def _alternatives(annotation: Any) -> tuple[Any, ...]:
-    return (
-        get_args(annotation)
-        if get_origin(annotation) in (Union, types.UnionType)
-        else (annotation,)
-    )
+    """The types of a union or, for a tuple, of its items."""
+    if get_origin(annotation) in (Union, types.UnionType, tuple):
+        return get_args(annotation)
+    return (annotation,)
 
 
 def _is_section(annotation: Any) -> bool:

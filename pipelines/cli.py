@@ -11,6 +11,9 @@ import sys
 import click
 
 from pipelines.commands.compress import compress
+from pipelines.commands.promote import promote, rollback
+from pipelines.commands.recompress import recompress
+from pipelines.commands.status import status
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -27,7 +30,8 @@ def main() -> None:
     """
 
 
-main.add_command(compress)
+for command in (compress, recompress, status, promote, rollback):
+    main.add_command(command)
 
 
 if __name__ == "__main__":

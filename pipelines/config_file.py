@@ -39,17 +39,18 @@ def read(path: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], RunConfi
     `overrides` are `section.key=value` with a YAML value. Raises UserError for a file that can't
     be read and for any key, in ZenML's part or ours, that nobody would look at.
     """
-    values = _load(path)
+    values = load(path)
     others = [key for key in values if key != "parameters"]
     if others:
         _check_zenml_keys({key: values[key] for key in others}, str(path))
-    config = _config_of(values, str(path))
+    config = config_of(values, str(path))
     for override in overrides:
         _put(config, override)
     return values, parse_config(config, f"{path} with --set" if overrides else str(path))
 
 
-def _load(path: Path) -> dict[str, Any]:
+def load(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; UserError for anything else."""
     try:
         text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
@@ -65,7 +66,8 @@ def _load(path: Path) -> dict[str, Any]:
     return values
 
 
-def _config_of(values: dict[str, Any], where: str) -> dict[str, Any]:
+def config_of(values: dict[str, Any], where: str) -> dict[str, Any]:
+    """The run's sections in a file's content, at `parameters.config`."""
     if "parameters" not in values:
         raise UserError(f"{where}: 'parameters' is missing; it holds `config: ...`")
     parameters = values["parameters"]

@@ -30,16 +30,27 @@ def compress(values: dict[str, Any], config: RunConfig, home: Path) -> None:
     console = Console(soft_wrap=True, highlight=False)
     started = time.perf_counter()
     _announce(console, config, home)
-    stack.use_home(home)
+    prepare(home)
+    execute(values)
+    from steps.results import directory_of
 
+    _show(console, directory_of(config), time.perf_counter() - started)
+
+
+def prepare(home: Path) -> None:
+    """Set up ZenML in this process, on the stack in `home`. The first call takes seconds."""
+    stack.use_home(home)
     import zenml  # noqa: F401  (its import configures logging; ours comes after)
 
     _quiet_logging()
     stack.ensure_stack(home)
+
+
+def execute(values: dict[str, Any]) -> None:
+    """Run the pipeline once, in this process, which `prepare` has made ready."""
     from zenml.enums import ExecutionMode
 
     from pipelines.compress import compress as pipeline
-    from steps.results import directory_of
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "run.yaml")
@@ -47,7 +58,6 @@ def compress(values: dict[str, Any], config: RunConfig, home: Path) -> None:
         configured = pipeline.with_options(config_path=str(file))
         configured.configure(execution_mode=ExecutionMode.FAIL_FAST)
         configured()
-    _show(console, directory_of(config), time.perf_counter() - started)
 
 
 def _announce(console: Console, config: RunConfig, home: Path) -> None:
