@@ -13,19 +13,42 @@ if TYPE_CHECKING:
     from pipelines.recompress_config import Notify
 
 KINDS = {"promoted": "promotion", "failed": "failure", "gave_up": "failure", "changed": "failure"}
-"""Event -> the word of `notify.on` that asks for it."""
+"""Event -> the word of `notify.events` that asks for it."""
+FIELDS = [
+    "time",
+    "event",
+    "source",
+    "version",
+    "target",
+    "reason",
+    "attempt",
+    "until",
+    "was",
+    "now",
+    "refused",
+    "decision",
+    "gate",
+    "metric",
+    "value",
+    "champion",
+    "champion_value",
+    "improvement",
+]
 
 
 def render(body: str, event: Mapping[str, Any]) -> str:
-    """The request's body for an event; unknown fields are empty. ValueError for a bad template."""
-    from jinja2 import TemplateError
+    """The request's body for an event. Raises ValueError for a template that can't be used.
+
+    A field of `FIELDS` that the event lacks is empty; any other name is a mistake.
+    """
+    from jinja2 import StrictUndefined, TemplateError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     about = [str(event[key]) for key in ("source", "version", "target", "reason") if event.get(key)]
     summary = ": ".join([f"AdaPruner {event['event']}", *([" ".join(about)] if about else [])])
     try:
-        template = ImmutableSandboxedEnvironment().from_string(body)
-        return template.render({**event, "summary": summary})
+        template = ImmutableSandboxedEnvironment(undefined=StrictUndefined).from_string(body)
+        return template.render({**dict.fromkeys(FIELDS, ""), **event, "summary": summary})
     except (TemplateError, TypeError) as error:
         raise ValueError(f"not a usable Jinja2 template: {error}") from None
 
@@ -35,7 +58,7 @@ def notify(settings: Notify | None, event: Mapping[str, Any]) -> str | None:
 
     The answer never quotes the URL: its path is often the secret.
     """
-    if settings is None or KINDS.get(event["event"]) not in settings.on:
+    if settings is None or KINDS.get(event["event"]) not in settings.events:
         return None
     url = os.environ.get(settings.url_env, "")
     if urlsplit(url).scheme not in ("http", "https"):

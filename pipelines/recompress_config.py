@@ -82,7 +82,7 @@ class Notify(Section):
     """A request to a URL that an environment variable holds."""
 
     url_env: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
-    on: tuple[Literal["promotion", "failure"], ...] = ("promotion", "failure")
+    events: tuple[Literal["promotion", "failure"], ...] = ("promotion", "failure")
     body: str = Field(DEFAULT_BODY, description="Jinja2; fields of the event, and `summary`")
     timeout: Seconds = 5
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -25,6 +26,7 @@ from packaging.utils import canonicalize_name
 from adapruner.parsing import parse_config
 from pipelines import config_file
 from pipelines.cli import main
+from pipelines.recompress_config import Plan
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("adapruner", "steps", "pipelines", "tests")
@@ -71,8 +73,14 @@ def check_adapruner(words: list[str], copies: dict[str, str]) -> None:
         assert words[0] in main.commands
         return
     given = main.commands[words[0]].make_context(words[0], list(words[1:])).params
-    path = copies.get(str(given["path"]), str(given["path"]))
-    config_file.read(ROOT / path, given["overrides"])
+    if "path" not in given:
+        return
+    path = ROOT / copies.get(str(given["path"]), str(given["path"]))
+    if "overrides" in given:
+        config_file.read(path, given["overrides"])
+    else:
+        with contextlib.chdir(ROOT):
+            Plan(path)
 
 
 def check_zenml(words: list[str]) -> None:

@@ -109,7 +109,8 @@ def _child(request: dict[str, Any]) -> None:
 
     os.environ.update(request.get("env", {}))
     then = request.get("then", ["kill"])
-    sys.stdout = _Watched(Path(request["out"]).open("w"), request.get("at"), then)
+    out = Path(request["out"]).open("w")  # noqa: SIM115  (until the process ends)
+    sys.stdout = _Watched(out, request.get("at"), then)
     code = 1
     try:
         code = recompress(Path(request["path"]), Path(request["home"]))

@@ -20,7 +20,7 @@ from tests.pipelines.registry import Registry
 
 pytestmark = pytest.mark.slow
 
-STEPS = [
+STEPS = (
     "resolve_source",
     "load_model",
     "filter_calibration_pool",
@@ -34,7 +34,7 @@ STEPS = [
     "evaluate_finetuned",
     "report",
     "register",
-]
+)
 ALWAYS = {"resolve_source", "report", "register"}
 KILLED = -9
 
