@@ -14,26 +14,10 @@ if TYPE_CHECKING:
 
 KINDS = {"promoted": "promotion", "failed": "failure", "gave_up": "failure", "changed": "failure"}
 """Event -> the word of `notify.events` that asks for it."""
-FIELDS = [
-    "time",
-    "event",
-    "source",
-    "version",
-    "target",
-    "reason",
-    "attempt",
-    "until",
-    "was",
-    "now",
-    "refused",
-    "decision",
-    "gate",
-    "metric",
-    "value",
-    "champion",
-    "champion_value",
-    "improvement",
-]
+FIELDS = frozenset(
+    "time event source version target reason attempt until was now refused decision gate metric "  # noqa: SIM905
+    "value champion champion_value improvement".split()
+)
 
 
 def render(body: str, event: Mapping[str, Any]) -> str:

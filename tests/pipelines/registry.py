@@ -64,6 +64,9 @@ class Registry:
         path.write_text(yaml.safe_dump(content))
         return path
 
+    def has_locks(self) -> bool:
+        return bool(self.client.search_registered_models("name LIKE 'adapruner-lock-%'"))
+
     def versions(self, name: str) -> list[ModelVersion]:
         found = self.client.search_model_versions(f"name = '{name}'")
         return sorted(found, key=lambda version: int(version.version))
