@@ -172,13 +172,8 @@ class Pass:
 
     def _after_error(self, work: Work, known: dict[str, Any], error: Exception) -> None:
         """Tell a version's failure, which is noted, from that of what all versions need."""
-        if is_full(error):
-            with suppress(Exception):
-                self._put_back(work, known, str(explain(error)))
-            raise error
-        if self.store_is_away(error):
-            with suppress(Exception):
-                self._put_back(work, known, "the registry did not answer")
+        if is_full(error) or self.store_is_away(error):
+            self._put_back(work, known, explain(error) or "the registry did not answer")
             raise error
         if lineage.look_again(self._client, work) is None:
             self._gone()
@@ -204,12 +199,14 @@ class Pass:
         return reason
 
     def _put_back(self, work: Work, known: dict[str, Any], reason: str) -> None:
-        """As if this attempt had not been: what stopped it was not the version's fault."""
-        attempts = known["attempts"] - 1
-        lineage.write(
-            self._client, work, "put_back", reason=reason, **{**known, "attempts": attempts}
-        )
-        self._log.say("put_back", reason=reason)
+        """As if this attempt had not been: what stopped it was not the version's fault.
+
+        Where even this can't be noted, the next pass finds the work's owner dead.
+        """
+        known = {**known, "attempts": known["attempts"] - 1}
+        with suppress(Exception):
+            lineage.write(self._client, work, "put_back", reason=reason, **known)
+            self._log.say("put_back", reason=reason)
 
     def _gone(self) -> None:
         self._log.say("skipped", why="deleted", reason="the source version was deleted meanwhile")
