@@ -102,7 +102,8 @@ def gate_of(client: MlflowClient, version: ModelVersion) -> str:
     """passed, failed or none: the version's tag `gate`, else what its run's report says."""
     if tag := version.tags.get("gate"):
         return str(tag)
-    if not version.run_id:
+    files = client.list_artifacts(version.run_id) if version.run_id else []
+    if "report.json" not in {file.path for file in files}:
         return "none"
     with TemporaryDirectory() as folder:
         text = Path(client.download_artifacts(version.run_id, "report.json", folder)).read_text()

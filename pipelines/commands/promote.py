@@ -22,7 +22,9 @@ HOME = click.option("--home", metavar="DIR", type=click.Path(path_type=Path), he
 def promote(model: str, version: str | None, force: bool, home: Path | None) -> None:
     """Make VERSION of the registered MODEL its champion; without VERSION, its candidate.
 
-    The former champion becomes `previous`. Exit codes: 0 done, 2 something given can't be used.
+    The former champion becomes `previous`.
+
+    Exit codes: 0 done, 2 something given can't be used.
     """
     _decide(home, lambda decisions, client: decisions.promote(client, model, version, force))
 
@@ -33,8 +35,9 @@ def promote(model: str, version: str | None, force: bool, home: Path | None) -> 
 def rollback(model: str, home: Path | None) -> None:
     """Make the previous champion of the registered MODEL its champion again.
 
-    The champion becomes `previous`, so a second rollback undoes the first. Exit codes: 0 done,
-    2 something given can't be used.
+    The champion becomes `previous`, so a second rollback undoes the first.
+
+    Exit codes: 0 done, 2 something given can't be used.
     """
     _decide(home, lambda decisions, client: decisions.rollback(client, model))
 
