@@ -30,10 +30,11 @@ def one_line_errors() -> Iterator[None]:
 def explain(error: BaseException) -> str | None:
     """The one line for an error that a user can do something about; None for any other."""
     for cause in _chain(error):
-        if isinstance(cause, UserError):
-            return " ".join(str(cause).split())
         if _says_full(cause):
             return f"the disk is full{_of(cause)}; make room and run the same command again"
+    for cause in _chain(error):
+        if isinstance(cause, UserError):
+            return " ".join(str(cause).split())
     return None
 
 
