@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
+from pipelines.status import rows
 from tests.pipelines.forks import ROOT, Host
 from tests.pipelines.registry import Registry
 
@@ -64,6 +65,8 @@ def test_killed_in_every_step_it_goes_on_and_does_no_finished_step_again(
         again = set(ended.steps("finished")) & finished
         assert again <= ALWAYS, at
         finished |= set(ended.steps("finished"))
+        (row,) = rows(path, registry.home)
+        assert row["state"] == ("done" if registry.versions("killed-small") else "dead"), at
     assert finished == set(STEPS)
 
     last = host.run(path)
