@@ -7,6 +7,7 @@ section says. Paths are relative to the working directory.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -81,9 +82,19 @@ class CalibrationConfig(Section):
         return self
 
 
-class SearchConfig(Section):
-    """The Bayesian search over calibration samples and importance metrics."""
+FixedMetric = Literal[
+    "random", "magnitude", "vector", "element1", "element2", "mixed", "wanda", "flap", "fisher"
+]
+"""Scores that need no search; `scoring` has their formulas."""
 
+
+class SearchConfig(Section):
+    """The Bayesian search over calibration samples and importance metrics, or one fixed score."""
+
+    metric: Literal["searched"] | FixedMetric = Field(
+        "searched",
+        description="searched: by trials; any other score is taken as it is, without a trial",
+    )
     trials: int = Field(16, ge=4, description="trials in all, up to 4 warm starts among them")
     sampler: Literal["tpe", "random"] = "tpe"
     samples: Literal["signature", "slots"] = Field(
@@ -116,9 +127,13 @@ class PruningConfig(Section):
 
 
 class ReconstructionConfig(Section):
-    """Least-squares update of the output projections of cut MLPs."""
+    """What of the kept weights changes to make up for what is cut.
 
-    method: Literal["least_squares", "none"] = "least_squares"
+    least_squares: the output projections of cut MLPs. bias: only the biases of the output
+    projections, which Llama checkpoints can hold.
+    """
+
+    method: Literal["least_squares", "bias", "none"] = "least_squares"
     ridge: float = Field(0.1, gt=0, description="pull towards the old weights; 1 is strong")
 
 
@@ -187,6 +202,9 @@ class RunConfig(Section):
     """One compression, from source to registered version."""
 
     name: SafeName = Field(description="results go to <output_dir>/<name>/")
+    method: str = Field(
+        "adapruner", description="a preset: defaults for what the sections don't spell"
+    )
     seed: int = Field(0, ge=0, lt=2**32)
     model: ModelConfig
     calibration: CalibrationConfig
@@ -197,3 +215,18 @@ class RunConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     registry: RegistryConfig
     output_dir: str = "runs"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, values: Any) -> Any:
+        from adapruner.methods import filled_in
+
+        return filled_in(values) if isinstance(values, Mapping) else values
+
+    @field_validator("method")
+    @classmethod
+    def _method_is_known(cls, method: str) -> str:
+        from adapruner.methods import refuse_unknown
+
+        refuse_unknown(method)
+        return method

@@ -26,6 +26,8 @@ from torch import Tensor
 from adapruner import (
     allocation,
     families,
+    fixed,
+    gradients,
     importance,
     modeling,
     perplexity,
@@ -46,8 +48,8 @@ from adapruner.structures import Structures
 
 TRIAL_SECONDS = "trial_seconds.json"
 _DECIDING = (
-    allocation, ckpt, families, importance, modeling, perplexity, plan, scoring, space, structures,
-    surgery,
+    allocation, ckpt, families, fixed, gradients, importance, modeling, perplexity, plan, scoring,
+    space, structures, surgery,
 )  # fmt: skip
 """The modules that decide, with this one, what a trial's value is: a study is of one version."""
 
@@ -68,13 +70,27 @@ def search(
     storage: str,
     out: Path,
 ) -> None:
-    """Searches a plan and writes `plan.json`, `trials.json` and `summary.json` to `out`.
+    """Writes `plan.json`, `trials.json` and `summary.json` to `out`: searched, or of a fixed score.
 
     `storage` is an Optuna storage URL. Raises UserError when the ratio can't be reached or another
     run has the study, which is found out before the model is loaded.
     """
     statistics = importance.read_table(table / importance.FILE)
     structures = ckpt.inspect(checkpoint)
+    if search.metric != "searched":
+        fixed.decide(
+            checkpoint,
+            pool,
+            table,
+            statistics,
+            structures,
+            model,
+            search.metric,
+            pruning,
+            seed,
+            out,
+        )
+        return
     whole = Recipe(samples=tuple(range(statistics.samples)))
     allocation.allocate(score(statistics, whole), structures, pruning, 0.0, {})
 

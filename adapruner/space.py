@@ -74,7 +74,7 @@ def warm_starts(
     whole = search.samples == "signature"
     starts = {
         "fisher-pool": (fisher if whole else {}, Recipe(samples=pool)),
-        "llm-pruner-element": ({}, Recipe(metric="element", samples=table.reference)),
+        "llm-pruner-element": ({}, Recipe(metric="element1", samples=table.reference)),
         "llm-pruner-vector": ({}, Recipe(metric="vector", samples=table.reference)),
     }
     if "width_exponent" in space:
