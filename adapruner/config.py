@@ -64,6 +64,9 @@ class CalibrationConfig(Section):
     min_tokens: int = Field(128, ge=2)
     sequence_length: int = Field(128, ge=2)
     pool_size: int = Field(64, ge=1)
+    shares: tuple[Annotated[float, Field(ge=0)], ...] | None = Field(
+        None, description="what part of every split each source gives; default: equal parts"
+    )
     update_size: int = Field(
         256, ge=1, description="samples, the pool's among them, that cut layers are updated on"
     )
@@ -71,6 +74,12 @@ class CalibrationConfig(Section):
         None, description="texts of the search's objective; default: a split of `source`"
     )
     objective_tokens: int = Field(4096, ge=2)
+    held_back_tokens: int | None = Field(
+        None,
+        ge=2,
+        description="text that no trial sees and that decides between the best; default: as much "
+        "as objective_tokens",
+    )
 
     @model_validator(mode="after")
     def _sample_is_long_enough(self) -> CalibrationConfig:
@@ -78,6 +87,12 @@ class CalibrationConfig(Section):
             raise ValueError(
                 f"sequence_length {self.sequence_length} is larger than min_tokens "
                 f"{self.min_tokens}: samples would differ in length; raise min_tokens"
+            )
+        sources = 1 if isinstance(self.source, str) else len(self.source)
+        if self.shares is not None and (len(self.shares) != sources or not sum(self.shares)):
+            raise ValueError(
+                f"shares {list(self.shares)}: wanted one number for each of the {sources} sources, "
+                "not all 0"
             )
         return self
 
@@ -88,6 +103,11 @@ FixedMetric = Literal[
 """Scores that need no search; `scoring` has their formulas."""
 
 
+Objective = Literal["perplexity", "kl"]
+Freedom = Literal["token", "shares", "widths", "protection"]
+SAMPLERS = ("tpe", "gp", "random")
+
+
 class SearchConfig(Section):
     """The Bayesian search over calibration samples and importance metrics, or one fixed score."""
 
@@ -96,7 +116,16 @@ class SearchConfig(Section):
         description="searched: by trials; any other score is taken as it is, without a trial",
     )
     trials: int = Field(16, ge=4, description="trials in all, up to 4 warm starts among them")
-    sampler: Literal["tpe", "random"] = "tpe"
+    objective: Objective = Field(
+        "perplexity",
+        description="what a trial is judged by; kl: the divergence from the dense model's "
+        "next-token distributions",
+    )
+    sampler: str = Field(
+        "tpe",
+        description="tpe, gp, random, or PACKAGE.MODULE:NAME of your own, which is called with "
+        "seed=... and gives an Optuna sampler",
+    )
     samples: Literal["signature", "slots"] = Field(
         "signature",
         description="how a trial names its samples: a few directions in the space of the samples' "
@@ -108,8 +137,25 @@ class SearchConfig(Section):
         description="how the metrics are brought to one scale: each divided by its layer mean, or "
         "multiplied by the paper's alignment factors",
     )
-    width_profile: bool = Field(True, description="search the widths' profile over the layers")
+    vary: tuple[Freedom, ...] = Field(
+        ("token", "shares", "widths", "protection"),
+        description="what a trial chooses beside samples and metrics: a further metric, what each "
+        "source counts, the widths' profile over the layers, which layers stay whole",
+    )
+    finalists: int = Field(
+        4,
+        ge=1,
+        description="best trials that are judged again, with the warm starts, on the "
+        "held-back text, as updated as what is shipped",
+    )
     storage: str | None = Field(None, description="an Optuna storage URL; default: local SQLite")
+
+    @field_validator("sampler")
+    @classmethod
+    def _sampler_is_named(cls, sampler: str) -> str:
+        if sampler in SAMPLERS or re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", sampler):
+            return sampler
+        raise ValueError(f"wanted one of {', '.join(SAMPLERS)}, or PACKAGE.MODULE:NAME")
 
 
 class PruningConfig(Section):

@@ -9,6 +9,9 @@ made of the weights w_j, the table holds
   score of the summed gradient, not that score.
 - *fisher*: sum_j (w_j dL_n/dw_j)^2, the second-order term with the Fisher information in place of
   the Hessian. Additive over samples by definition.
+- *token*: sum_t (sum_c x_tc dL_n/dx_tc)^2 over the sample's tokens t and the structure's columns c
+  of down or output, with x what goes into that projection. It is the Fisher information of a mask
+  on the structure (Kwon et al., arXiv 2204.09656) with a token, not a sample, as the observation.
 
 For one reference subset of R samples it also holds LLM-Pruner's element-wise scores (arXiv
 2305.11627, section 3.2), which no sum over samples gives: *element*, sum_j |w_j sum_n dL_n/dw_j|,
@@ -58,8 +61,9 @@ UNITS = {
 COARSE_PARTS = ("gate", "down", "query", "output")
 INPUT_PARTS = ("down", "output")
 KINDS = ("mlp", "heads", "groups")
-GROUPS = ("coarse", "magnitude", "fisher", "element", "mixed", "input_sum", "input_square",
+GROUPS = ("coarse", "magnitude", "fisher", "token", "element", "mixed", "input_sum", "input_square",
           "weight_square", "column_mean", "column_square")  # fmt: skip
+MARKS = ("reference", "length", "source")
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,9 @@ class ImportanceTable:
 
     `coarse[part][layer]` is [N, units] for the parts gate, down (units: channels), query and
     output (units: query heads); `magnitude[kind][layer]` and `fisher[kind][layer]` are [N, units]
-    for the kinds mlp, heads and groups; `element[kind][layer]` and `mixed[kind][layer]` are
-    [units]; `reference` lists the samples of the reference subset.
+    for the kinds mlp, heads and groups; `token[part][layer]` is [N, units] for the parts down and
+    output; `element[kind][layer]` and `mixed[kind][layer]` are [units]; `reference` lists the
+    samples of the reference subset, `source` the index of each sample's source.
 
     `input_sum[part][layer]` and `input_square[part][layer]` are [N, columns] for the parts down
     and output, each over the `length` tokens of a sample. Of the weights alone:
@@ -81,6 +86,7 @@ class ImportanceTable:
     coarse: dict[str, list[Tensor]]
     magnitude: dict[str, list[Tensor]]
     fisher: dict[str, list[Tensor]]
+    token: dict[str, list[Tensor]]
     element: dict[str, list[Tensor]]
     mixed: dict[str, list[Tensor]]
     input_sum: dict[str, list[Tensor]]
@@ -90,6 +96,7 @@ class ImportanceTable:
     column_square: dict[str, list[Tensor]]
     reference: tuple[int, ...]
     length: int
+    source: tuple[int, ...]
 
     @property
     def samples(self) -> int:
@@ -102,30 +109,31 @@ class ImportanceTable:
             for part, layers in getattr(self, group).items()
             for index, tensor in enumerate(layers)
         }
-        marks = {"reference": torch.tensor(self.reference), "length": torch.tensor(self.length)}
+        marks = {name: torch.tensor(getattr(self, name)) for name in MARKS}
         save_file(tensors | marks, file)
 
 
 def read_table(file: Path) -> ImportanceTable:
     """The table that `ImportanceTable.write` wrote."""
     tensors = load_file(file)
-    reference = tuple(int(n) for n in tensors.pop("reference"))
     length = int(tensors.pop("length"))
+    reference, source = (tuple(tensors.pop(name).tolist()) for name in ("reference", "source"))
     groups: dict[str, dict[str, list[Tensor]]] = {}
     for name in sorted(tensors):
         group, part, _ = name.split(".")
         groups.setdefault(group, {}).setdefault(part, []).append(tensors[name])
-    return ImportanceTable(**groups, reference=reference, length=length)
+    return ImportanceTable(**groups, reference=reference, length=length, source=source)
 
 
 def estimate(
     checkpoint: Path, pool: Path, model: ModelConfig, reference_size: int, seed: int, out: Path
 ) -> None:
     """Runs the pass over the calibration set of `pool` and writes the table to `out`."""
-    tokens = load_file(pool / "pool.safetensors")["calibration"]
+    content = load_file(pool / "pool.safetensors")
+    tokens, source = content["calibration"], tuple(content["source"].tolist())
     loaded = ckpt.load_model(checkpoint, model)
     table = importance_table(loaded, tokens, reference_subset(len(tokens), reference_size, seed))
-    _write(table, out)
+    _write(replace(table, source=source), out)
 
 
 def rereference(checkpoint: Path, pool: Path, table: Path, model: ModelConfig, seed: int,
@@ -166,7 +174,7 @@ def importance_table(model: Any, tokens: Tensor, reference: list[int]) -> Import
     Gradients are reduced matrix by matrix while the backward pass runs: beside the weights only
     one projection's gradient (of the reference subset also its sum and sum of squares) and the
     activations of one batch are held, of MICRO_BATCH samples or, as the reference subset is one
-    batch, of all of that (search.set_size).
+    batch, of all of that (search.set_size). All samples count as one source's.
     """
     structures, layers = describe_model(model), layer_modules(model)
     table = _empty_table(structures.layers, structures.head_dim, tokens, tuple(reference))
@@ -203,7 +211,8 @@ def _reduce(
     first, second = torch.zeros(()), torch.zeros(())
     for position, sample in enumerate(batch):
         delta, x = grads[position].float(), inputs[position].float()
-        product = with_bias((delta.T @ x).mul_(weight), delta, module, columns)
+        gradient = (grads[position].T @ inputs[position]).float()
+        product = with_bias(gradient.mul_(weight), delta, module, columns)
         stats = unit_sums(product, rows)
         if name in COARSE_PARTS:
             table.coarse[name][layer][sample] = stats[0]
@@ -212,6 +221,8 @@ def _reduce(
         if columns:
             table.input_sum[name][layer][sample] = x.sum(0)
             table.input_square[name][layer][sample] = x.square().sum(0)
+            masks = (grads[position] @ module.weight).float().mul_(x).view(len(x), -1, rows).sum(2)
+            table.token[name][layer][sample] = masks.square().sum(0)
         if exact:
             first = product.clone() if not position else first.add_(product)
             second = product.square() if not position else second.addcmul_(product, product)
@@ -259,6 +270,7 @@ def _empty_table(
         coarse=zeros(COARSE_PARTS, samples),
         magnitude=zeros(KINDS, samples),
         fisher=zeros(KINDS, samples),
+        token=zeros(INPUT_PARTS, samples),
         element=zeros(KINDS),
         mixed=zeros(KINDS),
         input_sum=zeros(INPUT_PARTS, samples, of=columns),
@@ -268,6 +280,7 @@ def _empty_table(
         column_square=zeros(INPUT_PARTS, of=columns),
         reference=reference,
         length=length,
+        source=(0,) * samples,
     )
 
 

@@ -17,7 +17,7 @@ from adapruner.parsing import nearest
 Settings = dict[str, dict[str, Any]]
 
 SPELT: dict[str, tuple[type[Section], tuple[str, ...]]] = {
-    "search": (SearchConfig, ("metric", "samples", "scaling", "width_profile")),
+    "search": (SearchConfig, ("metric", "samples", "scaling", "vary")),
     "reconstruction": (ReconstructionConfig, ("method",)),
 }
 """What every preset spells, so that one replaces another: section -> its class and the keys."""
@@ -46,7 +46,7 @@ def _ours() -> Settings:
     }
 
 
-_PAPER = {"samples": "slots", "scaling": "aligned", "width_profile": False}
+_PAPER = {"samples": "slots", "scaling": "aligned", "vary": ()}
 
 METHODS: dict[str, Method] = {
     "adapruner": Method("ours, the default: the searched score, with the update", _ours(), True),

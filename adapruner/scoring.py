@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -26,9 +26,11 @@ class Recipe(BaseModel):
     """How one trial scores structures.
 
     `metric: mix` is alpha_coarse * coarse + (1 - alpha_coarse) * (alpha_fine * magnitude +
-    (1 - alpha_fine) * fisher), each summed over `samples` and brought to one scale: divided by its
-    mean over the layer (`align` empty), or multiplied by the factors of `align`. (0, 0) is
-    Fisher, (1, _) vector-wise, (0, 1) element-wise importance.
+    (1 - alpha_fine) * second), where second = alpha_token * token + (1 - alpha_token) * fisher.
+    Each is summed over `samples` and brought to one scale: divided by its mean over the layer
+    (`align` empty), or multiplied by the factors of `align`. (0, 0, 0) is Fisher, (1, _, _)
+    vector-wise, (0, 1, _) element-wise importance, (0, 0, 1) the masks' Fisher information. With
+    `shares`, one a source of the pool, each source's samples together weigh as much as its share.
 
     The other metrics take one score as it is; with w a weight, g_n its gradient of sample n, R the
     number of `samples`, X what goes into the projection W (down or output) and c a column of it:
@@ -52,7 +54,8 @@ class Recipe(BaseModel):
 
     Wanda and FLAP look at the projections down and output alone, so key and value score nothing.
 
-    `width_exponent` shapes the widths over the layers, see `allocation`.
+    `width_exponent` shapes the widths over the layers, see `allocation`; `protect` says how many
+    first and last layers stay whole, where that is not as pruning.protect_first and _last say.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,8 +65,11 @@ class Recipe(BaseModel):
     seed: int = 0
     alpha_coarse: float = Field(0.0, ge=0, le=1)
     alpha_fine: float = Field(0.0, ge=0, le=1)
+    alpha_token: float = Field(0.0, ge=0, le=1)
+    shares: tuple[Annotated[float, Field(ge=0)], ...] = ()
     align: dict[Literal["coarse", "magnitude", "fisher"], float] = Field(default_factory=dict)
     width_exponent: float = 0.0
+    protect: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -90,42 +96,60 @@ def score(table: ImportanceTable, recipe: Recipe) -> Scores:
 
 
 def sensitivity(table: ImportanceTable) -> Tensor:
-    """[L]: the mean over a layer's channels of Fisher importance, summed over the pool."""
-    return torch.stack([layer.sum(0).mean() for layer in table.fisher["mlp"]])
+    """[L]: the mean over a layer's channels of the masks' Fisher information, over the pool."""
+    return torch.stack([layer.sum(0).mean() for layer in table.token["down"]])
 
 
 def _mix(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
-    rows = torch.tensor(recipe.samples)
+    second = (1 - recipe.alpha_coarse) * (1 - recipe.alpha_fine)
     weights = {
         "coarse": recipe.alpha_coarse,
         "magnitude": (1 - recipe.alpha_coarse) * recipe.alpha_fine,
-        "fisher": (1 - recipe.alpha_coarse) * (1 - recipe.alpha_fine),
+        "fisher": second * (1 - recipe.alpha_token),
+        "token": second * recipe.alpha_token,
     }
+    rows, of_row = torch.tensor(recipe.samples), _row_weights(table, recipe)
     layers = []
     for index in range(len(table.fisher[kind])):
         total = torch.zeros(())
         for metric, weight in weights.items():
             if not weight:
                 continue
-            values = _summed(table, metric, kind, index, rows)
+            values = _summed(table, metric, kind, index, rows, of_row)
             scale = recipe.align.get(metric) if recipe.align else 1 / values.mean().clamp_min(1e-30)  # type: ignore[call-overload]
             total = total + weight * scale * values
         layers.append(total)
     return layers
 
 
-def _summed(table: ImportanceTable, metric: str, kind: str, layer: int, rows: Tensor) -> Tensor:
+def _row_weights(table: ImportanceTable, recipe: Recipe) -> Tensor:
+    """[N, 1]: what each of the recipe's samples counts."""
+    sources = [table.source[n] for n in recipe.samples]
+    each = [recipe.shares[s] / sources.count(s) if recipe.shares else 1.0 for s in sources]
+    return torch.tensor(each).unsqueeze(1)
+
+
+def _summed(
+    table: ImportanceTable, metric: str, kind: str, layer: int, rows: Tensor, of_row: Tensor
+) -> Tensor:
     if metric == "coarse":
-        return _coarse(table, kind, layer, rows, twice=False)
-    statistic = table.magnitude if metric == "magnitude" else table.fisher
-    return statistic[kind][layer][rows].sum(0)
+        return _coarse(table, kind, layer, rows, of_row, twice=False)
+    if metric == "token":
+        part = {"mlp": "down", "heads": "output"}.get(kind)
+        found = table.token[part][layer] if part else torch.zeros_like(table.fisher[kind][layer])
+    else:
+        found = getattr(table, metric)[kind][layer]
+    total: Tensor = (found[rows] * of_row).sum(0)
+    return total
 
 
-def _coarse(table: ImportanceTable, kind: str, layer: int, rows: Tensor, *, twice: bool) -> Tensor:
+def _coarse(
+    table: ImportanceTable, kind: str, layer: int, rows: Tensor, of_row: Tensor, *, twice: bool
+) -> Tensor:
     """|sum over samples| of the coupled projections, summed; equal parts once or `twice`."""
 
     def part(name: str) -> Tensor:
-        return table.coarse[name][layer][rows].sum(0)
+        return (table.coarse[name][layer][rows] * of_row).sum(0)
 
     if kind == "mlp":
         return part("gate").abs() + (2 if twice else 1) * part("down").abs()
@@ -139,8 +163,8 @@ def _coarse(table: ImportanceTable, kind: str, layer: int, rows: Tensor, *, twic
 
 
 def _vector(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
-    rows = torch.tensor(recipe.samples)
-    return [_coarse(table, kind, i, rows, twice=True) for i in range(len(table.fisher[kind]))]
+    rows, once = torch.tensor(recipe.samples), torch.ones(len(recipe.samples), 1)
+    return [_coarse(table, kind, i, rows, once, twice=True) for i in range(len(table.fisher[kind]))]
 
 
 def _exact(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:

@@ -36,7 +36,9 @@ def compress(config: RunConfig) -> None:
     )
 
     table = estimate_importance(dense, pool, model, config.search.set_size, seed)
-    plan = search(dense, pool, table, model, config.search, config.pruning, seed)
+    plan = search(
+        dense, pool, table, model, config.search, config.pruning, config.reconstruction, seed
+    )
     pruned = prune(dense, plan, pool, model, config.reconstruction)
     finetuned = finetune(pruned, dense, pool, model, config.finetune, seed)
 

@@ -75,7 +75,8 @@ def decided(work: Workplace, table: Path, name: str, root: Path, seed: int = 0) 
     settings = parse_config(FILE | {"method": name, "search": {"trials": 4, "set_size": 4}}, "f")
     out = root / f"{name}{seed}"
     out.mkdir()
-    search(work.checkpoint, work.pool, table, work.model, settings.search, PRUNING, seed,
+    search(work.checkpoint, work.pool, table, work.model, settings.search, PRUNING,
+           settings.reconstruction, seed,
            f"sqlite:///{root / 'studies.db'}", out)  # fmt: skip
     return out
 

@@ -18,21 +18,23 @@ import pytest
 from safetensors.torch import load_file
 
 from adapruner import search as library
-from adapruner.config import PruningConfig, SearchConfig
+from adapruner.config import PruningConfig, ReconstructionConfig, SearchConfig
 from adapruner.errors import UserError
 from adapruner.hashing import hash_file
 from adapruner.importance import estimate
 from adapruner.plan import read_plan
-from adapruner.search import depends_on, lock_file, owned_study, search
+from adapruner.search import depends_on, search
+from adapruner.study import lock_file, owned_study
 from tests.adapruner.conftest import Workplace
 
 PRUNING = PruningConfig(ratio=0.2, ratio_of="blocks", protect_first=1, protect_last=1, round_to=4)
 SEARCH = SearchConfig(trials=9, set_size=4)
+UPDATE = ReconstructionConfig()
 
 PROGRAM = """
 import json, sys
 from pathlib import Path
-from adapruner.config import ModelConfig, PruningConfig, SearchConfig
+from adapruner.config import ModelConfig, PruningConfig, ReconstructionConfig, SearchConfig
 from adapruner.importance import estimate
 from adapruner.search import search
 given = json.loads(sys.argv[1])
@@ -42,7 +44,8 @@ checkpoint, pool, out = map(Path, (given["checkpoint"], given["pool"], given["ou
 (out / "search").mkdir()
 estimate(checkpoint, pool, model, 4, 0, out / "table")
 search(checkpoint, pool, out / "table", model, SearchConfig(**given["search"]),
-       PruningConfig(**given["pruning"]), 0, given["storage"], out / "search")
+       PruningConfig(**given["pruning"]), ReconstructionConfig(), 0, given["storage"],
+       out / "search")
 """
 
 
@@ -58,7 +61,18 @@ def run(work: Workplace, table: Path, root: Path, name: str, **changes: Any) -> 
     out.mkdir()
     settings = SEARCH.model_copy(update=changes)
     storage = f"sqlite:///{root / 'studies.db'}"
-    search(work.checkpoint, work.pool, table, work.model, settings, PRUNING, 0, storage, out)
+    search(
+        work.checkpoint,
+        work.pool,
+        table,
+        work.model,
+        settings,
+        PRUNING,
+        UPDATE,
+        0,
+        storage,
+        out,
+    )
     return out
 
 
@@ -89,7 +103,10 @@ def program(work: Workplace, root: Path, name: str, count: int) -> list[str]:
         {"samples": "slots"},
         {"scaling": "aligned"},
         {"sampler": "random"},
-        {"width_profile": False},
+        {"vary": ()},
+        {"objective": "kl"},
+        {"sampler": "gp"},
+        {"sampler": "optuna.samplers:QMCSampler"},
     ],
 )
 def test_never_worse_than_a_warm_start(
@@ -99,9 +116,10 @@ def test_never_worse_than_a_warm_start(
     rows = trials(out)
     summary = json.loads((out / "summary.json").read_text())
     assert len(rows) == 9
-    assert {"fisher-pool", "llm-pruner-element", "llm-pruner-vector"} <= set(summary["warm_starts"])
-    assert summary["best"]["value"] == min(row["value"] for row in rows)
-    assert summary["best"]["value"] <= min(summary["warm_starts"].values())
+    assert {"fisher", "llm-pruner-element"} <= set(summary["warm_starts"])
+    judged = {row["number"]: row["held_back"] for row in rows if row["held_back"] is not None}
+    assert summary["best"]["held_back"] == min(judged.values())
+    assert summary["best"]["held_back"] <= min(summary["held_back"]["warm_starts"].values())
     objective = load_file(workplace.pool / "pool.safetensors")["objective"]
     assert summary["objective_tokens"] == objective.numel() == 6 * 16
     plan = read_plan(out / "plan.json")
@@ -129,7 +147,7 @@ def test_another_ratio_is_another_study(workplace: Workplace, table: Path, tmp_p
     out.mkdir()
     storage = f"sqlite:///{tmp_path / 'studies.db'}"
     other = PRUNING.model_copy(update={"ratio": 0.25})
-    search(workplace.checkpoint, workplace.pool, table, workplace.model, SEARCH, other, 0,
+    search(workplace.checkpoint, workplace.pool, table, workplace.model, SEARCH, other, UPDATE, 0,
            storage, out)  # fmt: skip
     assert len(studies(tmp_path)) == 2
 
@@ -139,9 +157,9 @@ def test_what_computes_a_trial_tells_studies_apart(
     change: Any, workplace: Workplace, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)  # nothing is run on it
-    windows = load_file(workplace.pool / "pool.safetensors")["objective"]
+    texts = load_file(workplace.pool / "pool.safetensors")
     models = [workplace.model, workplace.model.model_copy(update=change)]
-    one, other = (depends_on(table, windows, m, SEARCH, PRUNING, 0) for m in models)
+    one, other = (depends_on(table, texts, m, SEARCH, PRUNING, UPDATE, 0) for m in models)
     assert one != other
 
 
@@ -174,7 +192,7 @@ def test_all_warm_starts_are_considered_however_few_trials_are_asked_for(
     out = run(workplace, table, tmp_path, "out", trials=1)
     rows, summary = trials(out), json.loads((out / "summary.json").read_text())
     assert len(rows) == len(summary["warm_starts"]) == 4
-    assert summary["best"]["value"] == min(summary["warm_starts"].values())
+    assert summary["best"]["held_back"] == min(summary["held_back"]["warm_starts"].values())
 
 
 def test_a_study_has_one_owner_at_a_time(tmp_path: Path) -> None:
@@ -243,8 +261,8 @@ def _finished(database: Path) -> int:
 def test_an_unreachable_ratio_is_refused(workplace: Workplace, table: Path, tmp_path: Path) -> None:
     greedy = PRUNING.model_copy(update={"ratio": 0.9})
     with pytest.raises(UserError, match="can't be reached"):
-        search(workplace.checkpoint, workplace.pool, table, workplace.model, SEARCH, greedy, 0,
-               f"sqlite:///{tmp_path / 'studies.db'}", tmp_path)  # fmt: skip
+        search(workplace.checkpoint, workplace.pool, table, workplace.model, SEARCH, greedy,
+               UPDATE, 0, f"sqlite:///{tmp_path / 'studies.db'}", tmp_path)  # fmt: skip
     assert not (tmp_path / "plan.json").exists()
 
 
@@ -252,5 +270,5 @@ def test_a_storage_that_is_none_is_refused(
     workplace: Workplace, table: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=r"search\.storage"):
-        search(workplace.checkpoint, workplace.pool, table, workplace.model, SEARCH, PRUNING, 0,
-               f"sqlite:///{tmp_path / 'no' / 'folder.db'}", tmp_path)  # fmt: skip
+        search(workplace.checkpoint, workplace.pool, table, workplace.model, SEARCH, PRUNING,
+               UPDATE, 0, f"sqlite:///{tmp_path / 'no' / 'folder.db'}", tmp_path)  # fmt: skip
