@@ -180,7 +180,20 @@ class ReconstructionConfig(Section):
     """
 
     method: Literal["least_squares", "bias", "none"] = "least_squares"
-    ridge: float = Field(0.1, gt=0, description="pull towards the old weights; 1 is strong")
+    ridge: float | None = Field(
+        None,
+        gt=0,
+        description="pull towards the old weights, 1 is strong; default: chosen for each layer on "
+        "the objective text",
+    )
+
+
+class ExpectationConfig(Section):
+    """Which expectations of the dense model are needed, as far as they depend on settings."""
+
+    sequence_length: int
+    examples: int
+    top_k: int
 
 
 class FinetuneConfig(Section):
@@ -193,6 +206,9 @@ class FinetuneConfig(Section):
     loss: Literal["data", "distill"] = Field(
         "data", description="data: the text's own; distill: towards the dense model's distribution"
     )
+    top_k: int = Field(
+        64, ge=1, description="distill: tokens of the dense model's distribution told apart"
+    )
     steps: int = Field(60, ge=1)
     batch_size: int = Field(4, ge=1)
     sequence_length: int = Field(128, ge=2)
@@ -201,6 +217,17 @@ class FinetuneConfig(Section):
     rank: int = Field(16, ge=1)
     alpha: int = Field(32, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
+
+    @property
+    def expectation(self) -> ExpectationConfig | None:
+        """What the dense model is asked; None where nothing is distilled."""
+        if self.method == "none" or self.loss != "distill":
+            return None
+        return ExpectationConfig(
+            sequence_length=self.sequence_length,
+            examples=self.steps * self.batch_size,
+            top_k=self.top_k,
+        )
 
 
 class EvaluationConfig(Section):

@@ -10,6 +10,7 @@ from adapruner import bias
 from adapruner import checkpoint as ckpt
 from adapruner.config import ModelConfig, ReconstructionConfig
 from adapruner.plan import FILE, read_plan
+from adapruner.progress import say
 from adapruner.reconstruction import apply_and_update
 from adapruner.structures import layer_modules
 from adapruner.surgery import apply
@@ -31,9 +32,11 @@ def prune(
     decided = read_plan(plan / FILE)
     updates, biases = [], {}
     if reconstruction.method == "least_squares":
-        samples = load_file(pool / "pool.safetensors")["update"]
+        texts = load_file(pool / "pool.safetensors")
+        samples, fresh = texts["update"], texts["objective"]
+        say(f"update: {len(samples)} x {samples.shape[1]} tokens twice through every layer")
         computed = ckpt.load_model(checkpoint, model)
-        apply_and_update(computed, decided, samples, reconstruction.ridge)
+        apply_and_update(computed, decided, samples, reconstruction.ridge, fresh, "update")
         updates = [layer.down.weight.detach().cpu() for layer in layer_modules(computed)]
         del computed
     if reconstruction.method == "bias":
