@@ -11,6 +11,7 @@ import sys
 import click
 
 from pipelines.commands.compress import compress
+from pipelines.commands.listen import listen
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,6 +29,7 @@ def main() -> None:
 
 
 main.add_command(compress)
+main.add_command(listen)
 
 
 if __name__ == "__main__":
