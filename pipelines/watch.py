@@ -12,8 +12,8 @@ from typing import TypeVar
 
 import click
 
-from pipelines.failures import mistake
 from pipelines.passes import ORDERLY, Passes, log, moment, recompress_command
+from pipelines.schedules.plan import check_file
 from pipelines.timetable import interval, next_start
 
 LONGEST_BACKOFF = timedelta(hours=1)
@@ -35,8 +35,7 @@ def add_watch_options(command: Command) -> Command:
 
 def watch_file(path: Path, home: Path, every: str | None) -> int:
     """`recompress --watch`: passes over the file at `path`. Raises UserError for a bad interval."""
-    if not path.is_file():
-        raise mistake(f"{path}: no such file; give the YAML file of the passes")
+    check_file(path)
     return watch(Passes(recompress_command(path, home)), interval(every or "15m"))
 
 

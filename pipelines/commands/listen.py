@@ -58,14 +58,14 @@ def listen(
 
     Exit codes: 0 ended by SIGTERM or ^C, 2 something given can't be used.
     """
-    from pipelines.failures import mistake, one_line_errors
+    from pipelines.failures import one_line_errors
 
     with one_line_errors():
         from pipelines import listen as service
         from pipelines.passes import Passes, recompress_command
+        from pipelines.schedules.plan import check_file
 
-        if not path.is_file():
-            raise mistake(f"{path}: no such file; give the YAML file of the passes")
+        check_file(path)
         secret = service.secret_in(secret_env)
         chosen = home or Path(os.environ.get("ADAPRUNER_HOME") or ".adapruner")
         environment = {key: value for key, value in os.environ.items() if key != secret_env}
