@@ -92,7 +92,11 @@ def mlflow_server(folder: Path, database: str, environment: Mapping[str, str]) -
         *("--workers", "1", "--artifacts-destination", str(folder / "artifacts")),
     ]
     # Not as an argument, which every user of the machine can read.
-    given = {"MLFLOW_BACKEND_STORE_URI": database, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    given = {
+        "MLFLOW_BACKEND_STORE_URI": database,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight processes that nothing here needs
+    }
     url = f"http://127.0.0.1:{port}"
     answers = _web(f"{url}/health")
     with _running(command, folder / "mlflow.log", answers, {**given, **environment}):

@@ -46,7 +46,7 @@ class Store:
     def password(self) -> str:
         return self.studies.partition("@")[0].rpartition(":")[2]
 
-    def compress(self, *arguments: str, **environment: str) -> str:
+    def compress(self, *arguments: str) -> str:
         ended = subprocess.run(
             [sys.executable, "-m", "pipelines.cli", "compress", "-c", "run.yaml", *arguments],
             cwd=self.folder,
@@ -55,7 +55,6 @@ class Store:
                 "PYTHONPATH": str(ROOT),
                 "OMP_NUM_THREADS": "1",
                 "MLFLOW_TRACKING_URI": self.mlflow,
-                **environment,
             },
             capture_output=True,
             text=True,
@@ -103,11 +102,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
             yield Store(folder, url, f"{databases}/studies")
 
 
-def test_runs_versions_and_studies_are_kept_by_servers(store: Store) -> None:
+@pytest.fixture(scope="module")
+def said(store: Store) -> str:
+    return store.compress("--home", "home")
+
+
+def test_runs_versions_and_studies_are_kept_by_servers(store: Store, said: str) -> None:
     import optuna
     from mlflow import MlflowClient
 
-    said = store.compress("--home", "home")
     assert f"models:/small-pruned/1 @candidate in {store.mlflow}" in said
     store.check_loads("models:/small-pruned@candidate")
     assert not (store.folder / "home" / "mlflow.db").exists()
@@ -126,7 +129,7 @@ def test_runs_versions_and_studies_are_kept_by_servers(store: Store) -> None:
 
 
 def test_clients_may_keep_artifacts_on_s3_themselves(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import boto3
     from mlflow import MlflowClient

@@ -13,8 +13,12 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from pipelines import webhooks
+from adapruner.errors import UserError
+from pipelines import listen, webhooks
+from pipelines.cli import main
+from pipelines.passes import Passes
 from pipelines.webhooks import Deliveries, RefusedError, check_signature, signature
 from tests.pipelines.services import PATIENCE, Service, started
 
@@ -198,6 +202,26 @@ def test_a_request_that_does_not_come_to_an_end_is_ended(listener: Listener, par
 def test_a_head_without_end_is_refused(listener: Listener) -> None:
     head = b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 40_000
     assert b" 400 " in listener.raw(head).splitlines()[0]
+
+
+def test_a_secret_that_is_absent_or_short_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "passes.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SHORT", "1234567")
+    for name, length in (("ABSENT", 0), ("SHORT", 7)):
+        ended = CliRunner().invoke(main, ["listen", "-c", "passes.yaml", "--secret-env", name])
+        assert ended.exit_code == 2
+        (line,) = ended.stderr.splitlines()
+        assert f"{name} holds {length} characters" in line
+        assert "1234567" not in line
+    assert [path.name for path in tmp_path.iterdir()] == ["passes.yaml"]
+
+
+def test_a_port_that_is_taken_is_one_line(listener: Listener, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="give another --host or --port"):
+        listen.listen(Passes(["true"]), SECRET, tmp_path, "127.0.0.1", listener.port)
 
 
 def test_the_signature_is_that_of_mlflow() -> None:

@@ -8,7 +8,9 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
 from adapruner.errors import UserError
 from pipelines import timetable, watch
@@ -104,6 +106,17 @@ def test_the_next_start_is_in_utc_and_leaves_out_what_was_missed() -> None:
 def test_an_interval_that_is_none_is_refused(given: str) -> None:
     with pytest.raises(UserError, match="wanted a number and s, m, h or d"):
         timetable.interval(given)
+
+
+def test_a_command_gets_the_options_of_watching() -> None:
+    @click.command()
+    @watch.add_watch_options
+    def command(watch: bool, every: str | None) -> None:
+        print(watch, every)
+
+    run = CliRunner().invoke(command, ["--watch", "--every", "6h"])
+    assert run.output == "True 6h\n"
+    assert CliRunner().invoke(command, []).output == "False None\n"
 
 
 def test_a_file_that_is_not_there_is_said_before_anything_starts(tmp_path: Path) -> None:
