@@ -107,7 +107,7 @@ class Passes:
 
     def _signal(self, number: int) -> None:
         if self._child is not None:
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._child.pid, number)
 
 

@@ -82,4 +82,4 @@ def _repeat(passes: Passes, every: timedelta, asked: threading.Event) -> None:
 
 def wait(every: timedelta, crashes: int) -> timedelta:
     """How far apart starts are after so many crashes in a row."""
-    return max(every, min(every * 2 ** min(crashes, 16), LONGEST_BACKOFF))
+    return max(every, min(every * (1 << min(crashes, 16)), LONGEST_BACKOFF))
