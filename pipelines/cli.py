@@ -12,6 +12,8 @@ import click
 
 from pipelines.commands.compress import compress
 from pipelines.commands.methods import methods
+from pipelines.commands.listen import listen
+from pipelines.commands.schedule import schedule
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -30,6 +32,8 @@ def main() -> None:
 
 main.add_command(compress)
 main.add_command(methods)
+main.add_command(listen)
+main.add_command(schedule)
 
 
 if __name__ == "__main__":
