@@ -11,8 +11,8 @@ import sys
 import click
 
 from pipelines.commands.compress import compress
-from pipelines.commands.methods import methods
 from pipelines.commands.listen import listen
+from pipelines.commands.methods import methods
 from pipelines.commands.schedule import schedule
 
 
