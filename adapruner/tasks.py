@@ -155,13 +155,17 @@ def definition(name: str, packaged: Path, rows: Path, cache: Path) -> dict[str, 
     }
 
 
-@cache
 def packaged_tasks() -> dict[str, Path]:
     """Name -> file of the tasks that lm-eval brings along; groups of tasks are not among them.
 
     Found by the files' text in a second; lm-eval's own index takes half a minute.
     """
-    return {name: path for name, path in _named(_packaged_folder()).items() if path is not None}
+    return {name: path for name, path in _packaged_names().items() if path is not None}
+
+
+@cache
+def _packaged_names() -> dict[str, Path | None]:
+    return _named(_packaged_folder())
 
 
 def _packaged_folder() -> Path:
@@ -183,17 +187,17 @@ def _named(folder: Path) -> dict[str, Path | None]:
 
 
 def _check_packaged(names: tuple[str, ...]) -> None:
-    known = _named(_packaged_folder())
-    doubtful = [name for name in names if name not in known]
-    if doubtful:
-        # Tags may be named in lists, which the quick look does not read.
-        texts = [path.read_bytes() for path in sorted(_packaged_folder().rglob("*.yaml"))]
-        for name in doubtful:
-            word = re.compile(
-                rb"""^[\s-]*["']?""" + re.escape(name).encode() + rb"""["']?\s*$""", re.M
-            )
-            if not any(word.search(text) for text in texts):
-                raise UserError(_unknown(name, sorted(known), "lm-eval"))
+    known = _packaged_names()
+    for name in names:
+        if name not in known and not _is_listed(name):
+            raise UserError(_unknown(name, sorted(known), "lm-eval"))
+
+
+def _is_listed(name: str) -> bool:
+    """Whether a task file has the name on a line of its own: tags may be named in lists."""
+    entry = re.compile(rb"""^[\s-]*["']?""" + re.escape(name).encode() + rb"""["']?\s*$""", re.M)
+    texts = (path.read_bytes() for path in _packaged_folder().rglob("*.yaml"))
+    return any(name.encode() in text and entry.search(text) for text in texts)
 
 
 def _check_folder(names: tuple[str, ...], given: str) -> str:
