@@ -69,8 +69,10 @@ class SharedContextLM(HFLM):
     cached keys and values, or gives other scores when it does, is measured in lm-eval's way.
     """
 
-    shares: bool | None = None
-    """Whether shared contexts are computed once; None until tried."""
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.works: dict[bool, bool] = {}
+        """Whether the faster way was found to work, without and with going on from a cache."""
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[Answer]:
         """Sum of log-likelihoods in nats, and whether greedy decoding gives it, of each request."""
@@ -84,9 +86,10 @@ class SharedContextLM(HFLM):
     ) -> list[Answer]:
         asked = [self._request(i, *pair[1:]) for i, pair in enumerate(requests)]
         groups = groups_of(asked)
-        if self.shares is None:
-            self.shares = self._can_share(groups, requests)
-        if not self.shares:
+        cached = any(map(_has_rest, groups))
+        if cached not in self.works:
+            self.works[cached] = self._gives_the_same(groups, requests, cached)
+        if not self.works[cached]:
             answers: list[Answer] = super()._loglikelihood_tokens(requests, disable_tqdm, **kwargs)
             return answers
         found = self._answers(groups, "zero-shot")
@@ -104,15 +107,16 @@ class SharedContextLM(HFLM):
             )
         return Request(number, tokens, continuation)
 
-    def _can_share(self, groups: Sequence[Group], requests: list[Pair]) -> bool:
-        """Whether the shared way gives lm-eval's scores on two short groups of unlike length."""
+    def _gives_the_same(self, groups: Sequence[Group], requests: list[Pair], cached: bool) -> bool:
+        """Whether the faster way gives lm-eval's scores on two short groups of unlike length."""
         window = getattr(self.model.config, "sliding_window", None)
         if self.backend != "causal" or (window and window <= self.max_length):
             return False
         by_size = sorted(groups, key=lambda g: sum(len(m.tokens) for m in g.members))
-        tried = [g for g in by_size if len(g.members) > 1][:1] or by_size[:1]
+        tried = [g for g in by_size if _has_rest(g) == cached][:1]
         tried += [g for g in by_size if g.shared != tried[0].shared][:1]
-        pairs = [requests[m.number] for g in tried for m in g.members[:2]]
+        ends = [m for g in tried for m in (g.members[0], g.members[-1])]
+        pairs = [requests[m.number] for m in ends]
         again = groups_of([self._request(i, *pair[1:]) for i, pair in enumerate(pairs)])
         wanted = super()._loglikelihood_tokens(pairs, True)
         try:
@@ -224,6 +228,11 @@ class SharedContextLM(HFLM):
             for total, score, first, target in zip(sums, scores, best, targets, strict=True):
                 total.score += score
                 total.greedy &= first == target
+
+
+def _has_rest(group: Group) -> bool:
+    """Whether a member has tokens of its own to read."""
+    return any(len(member.tokens) > group.shared for member in group.members)
 
 
 def selected(cache: Any, rows: Tensor) -> DynamicCache:

@@ -160,3 +160,25 @@ def test_names_of_tasks_groups_and_tags_are_known(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "tasks.json").read_text())["lm_eval"]
     assert set(LOCAL) < set(packaged_tasks())
     assert not {"mmlu", "ai2_arc"} & set(packaged_tasks())
+
+
+def test_task_files_of_a_folder_are_told_apart_by_content(tmp_path: Path) -> None:
+    own, out = tmp_path / "own", tmp_path / "out"
+    own.mkdir()
+    out.mkdir()
+    settings = EvaluationConfig(tasks=("made",), tasks_dir=str(own))
+
+    def found() -> str:
+        resolve(settings, out)
+        return hash_directory(out)
+
+    (own / "made.yaml").write_text("task: made\ndoc_to_text: a\n")
+    before = found()
+    (own / "made.yaml").write_text("task: made\ndoc_to_text: b\n")
+    after = found()
+    assert after != before
+    (own / "tools" / "__pycache__").mkdir(parents=True)
+    (own / "tools" / "__pycache__" / "utils.cpython-311.pyc").write_bytes(b"by the import")
+    assert found() == after
+    with pytest.raises(ValueError, match="give one"):
+        EvaluationConfig(tasks_dir="a", data_dir="b")
