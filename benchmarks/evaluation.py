@@ -7,8 +7,9 @@ both with a batch size of 8. Told are tokens a second (of the requests as lm-eva
 context and continuation of each), the median of the turns' ratios, and how far the scores differ:
 the largest difference of two log-likelihoods, and rows of another choice.
 
-On a CPU, seconds are those of the process: set OMP_NUM_THREADS=1. DATA_DIR is a folder with tasks/<task>.jsonl, as `evaluation.data_dir`. Without CHECKPOINT the
-embedded SmolLM2-135M is used. A run on one core takes about ten minutes.
+On a CPU, seconds are those of the process: set OMP_NUM_THREADS=1. DATA_DIR is a folder with
+tasks/<task>.jsonl, as `evaluation.data_dir`. Without CHECKPOINT the embedded SmolLM2-135M is used.
+A run on one core takes about ten minutes.
 """
 
 from __future__ import annotations
