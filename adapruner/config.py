@@ -38,7 +38,14 @@ Sources = Annotated[str | Annotated[tuple[str, ...], Field(min_length=1)], WrapV
 SafeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 
-class ModelConfig(Section):
+class DeviceConfig(Section):
+    """On what a model is computed."""
+
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+class ModelConfig(DeviceConfig):
     """Which checkpoint is compressed, and on what it is computed."""
 
     source: str = Field(
@@ -46,8 +53,11 @@ class ModelConfig(Section):
         "models:/NAME/VERSION or models:/NAME@ALIAS"
     )
     revision: str | None = Field(None, description="commit of a hub model; required for hub:")
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
-    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    @property
+    def on(self) -> DeviceConfig:
+        """What a result depends on that is of a checkpoint, wherever that came from."""
+        return DeviceConfig(device=self.device, dtype=self.dtype)
 
 
 class CalibrationConfig(Section):
@@ -230,24 +240,46 @@ class FinetuneConfig(Section):
         )
 
 
-class EvaluationConfig(Section):
+class QualityConfig(Section):
+    """What the quality figures depend on, beside the checkpoint and the content of the tests."""
+
+    sequence_length: int = Field(128, ge=2)
+    max_windows: int | None = Field(200, ge=1)
+    tasks: tuple[str, ...] = Field((), description="zero-shot tasks, by lm-eval's names")
+    tasks_dir: str | None = Field(None, description="folder of lm-eval task files of your own")
+    limit: int | None = Field(None, ge=1, description="rows of each task")
+    max_length: int = Field(1024, ge=2, description="longest context of a zero-shot request")
+
+
+class EvaluationConfig(QualityConfig):
     """What is measured of the dense, the pruned and the fine-tuned model."""
 
     texts: dict[SafeName, str] = Field(
         default_factory=dict, description="name -> text file; default: the test split"
     )
     text_field: str = "text"
-    sequence_length: int = Field(128, ge=2)
-    max_windows: int | None = Field(200, ge=1)
-    tasks: tuple[str, ...] = ()
-    tasks_dir: str | None = Field(None, description="folder of lm-eval task files")
-    limit: int | None = Field(None, ge=1, description="rows of each task")
+    data_dir: str | None = Field(
+        None, description="folder with tasks/<task>.jsonl; default: the tasks' data of the hub"
+    )
     batch_size: int = Field(8, ge=1)
-    max_length: int = Field(1024, ge=2, description="longest context of a zero-shot request")
     speed: bool = True
     prompt_tokens: int = Field(128, ge=1)
     new_tokens: int = Field(32, ge=2)
     repeats: int = Field(5, ge=1)
+
+    @property
+    def quality(self) -> QualityConfig:
+        """The part that, when changed, leaves no quality figure as it was."""
+        return QualityConfig(**{name: getattr(self, name) for name in QualityConfig.model_fields})
+
+    @model_validator(mode="after")
+    def _one_origin_of_tasks(self) -> EvaluationConfig:
+        if self.tasks_dir is not None and self.data_dir is not None:
+            raise ValueError(
+                "tasks_dir and data_dir are both given: tasks_dir holds definitions with data of "
+                "their own, data_dir the data of lm-eval's tasks; give one"
+            )
+        return self
 
 
 class RegistryConfig(Section):

@@ -19,6 +19,7 @@ from adapruner.checkpoint import size_on_disk
 from adapruner.config import RunConfig
 from adapruner.plan import LayerPlan, PruningPlan, kept_widths
 from adapruner.report_text import rows
+from adapruner.retention import compare
 from adapruner.structures import LayerWidths
 
 EVALUATIONS = {
@@ -52,6 +53,7 @@ def build_report(
             model: _read(stages, stage, "metrics.json", None)
             for model, stage in EVALUATIONS.items()
         },
+        "retention": _retention(stages, config.seed),
         "speed": _read(stages, "measure_speed", "speed.json", None),
         "pool": _read(stages, "filter_calibration_pool", "summary.json", {}),
         "search": _search(stages),
@@ -123,6 +125,16 @@ def _params(
         "bytes_finetuned": None
         if config.finetune.method == "none"
         else _read(stages, "evaluate_finetuned", "summary.json", {}).get("bytes"),
+    }
+
+
+def _retention(stages: Mapping[str, Path], seed: int) -> dict[str, Any]:
+    """What each model kept of the dense one's accuracy; None where one was not measured."""
+    dense = stages.get(EVALUATIONS["dense"])
+    others = {model: stages.get(EVALUATIONS[model]) for model in ("pruned", "finetuned")}
+    return {
+        model: compare(dense, stage, seed) if dense and stage else None
+        for model, stage in others.items()
     }
 
 

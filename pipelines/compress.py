@@ -32,7 +32,7 @@ def compress(config: RunConfig) -> None:
 
     source, texts, tasks = resolve_source(config)
     dense = load_model(source)
-    pool = filter_calibration_pool(
+    pool, test = filter_calibration_pool(
         texts, dense, config.calibration, config.finetune, config.evaluation, seed
     )
 
@@ -46,7 +46,7 @@ def compress(config: RunConfig) -> None:
 
     measured = {
         name: evaluate(
-            checkpoint, pool, tasks, model, config.evaluation, seed, id=f"evaluate_{name}"
+            checkpoint, test, tasks, model.on, config.evaluation.quality, id=f"evaluate_{name}"
         )
         for name, checkpoint in (("dense", dense), ("pruned", pruned), ("finetuned", finetuned))
     }

@@ -17,6 +17,8 @@ from adapruner.hashing import hash_directory
 
 DATA = "data"
 MANIFEST = "files.json"
+FAILED = "failed.json"
+"""A stage that had to go on without a part of its result names that part in a file so called."""
 
 
 class DirectoryMaterializer(BaseMaterializer):
@@ -82,3 +84,9 @@ def intact(uri: str, content_hash: str | None) -> bool:
     if manifest(data) == json.loads(Path(recorded).read_text()):
         return True
     return hash_directory(data) == content_hash
+
+
+def complete(uri: str) -> bool:
+    """Whether no part of the artifact saved here is recorded as failed."""
+    with fileio.open(f"{uri}/{MANIFEST}") as file:
+        return FAILED not in json.loads(file.read())

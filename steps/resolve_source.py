@@ -21,10 +21,13 @@ def resolve_source(
 ) -> tuple[Annotated[Path, "source"], Annotated[Path, "texts"], Annotated[Path, "tasks"]]:
     """`source.json`, `texts.json` and `tasks.json`, each in a directory of its own.
 
+    Beside `tasks.json` are the rows of tasks that are read from local files.
+
     Raises UserError for what can't be found, a device among it, for an MLflow that does not
     answer, and for an output folder that is not ours: before anything costs time.
     """
     from adapruner.checkpoint import device_of
+    from adapruner.tasks import resolve
     from adapruner.texts import resolve_texts
     from steps import results, sources, tracking
 
@@ -37,7 +40,7 @@ def resolve_source(
             given: text.model_dump(mode="json") for given, text in resolve_texts(config).items()
         }
         _write(texts / "texts.json", found)
-        _write(tasks / "tasks.json", sources.resolve_tasks(config.evaluation.tasks_dir))
+        resolve(config.evaluation, tasks)
     return source, texts, tasks
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.adapruner.task_rows import write_rows
 from tests.pipelines import small
 
 pytestmark = pytest.mark.slow
@@ -229,6 +230,30 @@ def test_a_registered_version_is_a_source(work: Workplace, first: Ended) -> None
     report = work.report()
     assert report["provenance"]["source"]["given"] == "models:/small-pruned/1"
     assert report["provenance"]["source"]["revision"] == "small-pruned/1"
+
+
+def test_the_dense_model_is_measured_once_for_the_same_tests(work: Workplace, first: Ended) -> None:
+    small.write_text(work.folder / "held.txt", seed=9)
+    write_rows(work.folder / "data")
+    tests = {"texts": "{held: held.txt}", "tasks": "[piqa]", "data_dir": "data"}
+    common = [w for k, v in tests.items() for w in ("--set", f"evaluation.{k}={v}")]
+    ended = work.compress(*common)
+    assert ended.code == 0, ended.err
+    retention = work.report()["retention"]["finetuned"]
+    assert retention["tasks"]["piqa"]["rows"] == 2
+    assert set(work.report()["metrics"]["dense"]) == {"held_ppl_seq16", "piqa_acc", "piqa_acc_norm"}
+
+    others = {"seed": 1, "calibration.pool_size": 10, "pruning.ratio": 0.3}
+    others |= {"evaluation.batch_size": 2, "evaluation.repeats": 3}
+    ended = work.compress(*common, *(w for k, v in others.items() for w in ("--set", f"{k}={v}")))
+    assert ended.code == 0, ended.err
+    assert {"filter_calibration_pool", "estimate_importance", "prune"} <= ended.ran
+    assert {"load_model", "evaluate_dense"} <= ended.cached
+
+    refused = work.compress(*common, "--set", "evaluation.tasks=[piqua]")
+    assert refused.code == 2
+    assert "did you mean 'piqa'" in refused.err.splitlines()[-1]
+    assert "load_model" not in refused.ran | refused.cached
 
 
 def test_what_a_step_refuses_is_one_line_and_leaves_the_results_alone(

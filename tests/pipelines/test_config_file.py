@@ -33,12 +33,29 @@ def refusal(tmp_path: Path, text: str, *overrides: str) -> str:
     return message
 
 
-@pytest.mark.parametrize("name", ["demo", "example"])
+PAPERS = [f"paper/{model}-7b-{ratio}" for model in ("llama", "vicuna") for ratio in (20, 50)]
+
+
+@pytest.mark.parametrize("name", ["demo", "example", *PAPERS])
 def test_the_shipped_files_are_understood_by_us_and_by_zenml(name: str) -> None:
     from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
 
     values, _ = config_file.read(ROOT / "configs" / f"{name}.yaml", [])
     PipelineRunConfiguration.model_validate(values)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_papers_settings_are_the_papers(name: str) -> None:
+    from adapruner.sources import resolve
+    from adapruner.tasks import LOCAL
+
+    _, config = config_file.read(ROOT / "configs" / f"{name}.yaml", [])
+    assert name.endswith(f"{config.pruning.ratio * 100:.0f}")
+    assert config.search.set_size == 10
+    assert config.calibration.sequence_length == config.evaluation.sequence_length == 128
+    assert set(config.evaluation.tasks) == set(LOCAL)
+    assert set(config.evaluation.texts) == {"wikitext2", "ptb"}
+    assert resolve(config.model).kind == "hub"
 
 
 def test_overrides_are_yaml_values_in_the_file_and_the_configuration(tmp_path: Path) -> None:

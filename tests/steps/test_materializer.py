@@ -9,7 +9,7 @@ import pytest
 from zenml.artifact_stores import LocalArtifactStore, LocalArtifactStoreConfig
 from zenml.enums import StackComponentType
 
-from steps.materializer import DirectoryMaterializer, intact
+from steps.materializer import DirectoryMaterializer, complete, intact
 
 
 @pytest.fixture
@@ -80,3 +80,18 @@ def test_what_is_gone_or_altered_is_noticed(store: LocalArtifactStore, directory
     weights.unlink()
     assert not intact(materializer.uri, content)
     assert not intact(f"{store.path}/none", content)
+
+
+def test_a_result_with_a_failed_part_is_not_complete(
+    store: LocalArtifactStore, directory: Path
+) -> None:
+    from adapruner.evaluation import FAILED
+
+    materializer, _ = saved(store, directory)
+    assert complete(materializer.uri)
+    (directory / FAILED).write_text('{"piqa": "no space left"}')
+    other = DirectoryMaterializer(f"{store.path}/b", store)
+    Path(other.uri).mkdir()
+    other.save(directory)
+    assert intact(other.uri, other.compute_content_hash(directory))
+    assert not complete(other.uri)
