@@ -25,7 +25,6 @@ COLOURS = {
     "ink": "#a10001",
     "muted": "#a10002",
     "line": "#a10003",
-    "track": "#a10004",
     "accent": "#a10005",
     "warm": "#a10006",
     "quiet": "#a10007",

@@ -45,12 +45,17 @@ def rows(report: Report) -> list[Row]:
 
 def quality(report: Report) -> list[Row]:
     """Perplexities first, then the other metrics, the mean retention and the agreement."""
-    models = MODELS if final_model(report) == "finetuned" else MODELS[:2]
+    models = _models(report)
     metrics = {model: report["metrics"].get(model) or {} for model in models}
     names = dict.fromkeys(name for values in metrics.values() for name in values)
     ordered = sorted(names, key=lambda name: PERPLEXITY.match(name) is None)
     found = [_metric(n, [metrics.get(model, {}).get(n) for model in MODELS]) for n in ordered]
     return [*found, *_retention(report), *_behaviour(report)]
+
+
+def _models(report: Report) -> tuple[str, ...]:
+    """Those that there are: without fine-tuning, what that stage passed on is the pruned one."""
+    return MODELS if final_model(report) == "finetuned" else MODELS[:2]
 
 
 def _metric(name: str, values: Sequence[float | None]) -> Row:
@@ -61,12 +66,13 @@ def _metric(name: str, values: Sequence[float | None]) -> Row:
 
 
 def _retention(report: Report) -> list[Row]:
-    kept = report.get("retention") or {}
+    given = report.get("retention") or {}
+    kept = {model: given.get(model) for model in _models(report)}
     means = [(kept.get(model) or {}).get("mean") for model in MODELS[1:]]
     if not any(means):
         return []
     values = [1.0, *(mean and mean["retention"] for mean in means)]
-    tasks = len(next(kept[m]["tasks"] for m in MODELS[1:] if kept.get(m)))
+    tasks = len(next(found["tasks"] for found in kept.values() if found))
     note = f"mean over {tasks} tasks of the score's share of the dense model's"
     row = _row("retention", note, values, percent, less_is_good=False, change=_points)
     return [row]
@@ -75,7 +81,7 @@ def _retention(report: Report) -> list[Row]:
 def _behaviour(report: Report) -> list[Row]:
     found = []
     for text, compared in ((report.get("behaviour") or {}).get("texts") or {}).items():
-        values = [compared.get(model) or {} for model in MODELS]
+        values = [compared.get(m) or {} if m in _models(report) else {} for m in MODELS]
         on = f"on {compared['positions']:,} positions of {text}"
         agreed = [1.0, *(v.get("agreement") for v in values[1:])]
         diverged = [0.0, *(v.get("kl") for v in values[1:])]

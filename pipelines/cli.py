@@ -11,6 +11,8 @@ import sys
 import click
 
 from pipelines.commands.compress import compress
+from pipelines.commands.gate import gate
+from pipelines.commands.report import report
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,6 +30,8 @@ def main() -> None:
 
 
 main.add_command(compress)
+main.add_command(gate)
+main.add_command(report)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def _show(console: Console, results: Path, seconds: float) -> None:
     console.print(terminal(report))
     for name in ("report.html", "report.json", "plan.json", "checkpoint"):
         console.print(f"  {results / name}", markup=False)
-    alias = f"@{version['alias']}" if version["alias"] else ""
+    alias = f"@{version['alias']}" if version["alias"] else "(no alias)"
     console.print(
         f"  models:/{version['name']}/{version['version']} {alias} in {version['tracking_uri']}\n"
         f"Done in {seconds:.0f} s.",

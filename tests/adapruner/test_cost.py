@@ -12,12 +12,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from adapruner import cost
 from adapruner.config import EvaluationConfig
-from adapruner.plan import LayerPlan, PruningPlan, make_plan
+from adapruner.plan import PruningPlan, make_plan
 from adapruner.speed import measure, spread
 from adapruner.structures import describe_model
 from adapruner.surgery import apply
 from tests.adapruner.conftest import Workplace
 from tests.models import BASE, KINDS, small_model
+
 
 def cut(model: Any) -> Any:
     """The model with layers of different widths, as a per-layer checkpoint would load."""

@@ -30,10 +30,12 @@ OPTIONS = (
 )
 WIDTHS = (390, 1000)
 SECTIONS = [
-    "Side by side",
+    "Quality",
+    "Cost",
+    "What was cut",
     "Search",
-    "What was removed",
-    "Fine-tuning",
+    "Recovery",
+    "Examples",
     "Time",
     "Calibration pool",
     "Repeat it",
