@@ -60,12 +60,8 @@ def _scatter(
             mark.set(markeredgecolor=COLOURS["paper"], markeredgewidth=1.2, zorder=3)
             tip(tips, mark, f"{run}: {x_name} {x:.3g}, {y_name} {y:.3g}")
             shown = run if len(run) <= 24 else f"{run[:23]}…"
-            offset: dict[str, Any] = {
-                "xytext": (0, 10),
-                "textcoords": "offset points",
-                "ha": "center",
-            }
-            axes.annotate(shown, (x, y), fontsize=11, textcoords="offset points", **offset)
+            place: dict[str, Any] = {"xytext": (0, 10), "textcoords": "offset points"}
+            axes.annotate(shown, (x, y), ha="center", fontsize=11, parse_math=False, **place)
         axes.margins(0.18 if is_wide(axes) else 0.25, 0.2)
         axes.grid(True, axis="both")
         axes.set_xlabel(x_name)

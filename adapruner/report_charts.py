@@ -174,7 +174,7 @@ def _draw_heat(axes: Axes, layers: Sequence[Mapping[str, Any]]) -> Tips:
             note = ", protected" if layer["protected"] else ""
             tip(tips, cell, f"layer {layer['layer']}: {kept} of {dense} {name}{note}")
             if is_told:
-                ink = "paper" if opacity > 0.5 else "ink"
+                ink = "paper" if opacity > 0.65 else "ink"
                 style: dict[str, Any] = {"ha": "center", "va": "center_baseline", "fontsize": 10}
                 axes.text(column, row, f"{100 * share:.0f}", color=COLOURS[ink], **style)
         if layer["protected"]:
@@ -227,7 +227,7 @@ def _draw_intervals(
     axes.grid(True, axis="x")
     axes.grid(False, axis="y")
     axes.spines["bottom"].set_visible(False)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=8 if is_wide(axes) else 4))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8 if is_wide(axes) else 3))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
     return tips
 

@@ -46,11 +46,8 @@ def page(report: Mapping[str, Any]) -> str:
         quality=comparison.quality(report),
         tasks=sections.tasks(report),
         retention_chart=sections.retention_chart(report),
-        costs=[
-            *comparison.weights(report),
-            *comparison.costs(report),
-            *comparison.speeds(report["speed"]),
-        ],
+        costs=[*comparison.weights(report), *comparison.costs(report)],
+        speeds=comparison.speeds(report["speed"]),
         speed_chart=sections.speed_chart(report),
         protocol=comparison.protocol(report["speed"]),
         removed=sections.removed(report["plan"]),

@@ -100,6 +100,7 @@ def _behaviour(report: Report) -> list[Row]:
                 diverged,
                 number,
                 less_is_good=True,
+                change=_difference,
             ),
         ]
     return found
@@ -169,6 +170,12 @@ def setting_name(at: str) -> str:
     return f"batch {batch}" + (f", prompt {prompt}" if prompt else "")
 
 
+def short_name(at: str) -> str:
+    """`batch_8_prompt_128` -> batch size times tokens of the prompt."""
+    batch, prompt = _numbers(at)
+    return f"{batch} \N{MULTIPLICATION SIGN} {prompt}" if prompt else batch
+
+
 def _numbers(at: str) -> tuple[str, str | None]:
     match = SETTING.fullmatch(at)
     return (match[1], match[2]) if match else ("0", None)
@@ -232,6 +239,10 @@ def _change(dense: float, final: float) -> str:
 
 def _points(dense: float, final: float) -> str:
     return f"{100 * (final - dense):+.1f} points"
+
+
+def _difference(dense: float, final: float) -> str:
+    return f"{final - dense:+.3f}"
 
 
 def _pair(

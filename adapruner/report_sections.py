@@ -18,7 +18,7 @@ Report = Mapping[str, Any]
 GROUPS = {
     "hashes": ("hashes", "config_hash"),
     "versions": ("versions",),
-    "source": ("source", "texts", "seed"),
+    "sources": ("source", "texts", "seed"),
 }
 """Heading of the provenance -> the entries below it; what is in none of them stands last."""
 
@@ -102,7 +102,7 @@ def speed_chart(report: Report) -> Markup | None:
     rows: dict[str, dict[str, Interval]] = {}
     for phase in comparison.PHASES:
         for at in comparison.settings(speed):
-            name = f"{phase}, {comparison.setting_name(at)}"
+            name = f"{phase} {comparison.short_name(at)}"
             unit = speed["dense"][at][f"{phase}_tokens_per_s"]["median"]
             rows[name] = {
                 model: _rate(speed[model][at][f"{phase}_tokens_per_s"], unit, model)
@@ -196,8 +196,9 @@ def provenance(facts: Report) -> dict[str, list[tuple[str, str]]]:
     found = {}
     for heading, keys in GROUPS.items():
         group = {key: rest.pop(key) for key in keys if key in rest}
-        # A group that is one mapping needs no name before each of its entries.
-        found[heading] = list(flat(group[keys[0]] if list(group) == [keys[0]] else group))
+        # Entries of the mapping that gave the heading its name need not repeat it.
+        own = group.pop(heading) if isinstance(group.get(heading), Mapping) else {}
+        found[heading] = [*flat(own), *flat(group)]
     return {heading: rows for heading, rows in {**found, "other": list(flat(rest))}.items() if rows}
 
 

@@ -108,6 +108,17 @@ def test_speed_is_measured_in_turn_at_every_setting(workplace: Workplace, tmp_pa
         assert gained["decode"] == pytest.approx(pruned / dense)
 
 
+def test_where_speed_is_switched_off_only_the_shape_is_told(
+    workplace: Workplace, tmp_path: Path
+) -> None:
+    off = EvaluationConfig(speed=False)
+    measure(tmp_path / "none", tmp_path / "none", workplace.model, off, tmp_path)
+    assert json.loads((tmp_path / "speed.json").read_text()) == {}
+    cost.measure(workplace.checkpoint, workplace.checkpoint, workplace.model, off, tmp_path)
+    found = json.loads((tmp_path / "cost.json").read_text())["pruned"]
+    assert found["memory"] is None and found["params"] > 0
+
+
 def test_spread_is_median_quartiles_and_range() -> None:
     assert spread([4.0, 1.0, 3.0, 2.0, 5.0]) == {"median": 3, "q1": 2, "q3": 4, "min": 1, "max": 5}
     assert set(spread([2.0]).values()) == {2.0}

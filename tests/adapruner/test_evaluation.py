@@ -1,4 +1,4 @@
-"""Perplexity by its definition, tasks through lm-eval on local files, speed in turn."""
+"""Perplexity by its definition, tasks through lm-eval on local files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from adapruner.config import EvaluationConfig
 from adapruner.errors import UserError
 from adapruner.evaluation import evaluate, named_scores, text_metrics
 from adapruner.perplexity import mean_loss, windows_of
-from adapruner.speed import measure
 from tests.adapruner.conftest import Workplace
 from tests.models import small_model, tokens
 
@@ -120,16 +119,3 @@ def test_tasks_from_local_files(
     unknown = settings.model_copy(update={"tasks": ("maid",)})
     with pytest.raises(UserError, match="task 'maid' is not known; did you mean 'made'"):
         evaluate(workplace.checkpoint, workplace.pool, workplace.model, unknown, 0, out)
-
-
-def test_speed_is_measured_in_turn(workplace: Workplace, tmp_path: Path) -> None:
-    settings = EvaluationConfig(prompt_tokens=8, new_tokens=4, repeats=2, batch_size=2)
-    measure(workplace.checkpoint, workplace.checkpoint, workplace.model, settings, tmp_path)
-    speed = json.loads((tmp_path / "speed.json").read_text())
-    for batch in ("batch_1", "batch_2"):
-        figures = speed["dense"][batch]["prefill_tokens_per_s"]
-        assert 0 < figures["min"] <= figures["median"] <= figures["max"]
-        assert 0.05 < speed["speedup"][batch]["decode"] < 20
-    measure(workplace.checkpoint, workplace.checkpoint, workplace.model,
-            EvaluationConfig(speed=False), tmp_path)  # fmt: skip
-    assert json.loads((tmp_path / "speed.json").read_text()) == {}
