@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rich.table import Table
+from rich.text import Text
 
 from adapruner import gate
 from adapruner import report_text as text
@@ -60,14 +61,14 @@ def table(compared: Compared) -> Table:
     result = Table(title="runs beside each other (best in bold)", title_style="bold")
     result.add_column("", overflow="fold")
     for name in compared.names:
-        result.add_column(name, justify="right", overflow="fold")
+        result.add_column(Text(name), justify="right", overflow="fold")
     result.add_row("gate", *compared.gates)
     for line in compared.lines:
-        cells = [f"[bold]{c}[/]" if i in line.best else c for i, c in enumerate(line.cells)]
-        result.add_row(line.name, *cells)
+        cells = (Text(c, "bold" if i in line.best else "") for i, c in enumerate(line.cells))
+        result.add_row(Text(line.name), *cells)
     result.add_section()
     for difference in compared.differences:
-        result.add_row(difference.name, *(_escaped(cell) for cell in difference.cells), style="dim")
+        result.add_row(Text(difference.name), *map(Text, difference.cells), style="dim")
     return result
 
 
@@ -181,7 +182,3 @@ def _names(given: Sequence[str]) -> tuple[str, ...]:
     """Names as they are, numbered from the second run of a name on."""
     before = [given[:place].count(name) for place, name in enumerate(given)]
     return tuple(f"{n} ({k + 1})" if k else n for n, k in zip(given, before, strict=True))
-
-
-def _escaped(cell: str) -> str:
-    return cell.replace("[", "\\[")

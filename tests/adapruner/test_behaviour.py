@@ -48,10 +48,10 @@ def test_a_continuation_is_the_library_s_greedy_one(workplace: Workplace) -> Non
 
 def test_windows_are_spread_evenly_over_the_text(workplace: Workplace) -> None:
     tokenizer = ckpt.load_tokenizer(workplace.checkpoint)
-    text = " ".join(f"w{i % 90 + 3}" for i in range(80))
+    text = " ".join(f"w{i % 60 + 30}" for i in range(80))  # w1 and w2 are special tokens
     settings = EvaluationConfig(sequence_length=8, max_windows=None, behaviour_windows=4)
     chosen = chosen_windows(tokenizer, text, settings)
-    assert chosen[:, 0].tolist() == [3, 3 + 16, 3 + 40, 3 + 56]
+    assert chosen[:, 0].tolist() == [30, 30 + 16, 30 + 40, 86]
     none = settings.model_copy(update={"behaviour_windows": 0})
     assert chosen_windows(tokenizer, text, none).shape[0] == 0
 
