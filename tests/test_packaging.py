@@ -71,6 +71,8 @@ def check_adapruner(words: list[str], copies: dict[str, str]) -> None:
         assert words[0] in main.commands
         return
     given = main.commands[words[0]].make_context(words[0], list(words[1:])).params
+    if given.get("path") is None:
+        return  # a command without a run's file
     path = copies.get(str(given["path"]), str(given["path"]))
     config_file.read(ROOT / path, given["overrides"])
 
