@@ -50,7 +50,8 @@ def report(runs: tuple[Path, ...], output: Path | None) -> None:
             report_files.write_page(content, page)
             console.print(terminal(content))
         else:
-            from adapruner import comparison, comparison_html
+            from adapruner import report_comparison as comparison
+            from adapruner import report_comparison_html as comparison_html
 
             compared = comparison.compare([content for content, _ in found])
             page = output or Path("comparison.html")

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from adapruner import comparison, comparison_html
+from adapruner import report_comparison as comparison
+from adapruner import report_comparison_html as comparison_html
 from adapruner.report_files import complete, replace_text
 from adapruner.report_html import page
 from tests.adapruner.reports import build, settings, write_stages

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from adapruner import comparison, comparison_html
+from adapruner import report_comparison as comparison
+from adapruner import report_comparison_html as comparison_html
 from adapruner.report_files import complete
 from tests.adapruner.reports import build, write_stages
 from tests.adapruner.test_report import parse

@@ -8,8 +8,8 @@ from typing import Any
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
-from adapruner import comparison
-from adapruner.comparison import Compared
+from adapruner import report_comparison as comparison
+from adapruner.report_comparison import Compared
 from adapruner.report_drawing import COLOURS, Tips, both, is_wide, tip
 from adapruner.report_html import render
 
@@ -19,7 +19,7 @@ Measure = Callable[[Any], float | None]
 def page(compared: Compared) -> str:
     """The comparison as an HTML document, without a reference to anything outside it."""
     return render(
-        "comparison.html.j2",
+        "report_comparison.html.j2",
         title=f"{', '.join(compared.names)} · AdaPruner comparison"[:200],
         compared=compared,
         charts=charts(compared),
