@@ -7,6 +7,7 @@ section says. Paths are relative to the working directory.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -72,6 +73,9 @@ class CalibrationConfig(Section):
     min_tokens: int = Field(128, ge=2)
     sequence_length: int = Field(128, ge=2)
     pool_size: int = Field(64, ge=1)
+    shares: tuple[Annotated[float, Field(ge=0)], ...] | None = Field(
+        None, description="what part of every split each source gives; default: equal parts"
+    )
     update_size: int = Field(
         256, ge=1, description="samples, the pool's among them, that cut layers are updated on"
     )
@@ -79,6 +83,12 @@ class CalibrationConfig(Section):
         None, description="texts of the search's objective; default: a split of `source`"
     )
     objective_tokens: int = Field(4096, ge=2)
+    held_back_tokens: int | None = Field(
+        None,
+        ge=2,
+        description="text that no trial sees and that decides between the best; default: as much "
+        "as objective_tokens",
+    )
 
     @model_validator(mode="after")
     def _sample_is_long_enough(self) -> CalibrationConfig:
@@ -87,14 +97,44 @@ class CalibrationConfig(Section):
                 f"sequence_length {self.sequence_length} is larger than min_tokens "
                 f"{self.min_tokens}: samples would differ in length; raise min_tokens"
             )
+        sources = 1 if isinstance(self.source, str) else len(self.source)
+        if self.shares is not None and (len(self.shares) != sources or not sum(self.shares)):
+            raise ValueError(
+                f"shares {list(self.shares)}: wanted one number for each of the {sources} sources, "
+                "not all 0"
+            )
         return self
 
 
-class SearchConfig(Section):
-    """The Bayesian search over calibration samples and importance metrics."""
+FixedMetric = Literal[
+    "random", "magnitude", "vector", "element1", "element2", "mixed", "wanda", "flap", "fisher"
+]
+"""Scores that need no search; `scoring` has their formulas."""
 
+
+Objective = Literal["perplexity", "kl"]
+Freedom = Literal["token", "shares", "widths", "protection"]
+SAMPLERS = ("tpe", "gp", "random")
+
+
+class SearchConfig(Section):
+    """The Bayesian search over calibration samples and importance metrics, or one fixed score."""
+
+    metric: Literal["searched"] | FixedMetric = Field(
+        "searched",
+        description="searched: by trials; any other score is taken as it is, without a trial",
+    )
     trials: int = Field(16, ge=4, description="trials in all, up to 4 warm starts among them")
-    sampler: Literal["tpe", "random"] = "tpe"
+    objective: Objective = Field(
+        "perplexity",
+        description="what a trial is judged by; kl: the divergence from the dense model's "
+        "next-token distributions",
+    )
+    sampler: str = Field(
+        "tpe",
+        description="tpe, gp, random, or PACKAGE.MODULE:NAME of your own, which is called with "
+        "seed=... and gives an Optuna sampler",
+    )
     samples: Literal["signature", "slots"] = Field(
         "signature",
         description="how a trial names its samples: a few directions in the space of the samples' "
@@ -106,8 +146,25 @@ class SearchConfig(Section):
         description="how the metrics are brought to one scale: each divided by its layer mean, or "
         "multiplied by the paper's alignment factors",
     )
-    width_profile: bool = Field(True, description="search the widths' profile over the layers")
+    vary: tuple[Freedom, ...] = Field(
+        ("token", "shares", "widths", "protection"),
+        description="what a trial chooses beside samples and metrics: a further metric, what each "
+        "source counts, the widths' profile over the layers, which layers stay whole",
+    )
+    finalists: int = Field(
+        4,
+        ge=1,
+        description="best trials that are judged again, with the warm starts, on the "
+        "held-back text, as updated as what is shipped",
+    )
     storage: str | None = Field(None, description="an Optuna storage URL; default: local SQLite")
+
+    @field_validator("sampler")
+    @classmethod
+    def _sampler_is_named(cls, sampler: str) -> str:
+        if sampler in SAMPLERS or re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", sampler):
+            return sampler
+        raise ValueError(f"wanted one of {', '.join(SAMPLERS)}, or PACKAGE.MODULE:NAME")
 
 
 class PruningConfig(Section):
@@ -125,10 +182,27 @@ class PruningConfig(Section):
 
 
 class ReconstructionConfig(Section):
-    """Least-squares update of the output projections of cut MLPs."""
+    """What of the kept weights changes to make up for what is cut.
 
-    method: Literal["least_squares", "none"] = "least_squares"
-    ridge: float = Field(0.1, gt=0, description="pull towards the old weights; 1 is strong")
+    least_squares: the output projections of cut MLPs. bias: only the biases of the output
+    projections, which Llama checkpoints can hold.
+    """
+
+    method: Literal["least_squares", "bias", "none"] = "least_squares"
+    ridge: float | None = Field(
+        None,
+        gt=0,
+        description="pull towards the old weights, 1 is strong; default: chosen for each layer on "
+        "the objective text",
+    )
+
+
+class ExpectationConfig(Section):
+    """Which expectations of the dense model are needed, as far as they depend on settings."""
+
+    sequence_length: int
+    examples: int
+    top_k: int
 
 
 class FinetuneConfig(Section):
@@ -141,6 +215,9 @@ class FinetuneConfig(Section):
     loss: Literal["data", "distill"] = Field(
         "data", description="data: the text's own; distill: towards the dense model's distribution"
     )
+    top_k: int = Field(
+        64, ge=1, description="distill: tokens of the dense model's distribution told apart"
+    )
     steps: int = Field(60, ge=1)
     batch_size: int = Field(4, ge=1)
     sequence_length: int = Field(128, ge=2)
@@ -149,6 +226,17 @@ class FinetuneConfig(Section):
     rank: int = Field(16, ge=1)
     alpha: int = Field(32, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
+
+    @property
+    def expectation(self) -> ExpectationConfig | None:
+        """What the dense model is asked; None where nothing is distilled."""
+        if self.method == "none" or self.loss != "distill":
+            return None
+        return ExpectationConfig(
+            sequence_length=self.sequence_length,
+            examples=self.steps * self.batch_size,
+            top_k=self.top_k,
+        )
 
 
 class GateConfig(Section):
@@ -256,6 +344,9 @@ class RunConfig(Section):
     """One compression, from source to registered version."""
 
     name: SafeName = Field(description="results go to <output_dir>/<name>/")
+    method: str = Field(
+        "adapruner", description="a preset: defaults for what the sections don't spell"
+    )
     seed: int = Field(0, ge=0, lt=2**32)
     model: ModelConfig
     calibration: CalibrationConfig
@@ -266,3 +357,18 @@ class RunConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     registry: RegistryConfig
     output_dir: str = "runs"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, values: Any) -> Any:
+        from adapruner.methods import filled_in
+
+        return filled_in(values) if isinstance(values, Mapping) else values
+
+    @field_validator("method")
+    @classmethod
+    def _method_is_known(cls, method: str) -> str:
+        from adapruner.methods import refuse_unknown
+
+        refuse_unknown(method)
+        return method

@@ -12,7 +12,10 @@ import click
 
 from pipelines.commands.compress import compress
 from pipelines.commands.gate import gate
+from pipelines.commands.listen import listen
+from pipelines.commands.methods import methods
 from pipelines.commands.report import report
+from pipelines.commands.schedule import schedule
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -32,6 +35,9 @@ def main() -> None:
 main.add_command(compress)
 main.add_command(gate)
 main.add_command(report)
+main.add_command(methods)
+main.add_command(listen)
+main.add_command(schedule)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from steps.cache import forget_vanished
 from steps.compare_behaviour import compare_behaviour
 from steps.estimate_importance import estimate_importance
 from steps.evaluate import evaluate
+from steps.expect_tokens import expect_tokens
 from steps.filter_calibration_pool import filter_calibration_pool
 from steps.finetune import finetune
 from steps.load_model import load_model
@@ -36,9 +37,12 @@ def compress(config: RunConfig) -> None:
     pool = filter_calibration_pool(texts, dense, config.calibration, config.finetune, tested, seed)
 
     table = estimate_importance(dense, pool, model, config.search.set_size, seed)
-    plan = search(dense, pool, table, model, config.search, config.pruning, seed)
+    plan = search(
+        dense, pool, table, model, config.search, config.pruning, config.reconstruction, seed
+    )
     pruned = prune(dense, plan, pool, model, config.reconstruction)
-    finetuned = finetune(pruned, dense, pool, model, config.finetune, seed)
+    expected = expect_tokens(dense, pool, model, seed, config.finetune.expectation)
+    finetuned = finetune(pruned, expected, pool, model, config.finetune, seed)
 
     measured = {
         name: evaluate(

@@ -117,7 +117,7 @@ def test_it_beats_element_wise_scores_of_ten_random_samples_on_the_test_text(dem
     model = checkpoint.load_model(dense, ModelConfig(source=str(dense)))
     tokens = checkpoint.load_tokenizer(dense)(text)["input_ids"]
     windows = perplexity.windows_of(tokens, 128, 24)
-    recipe = scoring.Recipe(metric="element", samples=table.reference)
+    recipe = scoring.Recipe(metric="element1", samples=table.reference)
     assert len(table.reference) == 10
     baseline = allocation.allocate(
         scoring.score(table, recipe), checkpoint.inspect(dense), PruningConfig(), 0.0, {}

@@ -13,9 +13,11 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 from dockerfile_parse import DockerfileParser
@@ -70,11 +72,14 @@ def check_adapruner(words: list[str], copies: dict[str, str]) -> None:
     if words[1:] == ["--help"]:
         assert words[0] in main.commands
         return
-    given = main.commands[words[0]].make_context(words[0], list(words[1:])).params
-    if given.get("path") is None:
-        return  # a command without a run's file
-    path = copies.get(str(given["path"]), str(given["path"]))
-    config_file.read(ROOT / path, given["overrides"])
+    command = main.commands[words[0]]
+    rest = words[1:]
+    if isinstance(command, click.Group):
+        command, rest = command.commands[rest[0]], rest[1:]
+    given = command.make_context(words[0], list(rest)).params
+    if given.get("path") is not None and "overrides" in given:
+        path = copies.get(str(given["path"]), str(given["path"]))
+        config_file.read(ROOT / path, given["overrides"])
 
 
 def check_zenml(words: list[str]) -> None:
@@ -135,8 +140,8 @@ def pins() -> dict[str, str]:
 
 
 def requirements() -> list[Requirement]:
-    given = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
-    return [Requirement(line) for line in given]
+    extras = PROJECT["optional-dependencies"].values()
+    return [Requirement(line) for line in chain(PROJECT["dependencies"], *extras)]
 
 
 def test_every_dependency_is_pinned_within_its_range() -> None:
