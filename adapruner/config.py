@@ -10,32 +10,17 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
+from adapruner.evaluation_config import EvaluationConfig, GateConfig, QualityConfig
+from adapruner.section import SafeName, Section, Sources
 
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-def _sources(value: Any, parse: ValidatorFunctionWrapHandler) -> Any:
-    """One mistake where the union would tell one for each of its alternatives."""
-    try:
-        return parse(value)
-    except ValidationError:
-        raise ValueError("wanted a text source, or a list of at least one") from None
-
-
-Sources = Annotated[str | Annotated[tuple[str, ...], Field(min_length=1)], WrapValidator(_sources)]
-SafeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+__all__ = [
+    "CalibrationConfig", "DeviceConfig", "EvaluationConfig", "ExpectationConfig", "FinetuneConfig",
+    "FixedMetric", "GateConfig", "ModelConfig", "Objective", "PruningConfig", "QualityConfig",
+    "ReconstructionConfig", "RegistryConfig", "RunConfig", "SafeName", "SearchConfig", "Section",
+    "Sources",
+]  # fmt: skip
 
 
 class DeviceConfig(Section):
@@ -238,48 +223,6 @@ class FinetuneConfig(Section):
             examples=self.steps * self.batch_size,
             top_k=self.top_k,
         )
-
-
-class QualityConfig(Section):
-    """What the quality figures depend on, beside the checkpoint and the content of the tests."""
-
-    sequence_length: int = Field(128, ge=2)
-    max_windows: int | None = Field(200, ge=1)
-    tasks: tuple[str, ...] = Field((), description="zero-shot tasks, by lm-eval's names")
-    tasks_dir: str | None = Field(None, description="folder of lm-eval task files of your own")
-    limit: int | None = Field(None, ge=1, description="rows of each task")
-    max_length: int = Field(1024, ge=2, description="longest context of a zero-shot request")
-
-
-class EvaluationConfig(QualityConfig):
-    """What is measured of the dense, the pruned and the fine-tuned model."""
-
-    texts: dict[SafeName, str] = Field(
-        default_factory=dict, description="name -> text file; default: the test split"
-    )
-    text_field: str = "text"
-    data_dir: str | None = Field(
-        None, description="folder with tasks/<task>.jsonl; default: the tasks' data of the hub"
-    )
-    batch_size: int = Field(8, ge=1)
-    speed: bool = True
-    prompt_tokens: int = Field(128, ge=1)
-    new_tokens: int = Field(32, ge=2)
-    repeats: int = Field(5, ge=1)
-
-    @property
-    def quality(self) -> QualityConfig:
-        """The part that, when changed, leaves no quality figure as it was."""
-        return QualityConfig(**{name: getattr(self, name) for name in QualityConfig.model_fields})
-
-    @model_validator(mode="after")
-    def _one_origin_of_tasks(self) -> EvaluationConfig:
-        if self.tasks_dir is not None and self.data_dir is not None:
-            raise ValueError(
-                "tasks_dir and data_dir are both given: tasks_dir holds definitions with data of "
-                "their own, data_dir the data of lm-eval's tasks; give one"
-            )
-        return self
 
 
 class RegistryConfig(Section):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import types
 from collections.abc import Mapping, Sequence
-from typing import Any, Union, get_args, get_origin
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from adapruner.config import RunConfig
 from adapruner.errors import UserError
+
+S = TypeVar("S", bound=BaseModel)
 
 
 def parse_config(values: Mapping[str, Any], where: str) -> RunConfig:
@@ -18,10 +20,15 @@ def parse_config(values: Mapping[str, Any], where: str) -> RunConfig:
 
     `where` names the file or option that the values came from.
     """
+    return parse_section(RunConfig, values, where)
+
+
+def parse_section(kind: type[S], values: Any, where: str) -> S:
+    """As `parse_config`, for one section of a configuration."""
     try:
-        return RunConfig.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        raise UserError("; ".join(_explain(e, where) for e in error.errors())) from None
+        raise UserError("; ".join(_explain(e, where, kind) for e in error.errors())) from None
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
@@ -30,10 +37,10 @@ def nearest(word: str, known: Sequence[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else f"; known here: {', '.join(known)}"
 
 
-def _explain(error: Any, where: str) -> str:
+def _explain(error: Any, where: str, kind: type[BaseModel]) -> str:
     path = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        section = _section_at(RunConfig, error["loc"][:-1])
+        section = _section_at(kind, error["loc"][:-1])
         known = sorted(section.model_fields) if section else []
         return f"{where}: unknown key '{path}'{nearest(str(error['loc'][-1]), known)}"
     if error["type"] == "missing":

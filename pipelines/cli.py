@@ -11,8 +11,10 @@ import sys
 import click
 
 from pipelines.commands.compress import compress
+from pipelines.commands.gate import gate
 from pipelines.commands.listen import listen
 from pipelines.commands.methods import methods
+from pipelines.commands.report import report
 from pipelines.commands.schedule import schedule
 
 
@@ -31,6 +33,8 @@ def main() -> None:
 
 
 main.add_command(compress)
+main.add_command(gate)
+main.add_command(report)
 main.add_command(methods)
 main.add_command(listen)
 main.add_command(schedule)

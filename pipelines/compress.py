@@ -6,6 +6,7 @@ from zenml import pipeline
 
 from adapruner.config import RunConfig
 from steps.cache import forget_vanished
+from steps.compare_behaviour import compare_behaviour
 from steps.estimate_importance import estimate_importance
 from steps.evaluate import evaluate
 from steps.expect_tokens import expect_tokens
@@ -32,8 +33,9 @@ def compress(config: RunConfig) -> None:
 
     source, texts, tasks = resolve_source(config)
     dense = load_model(source)
+    tested = config.evaluation.only("texts", "text_field", "sequence_length", "max_windows")
     pool, test = filter_calibration_pool(
-        texts, dense, config.calibration, config.finetune, config.evaluation, seed
+        texts, dense, config.calibration, config.finetune, tested, seed
     )
 
     table = estimate_importance(dense, pool, model, config.search.set_size, seed)
@@ -50,7 +52,14 @@ def compress(config: RunConfig) -> None:
         )
         for name, checkpoint in (("dense", dense), ("pruned", pruned), ("finetuned", finetuned))
     }
-    speed = measure_speed(dense, pruned, model, config.evaluation)
+    timed = config.evaluation.only(
+        "speed", "batch_sizes", "prompt_tokens", "new_tokens", "repeats", "peak_memory"
+    )
+    speed = measure_speed(dense, pruned, model, timed)
+    spoken = config.evaluation.only(
+        "prompts", "behaviour_windows", "sequence_length", "max_windows"
+    )
+    behaviour = compare_behaviour(dense, pruned, finetuned, pool, model, spoken)
 
     written = report(
         config,
@@ -66,5 +75,6 @@ def compress(config: RunConfig) -> None:
         evaluate_pruned=measured["pruned"],
         evaluate_finetuned=measured["finetuned"],
         measure_speed=speed,
+        compare_behaviour=behaviour,
     )
     register(config, written, finetuned)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,9 +11,12 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from adapruner.config import RunConfig
+from adapruner.config import GateConfig, RunConfig
 from adapruner.errors import UserError
-from adapruner.parsing import nearest, parse_config
+from adapruner.parsing import nearest, parse_config, parse_section
+
+GATE = "evaluation.gate"
+LIMIT = "mean_retention=0.95"
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -47,6 +51,30 @@ def read(path: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], RunConfi
     for override in overrides:
         _put(config, override)
     return values, parse_config(config, f"{path} with --set" if overrides else str(path))
+
+
+def read_gate(report: Mapping[str, Any], path: Path | None, overrides: Sequence[str]) -> GateConfig:
+    """The gate to judge a report by: the file's at `path`, else its run's, with `overrides` put in.
+
+    Raises UserError where there is none, and for an override that is not of `evaluation.gate`.
+    """
+    for override in overrides:
+        if not override.startswith(f"{GATE}."):
+            raise UserError(f"--set {override!r}: only {GATE}.LIMIT is looked at")
+    if path is not None:
+        gate = read(path, overrides)[1].evaluation.gate
+    else:
+        measured = report["provenance"]["config"].get("evaluation") or {}
+        values: dict[str, Any] = {"evaluation": {"gate": copy.deepcopy(measured.get("gate"))}}
+        for override in overrides:
+            _put(values, override)
+        found = values["evaluation"]["gate"]
+        gate = None if found is None else parse_section(GateConfig, found, GATE)
+    if gate is None:
+        raise UserError(
+            f"{path or 'the run'} sets no gate; give -c FILE with {GATE}, or --set {GATE}.{LIMIT}"
+        )
+    return gate
 
 
 def _load(path: Path) -> dict[str, Any]:

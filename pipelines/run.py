@@ -62,14 +62,14 @@ def _announce(console: Console, config: RunConfig, home: Path) -> None:
 
 
 def _show(console: Console, results: Path, seconds: float) -> None:
-    from adapruner.report import table
+    from adapruner.report_terminal import terminal
 
     report = json.loads((results / "report.json").read_text(encoding="utf-8"))
     version = json.loads((results / "model_version.json").read_text(encoding="utf-8"))
-    console.print(table(report))
+    console.print(terminal(report))
     for name in ("report.html", "report.json", "plan.json", "checkpoint"):
         console.print(f"  {results / name}", markup=False)
-    alias = f"@{version['alias']}" if version["alias"] else ""
+    alias = f"@{version['alias']}" if version["alias"] else "(no alias)"
     console.print(
         f"  models:/{version['name']}/{version['version']} {alias} in {version['tracking_uri']}\n"
         f"Done in {seconds:.0f} s.",

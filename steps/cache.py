@@ -36,6 +36,8 @@ UNTRACKED = frozenset(
         # Settings reach the key as parameters: a new one must not throw away all results.
         "adapruner.config",
         # These say and store what was computed; they compute nothing.
+        "adapruner.evaluation_config",
+        "adapruner.section",
         "adapruner.errors",
         "adapruner.parsing",
         "adapruner.progress",

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
-from zenml.enums import ArtifactType
+from zenml.enums import ArtifactType, VisualizationType
 from zenml.io import fileio
 from zenml.materializers.base_materializer import BaseMaterializer
 from zenml.utils import io_utils
@@ -49,6 +49,11 @@ class DirectoryMaterializer(BaseMaterializer):
         with self.get_temporary_directory(delete_at_exit=False) as directory:
             io_utils.copy_dir(source, directory, overwrite=True)
             return Path(directory)
+
+    def save_visualizations(self, data: Path) -> dict[str, VisualizationType]:
+        """Pages that the dashboard shows: HTML files at the top of the directory, as they lie."""
+        pages = sorted(path.name for path in data.glob("*.html"))
+        return {f"{self.uri}/{DATA}/{name}": VisualizationType.HTML for name in pages}
 
     def compute_content_hash(self, data: Path) -> str:
         return hash_directory(data)

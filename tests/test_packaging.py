@@ -77,7 +77,7 @@ def check_adapruner(words: list[str], copies: dict[str, str]) -> None:
     if isinstance(command, click.Group):
         command, rest = command.commands[rest[0]], rest[1:]
     given = command.make_context(words[0], list(rest)).params
-    if "overrides" in given:
+    if given.get("path") is not None and "overrides" in given:
         path = copies.get(str(given["path"]), str(given["path"]))
         config_file.read(ROOT / path, given["overrides"])
 

@@ -1,4 +1,4 @@
-"""Perplexity by its definition, tasks through lm-eval on local files, speed in turn."""
+"""Perplexity by its definition, tasks through lm-eval on local files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from adapruner.config import EvaluationConfig, QualityConfig
 from adapruner.errors import UserError
 from adapruner.evaluation import evaluate, text_metrics
 from adapruner.perplexity import mean_loss, windows_of
-from adapruner.speed import measure
 from adapruner.tasks import batch_size, resolve
 from adapruner.zero_shot import named_scores, score_metric
 from tests.adapruner.conftest import Workplace
@@ -158,16 +157,3 @@ def test_tasks_of_a_folder_one_of_which_fails(
         )  # fmt: skip
     assert json.loads((out / "rows" / "made.json").read_text()) == wanted
     assert metrics["made_acc"] == pytest.approx(sum(row["right"] for row in wanted) / 6)
-
-
-def test_speed_is_measured_in_turn(workplace: Workplace, tmp_path: Path) -> None:
-    settings = EvaluationConfig(prompt_tokens=8, new_tokens=4, repeats=2, batch_size=2)
-    measure(workplace.checkpoint, workplace.checkpoint, workplace.model, settings, tmp_path)
-    speed = json.loads((tmp_path / "speed.json").read_text())
-    for batch in ("batch_1", "batch_2"):
-        figures = speed["dense"][batch]["prefill_tokens_per_s"]
-        assert 0 < figures["min"] <= figures["median"] <= figures["max"]
-        assert 0.05 < speed["speedup"][batch]["decode"] < 20
-    measure(workplace.checkpoint, workplace.checkpoint, workplace.model,
-            EvaluationConfig(speed=False), tmp_path)  # fmt: skip
-    assert json.loads((tmp_path / "speed.json").read_text()) == {}

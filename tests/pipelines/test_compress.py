@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
@@ -29,7 +30,8 @@ RAN = re.compile(r"Step `(\w+)` has finished")
 ALWAYS = {"resolve_source", "report", "register"}
 BEFORE_PRUNING = {"load_model", "filter_calibration_pool", "estimate_importance", "evaluate_dense"}
 AFTER_PRUNING = {"search", "prune", "finetune", "evaluate_pruned", "evaluate_finetuned"} | {
-    "measure_speed"
+    "measure_speed",
+    "compare_behaviour",
 }
 
 
@@ -141,6 +143,7 @@ def test_the_run_is_in_mlflow_with_a_child_a_step(work: Workplace, first: Ended)
     assert float(version.tags["ratio_requested"]) == 0.2
     assert float(version.tags["ratio_achieved"]) == report["params"]["ratio_achieved"]
     assert float(version.tags["finetuned.text_ppl_seq16"]) > 1
+    assert version.tags["gate"] == "none"
 
     parent = client.get_run(version.run_id)
     assert parent.info.status == "FINISHED"
@@ -171,6 +174,35 @@ def test_the_same_again_is_cached_and_makes_no_second_version(
     assert changed <= ALWAYS
 
 
+def test_a_failed_gate_measures_nothing_again_and_leaves_the_alias(
+    work: Workplace, first: Ended
+) -> None:
+    from mlflow import MlflowClient
+
+    ended = work.compress("--set", "evaluation.gate.perplexity_ratio=0.01")
+    assert ended.code == 0, ended.err
+    # What is measured of a checkpoint does not depend on what is asked of it.
+    assert ended.cached >= {"filter_calibration_pool", "measure_speed", "compare_behaviour"}
+    assert "The gate failed" in ended.out + ended.err
+    assert "gate FAILED" in ended.out and "(no alias)" in ended.out
+    report = work.report()
+    assert report["gate"]["passed"] is False
+    client = MlflowClient(f"sqlite:///{work.home / 'mlflow.db'}")
+    versions = client.search_model_versions("name = 'small-pruned'")
+    newest = max(versions, key=lambda version: int(version.version))
+    assert newest.tags["gate"] == "failed"
+    assert "wanted at most 0.010" in newest.tags["gate_reasons"]
+    candidate = client.get_model_version_by_alias("small-pruned", "candidate")
+    assert int(candidate.version) < int(newest.version)
+    judged = work.python("-m", "pipelines.cli", "gate", "runs/small")
+    assert judged.code == 3, judged.err
+    query = "SELECT uri FROM artifact_visualization WHERE uri LIKE '%.html'"
+    (database,) = work.home.rglob("zenml.db")
+    with sqlite3.connect(database) as connection:
+        pages = [Path(uri) for (uri,) in connection.execute(query)]
+    assert any("Gate failed" in page.read_text() for page in pages)
+
+
 def test_another_ratio_keeps_importance_and_a_vanished_artifact_is_made_again(
     work: Workplace, first: Ended
 ) -> None:
@@ -180,7 +212,7 @@ def test_another_ratio_keeps_importance_and_a_vanished_artifact_is_made_again(
     assert ended.cached >= BEFORE_PRUNING - {"evaluate_dense"}
     assert {"evaluate_dense", "search", "prune", "finetune"} <= ended.ran
     assert "are made again" in ended.out + ended.err
-    assert "models:/small-pruned/2 @candidate" in ended.out
+    assert "models:/small-pruned/3 @candidate" in ended.out
 
 
 def test_an_edited_library_file_runs_its_step_and_what_follows(

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 from zenml.artifact_stores import LocalArtifactStore, LocalArtifactStoreConfig
-from zenml.enums import StackComponentType
+from zenml.enums import StackComponentType, VisualizationType
 
 from steps.materializer import DirectoryMaterializer, complete, intact
 
@@ -95,3 +95,15 @@ def test_a_result_with_a_failed_part_is_not_complete(
     other.save(directory)
     assert intact(other.uri, other.compute_content_hash(directory))
     assert not complete(other.uri)
+
+
+def test_pages_are_shown_by_the_dashboard_from_where_they_lie(
+    store: LocalArtifactStore, directory: Path
+) -> None:
+    (directory / "report.html").write_text("<p>a page</p>")
+    materializer, _ = saved(store, directory)
+    ((uri, kind),) = materializer.save_visualizations(directory).items()
+    assert kind == VisualizationType.HTML
+    assert Path(uri).read_text() == "<p>a page</p>"
+    (directory / "report.html").unlink()
+    assert materializer.save_visualizations(directory) == {}
