@@ -198,6 +198,18 @@ class RegistryConfig(Section):
         return alias
 
 
+class CandidateConfig(Section):
+    """What one candidate of a comparison depends on, beside the artifacts that all share."""
+
+    seed: int
+    model: ModelConfig
+    search: SearchConfig
+    pruning: PruningConfig
+    reconstruction: ReconstructionConfig
+    finetune: FinetuneConfig
+    evaluation: EvaluationConfig
+
+
 class RunConfig(Section):
     """One compression, from source to registered version."""
 

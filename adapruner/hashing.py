@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-IGNORED = frozenset({"timing.json", "trial_seconds.json", "__pycache__"})
+IGNORED = frozenset({"timing.json", "trial_seconds.json", "stage_seconds.json", "__pycache__"})
 """Files that say how long something took, and Python's own: not part of a result's content."""
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import types
 from collections.abc import Mapping, Sequence
-from typing import Any, Union, get_args, get_origin
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from adapruner.config import RunConfig
 from adapruner.errors import UserError
+
+T = TypeVar("T", bound=BaseModel)
 
 
 def parse_config(values: Mapping[str, Any], where: str) -> RunConfig:
@@ -18,10 +20,16 @@ def parse_config(values: Mapping[str, Any], where: str) -> RunConfig:
 
     `where` names the file or option that the values came from.
     """
+    return parse_section(RunConfig, values, where)
+
+
+def parse_section(kind: type[T], values: Any, where: str, above: str = "") -> T:
+    """As `parse_config`, for a section of any kind; `above` is the path that leads to it."""
     try:
-        return RunConfig.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        raise UserError("; ".join(_explain(e, where) for e in error.errors())) from None
+        found = "; ".join(_explain(e, kind, where, above) for e in error.errors())
+        raise UserError(found) from None
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
@@ -30,10 +38,10 @@ def nearest(word: str, known: Sequence[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else f"; known here: {', '.join(known)}"
 
 
-def _explain(error: Any, where: str) -> str:
-    path = ".".join(str(part) for part in error["loc"])
+def _explain(error: Any, kind: type[BaseModel], where: str, above: str) -> str:
+    path = ".".join([*([above] if above else []), *(str(part) for part in error["loc"])])
     if error["type"] == "extra_forbidden":
-        section = _section_at(RunConfig, error["loc"][:-1])
+        section = _section_at(kind, error["loc"][:-1])
         known = sorted(section.model_fields) if section else []
         return f"{where}: unknown key '{path}'{nearest(str(error['loc'][-1]), known)}"
     if error["type"] == "missing":
@@ -43,9 +51,14 @@ def _explain(error: Any, where: str) -> str:
 
 
 def _section_at(section: type[BaseModel], path: Sequence[Any]) -> type[BaseModel] | None:
-    for part in path:
+    parts = iter(path)
+    for part in parts:
         field = section.model_fields.get(str(part))
-        found = [t for t in _alternatives(field.annotation) if _is_section(t)] if field else []
+        annotation = field.annotation if field else None
+        if get_origin(annotation) is dict:
+            annotation = get_args(annotation)[1]
+            next(parts, None)  # the table's key
+        found = [t for t in _alternatives(annotation) if _is_section(t)]
         if not found:
             return None
         section = found[0]

@@ -10,6 +10,7 @@ import sys
 
 import click
 
+from pipelines.commands.compare import compare
 from pipelines.commands.compress import compress
 from pipelines.commands.methods import methods
 
@@ -29,6 +30,7 @@ def main() -> None:
 
 
 main.add_command(compress)
+main.add_command(compare)
 main.add_command(methods)
 
 
