@@ -47,7 +47,8 @@ def _explain(error: Any, kind: type[BaseModel], where: str, above: str) -> str:
     if error["type"] == "missing":
         return f"{where}: '{path}' is missing; it is required"
     message = error["msg"].removeprefix("Value error, ")
-    return f"{where}: '{path}' is {error['input']!r}: {message}"
+    given = "" if isinstance(error["input"], Mapping) else f" is {error['input']!r}"
+    return f"{where}: '{path}'{given}: {message}"
 
 
 def _section_at(section: type[BaseModel], path: Sequence[Any]) -> type[BaseModel] | None:

@@ -71,8 +71,10 @@ def check_adapruner(words: list[str], copies: dict[str, str]) -> None:
         assert words[0] in main.commands
         return
     given = main.commands[words[0]].make_context(words[0], list(words[1:])).params
-    path = copies.get(str(given["path"]), str(given["path"]))
-    config_file.read(ROOT / path, given["overrides"])
+    if "path" in given:
+        path = copies.get(str(given["path"]), str(given["path"]))
+        read = config_file.read_comparison if words[0] == "compare" else config_file.read
+        read(ROOT / path, given["overrides"])
 
 
 def check_zenml(words: list[str]) -> None:
