@@ -53,38 +53,47 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     return Workplace(folder)
 
 
+def start(work: Workplace, log: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "pipelines.cli", "compare", "-c", "run.yaml", "--home", "home"]
+    environment = {**os.environ, "PYTHONPATH": str(work.folder), "OMP_NUM_THREADS": "1"}
+    with log.open("w") as out:
+        return subprocess.Popen(
+            [*command, *arguments], cwd=work.folder, env=environment, stdout=out, stderr=out
+        )
+
+
+def ended(log: Path) -> set[str]:
+    """Steps that a log says have run to their end."""
+    return Ended(0, log.read_text(), "", 0).ran
+
+
 def compare(work: Workplace, *arguments: str) -> Ended:
-    return work.python(
-        "-m", "pipelines.cli", "compare", "-c", "run.yaml", "--home", "home", *arguments
-    )
+    """A comparison that is left alone; what it says is in `out`."""
+    log = work.folder / "log"
+    code = start(work, log, *arguments).wait(timeout=900)
+    return Ended(code, log.read_text(), "", 0)
 
 
 @pytest.fixture(scope="module")
 def finished_before(work: Workplace) -> set[str]:
     """Steps that had finished when the first run was killed."""
-    log = work.folder / "log"
-    command = [sys.executable, "-m", "pipelines.cli", "compare", "-c", "run.yaml", "--home", "home"]
-    environment = {**os.environ, "PYTHONPATH": str(work.folder), "OMP_NUM_THREADS": "1"}
-    with log.open("w") as out:
-        killed = subprocess.Popen(command, cwd=work.folder, env=environment, stdout=out, stderr=out)
-        deadline = time.monotonic() + 200
-        while len(ended(log) & CELLS) < 3 and time.monotonic() < deadline:
-            assert killed.poll() is None, log.read_text()
-            time.sleep(0.05)
-        os.kill(killed.pid, signal.SIGKILL)
-        killed.wait()
+    log = work.folder / "killed.log"
+    killed = start(work, log)
+    deadline = time.monotonic() + 900
+    while len(ended(log) & CELLS) < 3 and time.monotonic() < deadline:
+        assert killed.poll() is None, log.read_text()
+        time.sleep(0.05)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert not work.results.exists()
     return ended(log)
-
-
-def ended(log: Path) -> set[str]:
-    return Ended(0, log.read_text(), "", 0).ran
 
 
 @pytest.fixture(scope="module")
 def resumed(work: Workplace, finished_before: set[str]) -> Ended:
-    ended = compare(work)
-    assert ended.code == 0, ended.err
-    return ended
+    again = compare(work)
+    assert again.code == 0, again.out
+    return again
 
 
 def test_it_goes_on_after_the_last_finished_candidate(
@@ -147,10 +156,10 @@ def test_another_method_runs_nothing_again_and_a_compression_is_not_replaced(
     wider = compare(
         work, "--set", "comparison.methods=[fisher, random]", "--set", "comparison.ratios=[0.2]"
     )
-    assert wider.code == 0, wider.err
+    assert wider.code == 0, wider.out
     assert wider.ran == ALWAYS | {f"random_{AT['0.2']}{seed}" for seed in (0, 1)}
     assert wider.cached == SHARED | {f"fisher_{AT['0.2']}0"}
     (work.results / "comparison.json").rename(work.results / "report.json")
     refused = compare(work)
     assert refused.code == 2
-    assert "no such run has left" in refused.err.splitlines()[-1]
+    assert "no such run has left" in refused.out.splitlines()[-1]
