@@ -16,7 +16,7 @@ from adapruner.evaluation_config import EvaluationConfig, GateConfig, QualityCon
 from adapruner.section import SafeName, Section, Sources
 
 __all__ = [
-    "CalibrationConfig", "DeviceConfig", "EvaluationConfig", "ExpectationConfig", "FinetuneConfig",
+    "CalibrationConfig", "CandidateConfig", "DeviceConfig", "EvaluationConfig", "ExpectationConfig", "FinetuneConfig",
     "FixedMetric", "GateConfig", "ModelConfig", "Objective", "PruningConfig", "QualityConfig",
     "ReconstructionConfig", "RegistryConfig", "RunConfig", "SafeName", "SearchConfig", "Section",
     "Sources",
@@ -244,6 +244,18 @@ class RegistryConfig(Section):
         if "." in alias:
             raise ValueError("MLflow takes letters, digits, '_' and '-' in an alias, no '.'")
         return alias
+
+
+class CandidateConfig(Section):
+    """What one candidate of a comparison depends on, beside the artifacts that all share."""
+
+    seed: int
+    model: ModelConfig
+    search: SearchConfig
+    pruning: PruningConfig
+    reconstruction: ReconstructionConfig
+    finetune: FinetuneConfig
+    quality: QualityConfig
 
 
 class RunConfig(Section):

@@ -7,7 +7,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-IGNORED = frozenset({"timing.json", "trial_seconds.json", "batch_size.json", "__pycache__"})
+IGNORED = frozenset(
+    {
+        "timing.json",
+        "trial_seconds.json",
+        "stage_seconds.json",
+        "batch_size.json",
+        "__pycache__",
+    }
+)
 """Files that say how long something took or how fast it shall go, and Python's own: not part of a
 result's content."""
 

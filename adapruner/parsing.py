@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from adapruner.config import RunConfig
 from adapruner.errors import UserError
 
-S = TypeVar("S", bound=BaseModel)
+T = TypeVar("T", bound=BaseModel)
 
 
 def parse_config(values: Mapping[str, Any], where: str) -> RunConfig:
@@ -23,12 +23,13 @@ def parse_config(values: Mapping[str, Any], where: str) -> RunConfig:
     return parse_section(RunConfig, values, where)
 
 
-def parse_section(kind: type[S], values: Any, where: str) -> S:
-    """As `parse_config`, for one section of a configuration."""
+def parse_section(kind: type[T], values: Any, where: str, above: str = "") -> T:
+    """As `parse_config`, for a section of any kind; `above` is the path that leads to it."""
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise UserError("; ".join(_explain(e, where, kind) for e in error.errors())) from None
+        found = "; ".join(_explain(e, kind, where, above) for e in error.errors())
+        raise UserError(found) from None
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
@@ -37,8 +38,8 @@ def nearest(word: str, known: Sequence[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else f"; known here: {', '.join(known)}"
 
 
-def _explain(error: Any, where: str, kind: type[BaseModel]) -> str:
-    path = ".".join(str(part) for part in error["loc"])
+def _explain(error: Any, kind: type[BaseModel], where: str, above: str) -> str:
+    path = ".".join([*([above] if above else []), *(str(part) for part in error["loc"])])
     if error["type"] == "extra_forbidden":
         section = _section_at(kind, error["loc"][:-1])
         known = sorted(section.model_fields) if section else []
@@ -46,13 +47,19 @@ def _explain(error: Any, where: str, kind: type[BaseModel]) -> str:
     if error["type"] == "missing":
         return f"{where}: '{path}' is missing; it is required"
     message = error["msg"].removeprefix("Value error, ")
-    return f"{where}: '{path}' is {error['input']!r}: {message}"
+    given = "" if isinstance(error["input"], Mapping) else f" is {error['input']!r}"
+    return f"{where}: '{path}'{given}: {message}"
 
 
 def _section_at(section: type[BaseModel], path: Sequence[Any]) -> type[BaseModel] | None:
-    for part in path:
+    parts = iter(path)
+    for part in parts:
         field = section.model_fields.get(str(part))
-        found = [t for t in _alternatives(field.annotation) if _is_section(t)] if field else []
+        annotation = field.annotation if field else None
+        if get_origin(annotation) is dict:
+            annotation = get_args(annotation)[1]
+            next(parts, None)  # the table's key
+        found = [t for t in _alternatives(annotation) if _is_section(t)]
         if not found:
             return None
         section = found[0]

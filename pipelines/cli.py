@@ -10,6 +10,7 @@ import sys
 
 import click
 
+from pipelines.commands.compare import compare
 from pipelines.commands.compress import compress
 from pipelines.commands.gate import gate
 from pipelines.commands.listen import listen
@@ -35,6 +36,7 @@ def main() -> None:
 main.add_command(compress)
 main.add_command(gate)
 main.add_command(report)
+main.add_command(compare)
 main.add_command(methods)
 main.add_command(listen)
 main.add_command(schedule)

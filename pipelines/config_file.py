@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
+from adapruner.comparison import ComparisonConfig
 from adapruner.config import GateConfig, RunConfig
 from adapruner.errors import UserError
 from adapruner.parsing import nearest, parse_config, parse_section
@@ -37,6 +38,30 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def read_comparison(
+    path: Path, overrides: Sequence[str]
+) -> tuple[dict[str, Any], RunConfig, ComparisonConfig]:
+    """As `read`, with `parameters.comparison`, which may be missing; `--set` reaches into it by
+    `comparison.key=value`.
+    """
+    values = _load(path)
+    parameters = values.get("parameters")
+    given = parameters.get("comparison") if isinstance(parameters, dict) else None
+    table = {} if given is None else given
+    if not isinstance(table, dict):
+        raise UserError(f"{path}: 'parameters.comparison' is {_kind(table)}; wanted its settings")
+    ours = [o for o in overrides if o.split("=")[0].strip().startswith("comparison.")]
+    for override in ours:
+        _put(table, override.strip().removeprefix("comparison."))
+    if isinstance(parameters, dict):
+        parameters.pop("comparison", None)
+    config = _checked(values, path, [o for o in overrides if o not in ours])
+    where = f"{path} with --set" if ours else str(path)
+    comparison = parse_section(ComparisonConfig, table, where, "comparison")
+    values["parameters"]["comparison"] = table
+    return values, config, comparison
+
+
 def read(path: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], RunConfig]:
     """The file's whole content with `overrides` put in, and the configuration in it.
 
@@ -44,13 +69,18 @@ def read(path: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], RunConfi
     be read and for any key, in ZenML's part or ours, that nobody would look at.
     """
     values = _load(path)
+    return values, _checked(values, path, overrides)
+
+
+def _checked(values: dict[str, Any], path: Path, overrides: Sequence[str]) -> RunConfig:
+    """The configuration in a file's content, into which `overrides` are put."""
     others = [key for key in values if key != "parameters"]
     if others:
         _check_zenml_keys({key: values[key] for key in others}, str(path))
     config = _config_of(values, str(path))
     for override in overrides:
         _put(config, override)
-    return values, parse_config(config, f"{path} with --set" if overrides else str(path))
+    return parse_config(config, f"{path} with --set" if overrides else str(path))
 
 
 def read_gate(report: Mapping[str, Any], path: Path | None, overrides: Sequence[str]) -> GateConfig:

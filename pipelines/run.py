@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import re
@@ -30,6 +31,14 @@ def compress(values: dict[str, Any], config: RunConfig, home: Path) -> None:
     console = Console(soft_wrap=True, highlight=False)
     started = time.perf_counter()
     _announce(console, config, home)
+    execute("compress", values, home)
+    from steps.results import directory_of
+
+    _show(console, directory_of(config), time.perf_counter() - started)
+
+
+def execute(name: str, values: dict[str, Any], home: Path) -> None:
+    """Run the pipeline `name` of the module of that name with the file content `values`."""
     stack.use_home(home)
 
     import zenml  # noqa: F401  (its import configures logging; ours comes after)
@@ -38,16 +47,13 @@ def compress(values: dict[str, Any], config: RunConfig, home: Path) -> None:
     stack.ensure_stack(home)
     from zenml.enums import ExecutionMode
 
-    from pipelines.compress import compress as pipeline
-    from steps.results import directory_of
-
+    pipeline = getattr(importlib.import_module(f"pipelines.{name}"), name)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "run.yaml")
         file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
         configured = pipeline.with_options(config_path=str(file))
         configured.configure(execution_mode=ExecutionMode.FAIL_FAST)
         configured()
-    _show(console, directory_of(config), time.perf_counter() - started)
 
 
 def _announce(console: Console, config: RunConfig, home: Path) -> None:

@@ -17,12 +17,12 @@ from steps.workspace import stage
 
 @uncached_step
 def resolve_source(
-    config: RunConfig,
+    config: RunConfig, mark: str = "report.json"
 ) -> tuple[Annotated[Path, "source"], Annotated[Path, "texts"], Annotated[Path, "tasks"]]:
     """`source.json`, `texts.json` and `tasks.json`, each in a directory of its own.
 
     Beside `tasks.json` are the rows of tasks that are read from local files.
-
+    `mark` is the file that tells an earlier run's results from what is not ours.
     Raises UserError for what can't be found, a device among it, for an MLflow that does not
     answer, and for an output folder that is not ours: before anything costs time.
     """
@@ -31,7 +31,7 @@ def resolve_source(
     from adapruner.texts import resolve_texts
     from steps import results, sources, tracking
 
-    results.check_target(config)
+    results.check_target(config, mark)
     device_of(config.model)
     tracking.connect()
     with stage("source") as source, stage("texts") as texts, stage("tasks") as tasks:

@@ -79,7 +79,8 @@ def check_adapruner(words: list[str], copies: dict[str, str]) -> None:
     given = command.make_context(words[0], list(rest)).params
     if given.get("path") is not None and "overrides" in given:
         path = copies.get(str(given["path"]), str(given["path"]))
-        config_file.read(ROOT / path, given["overrides"])
+        read = config_file.read_comparison if words[0] == "compare" else config_file.read
+        read(ROOT / path, given["overrides"])
 
 
 def check_zenml(words: list[str]) -> None:
