@@ -16,10 +16,10 @@ from adapruner.evaluation_config import EvaluationConfig, GateConfig, QualityCon
 from adapruner.section import SafeName, Section, Sources
 
 __all__ = [
-    "CalibrationConfig", "CandidateConfig", "DeviceConfig", "EvaluationConfig", "ExpectationConfig", "FinetuneConfig",
-    "FixedMetric", "GateConfig", "ModelConfig", "Objective", "PruningConfig", "QualityConfig",
-    "ReconstructionConfig", "RegistryConfig", "RunConfig", "SafeName", "SearchConfig", "Section",
-    "Sources",
+    "CalibrationConfig", "CandidateConfig", "DeviceConfig", "EvaluationConfig",
+    "ExpectationConfig", "FinetuneConfig", "FixedMetric", "GateConfig", "ModelConfig", "Objective",
+    "PruningConfig", "QualityConfig", "ReconstructionConfig", "RegistryConfig", "RunConfig",
+    "SafeName", "SearchConfig", "Section", "Sources",
 ]  # fmt: skip
 
 

@@ -27,17 +27,18 @@ PROMPTS = {
 Example = tuple[list[int], list[int]]
 
 
-def chosen_examples(pool: Path, tokenizer: Any, length: int, most: int, seed: int) -> list[Example]:
-    """The examples of `finetune.jsonl` of `pool`, `most` of them, drawn by `seed`, if there are
-    more. Raises UserError when there are none."""
+def chosen_examples(pool: Path, tokenizer: Any, length: int, most: int) -> list[Example]:
+    """The first `most` examples of `finetune.jsonl` of `pool`, which is in seeded order.
+
+    Raises UserError when there are none.
+    """
     examples = encode_rows(read_examples(pool / "finetune.jsonl"), tokenizer, length)
     if not examples:
         raise UserError(
             f"the fine-tune split holds no example of {length} tokens; give more texts or lower "
             "finetune.sequence_length"
         )
-    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed)).tolist()
-    return [examples[n] for n in order[:most]]
+    return examples[:most]
 
 
 def read_examples(file: Path) -> list[dict[str, str]]:

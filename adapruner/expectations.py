@@ -30,7 +30,6 @@ def expect(
     pool: Path,
     model: ModelConfig,
     wanted: ExpectationConfig | None,
-    seed: int,
     out: Path,
 ) -> None:
     """Writes `expected.safetensors` and `summary.json` to `out`; with None, only that none is.
@@ -41,7 +40,7 @@ def expect(
     if wanted is None:
         (out / "summary.json").write_text(json.dumps({"examples": 0}) + "\n", encoding="utf-8")
         return
-    given = (wanted.sequence_length, wanted.examples, seed)
+    given = (wanted.sequence_length, wanted.examples)
     examples = chosen_examples(pool, ckpt.load_tokenizer(dense), *given)
     found = expected(ckpt.load_model(dense, model), examples, wanted.top_k)
     save_file({"tokens": found.tokens, "logs": found.logs.half()}, out / FILE)

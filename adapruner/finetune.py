@@ -60,7 +60,7 @@ def finetune(
         ckpt.pass_on(checkpoint, target)
         _write(out, [], {"method": "none"})
         return
-    examples = _examples(checkpoint, pool, finetune, seed)
+    examples = _examples(checkpoint, pool, finetune)
     known = read_expected(expected) if finetune.loss == "distill" else None
     held_back = load_file(pool / "pool.safetensors")["held_back"][:CHECKED_ON]
     torch.manual_seed(seed)
@@ -77,8 +77,8 @@ def finetune(
     _write(out, curve, summary | {"steps": len(curve)})
 
 
-def _examples(checkpoint: Path, pool: Path, finetune: FinetuneConfig, seed: int) -> list[Example]:
-    given = (finetune.sequence_length, finetune.steps * finetune.batch_size, seed)
+def _examples(checkpoint: Path, pool: Path, finetune: FinetuneConfig) -> list[Example]:
+    given = (finetune.sequence_length, finetune.steps * finetune.batch_size)
     examples = chosen_examples(pool, ckpt.load_tokenizer(checkpoint), *given)
     if len(examples) < finetune.batch_size:
         raise UserError(

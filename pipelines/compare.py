@@ -38,7 +38,7 @@ def compare(config: RunConfig, comparison: ComparisonConfig) -> None:
     quality = config.evaluation.quality
     measured = evaluate(dense, test, tasks, model.on, quality, id="evaluate_dense")
     wanted = config.finetune.expectation if comparison.finetune else None
-    expected = expect_tokens(dense, pool, model, seed, wanted)
+    expected = expect_tokens(dense, pool, model, wanted)
 
     tables = {seed: table}
     candidates = []

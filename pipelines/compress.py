@@ -43,7 +43,7 @@ def compress(config: RunConfig) -> None:
         dense, pool, table, model, config.search, config.pruning, config.reconstruction, seed
     )
     pruned = prune(dense, plan, pool, model, config.reconstruction)
-    expected = expect_tokens(dense, pool, model, seed, config.finetune.expectation)
+    expected = expect_tokens(dense, pool, model, config.finetune.expectation)
     finetuned = finetune(pruned, expected, pool, model, config.finetune, seed)
 
     measured = {

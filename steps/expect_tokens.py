@@ -15,12 +15,11 @@ def expect_tokens(
     dense: Path,
     pool: Path,
     model: ModelConfig,
-    seed: int,
     wanted: ExpectationConfig | None = None,
 ) -> Annotated[Path, "expectations"]:
     """The likeliest next tokens after every token of the examples; nothing where none is wanted."""
     from adapruner import expectations
 
     with stage("expect_tokens") as out:
-        expectations.expect(dense, pool, model, wanted, seed, out)
+        expectations.expect(dense, pool, model, wanted, out)
     return out

@@ -33,7 +33,7 @@ def tune(
     expected = out.with_name(f"{out.name}-expected")
     expected.mkdir()
     wanted = settings.expectation
-    expect(dense or work.checkpoint, work.pool, work.model, wanted, seed, expected)
+    expect(dense or work.checkpoint, work.pool, work.model, wanted, expected)
     finetune(work.checkpoint, expected, work.pool, work.model, settings, seed, out)
 
 
