@@ -57,6 +57,8 @@ def _explain(error: Any, kind: type[BaseModel], where: str, above: str) -> str:
 def _section_at(section: type[BaseModel], path: Sequence[Any]) -> type[BaseModel] | None:
     parts = iter(path)
     for part in parts:
+        if isinstance(part, int):  # an item of a list of sections, which the name before led to
+            continue
         field = section.model_fields.get(str(part))
         annotation = field.annotation if field else None
         if get_origin(annotation) is dict:
@@ -70,11 +72,10 @@ def _section_at(section: type[BaseModel], path: Sequence[Any]) -> type[BaseModel
 
 
 def _alternatives(annotation: Any) -> tuple[Any, ...]:
-    return (
-        get_args(annotation)
-        if get_origin(annotation) in (Union, types.UnionType)
-        else (annotation,)
-    )
+    """The types of a union or, for a tuple, of its items."""
+    if get_origin(annotation) in (Union, types.UnionType, tuple):
+        return get_args(annotation)
+    return (annotation,)
 
 
 def _is_section(annotation: Any) -> bool:

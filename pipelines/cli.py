@@ -15,8 +15,11 @@ from pipelines.commands.compress import compress
 from pipelines.commands.gate import gate
 from pipelines.commands.listen import listen
 from pipelines.commands.methods import methods
+from pipelines.commands.promote import promote, rollback
+from pipelines.commands.recompress import recompress
 from pipelines.commands.report import report
 from pipelines.commands.schedule import schedule
+from pipelines.commands.status import status
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -33,13 +36,11 @@ def main() -> None:
     """
 
 
-main.add_command(compress)
-main.add_command(gate)
-main.add_command(report)
-main.add_command(compare)
-main.add_command(methods)
-main.add_command(listen)
-main.add_command(schedule)
+for command in (
+    compress, compare, methods, report, gate,
+    recompress, status, promote, rollback, schedule, listen,
+):  # fmt: skip
+    main.add_command(command)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def read_comparison(
     """As `read`, with `parameters.comparison`, which may be missing; `--set` reaches into it by
     `comparison.key=value`.
     """
-    values = _load(path)
+    values = load(path)
     parameters = values.get("parameters")
     given = parameters.get("comparison") if isinstance(parameters, dict) else None
     table = {} if given is None else given
@@ -68,7 +68,7 @@ def read(path: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], RunConfi
     `overrides` are `section.key=value` with a YAML value. Raises UserError for a file that can't
     be read and for any key, in ZenML's part or ours, that nobody would look at.
     """
-    values = _load(path)
+    values = load(path)
     return values, _checked(values, path, overrides)
 
 
@@ -77,7 +77,7 @@ def _checked(values: dict[str, Any], path: Path, overrides: Sequence[str]) -> Ru
     others = [key for key in values if key != "parameters"]
     if others:
         _check_zenml_keys({key: values[key] for key in others}, str(path))
-    config = _config_of(values, str(path))
+    config = config_of(values, str(path))
     for override in overrides:
         _put(config, override)
     return parse_config(config, f"{path} with --set" if overrides else str(path))
@@ -107,7 +107,8 @@ def read_gate(report: Mapping[str, Any], path: Path | None, overrides: Sequence[
     return gate
 
 
-def _load(path: Path) -> dict[str, Any]:
+def load(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; UserError for anything else."""
     try:
         text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
@@ -123,7 +124,8 @@ def _load(path: Path) -> dict[str, Any]:
     return values
 
 
-def _config_of(values: dict[str, Any], where: str) -> dict[str, Any]:
+def config_of(values: dict[str, Any], where: str) -> dict[str, Any]:
+    """The run's sections in a file's content, at `parameters.config`."""
     if "parameters" not in values:
         raise UserError(f"{where}: 'parameters' is missing; it holds `config: ...`")
     parameters = values["parameters"]

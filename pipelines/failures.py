@@ -43,15 +43,25 @@ def explain(error: BaseException) -> str | None:
     for cause in _chain(error):
         if isinstance(cause, UserError):
             return " ".join(str(cause).split())
-        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+        if _says_full(cause):
             return f"the disk is full{_of(cause)}; make room and run the same command again"
-        if any(sign in str(cause) for sign in FULL):
-            return "the disk is full; make room and run the same command again"
     return None
 
 
-def _of(error: OSError) -> str:
-    return f" (writing {error.filename})" if error.filename else ""
+def is_full(error: BaseException) -> bool:
+    """Whether the error, or what it was raised from, is a full disk."""
+    return any(_says_full(cause) for cause in _chain(error))
+
+
+def _says_full(error: BaseException) -> bool:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return any(sign in str(error) for sign in FULL)
+
+
+def _of(error: BaseException) -> str:
+    name = getattr(error, "filename", None)
+    return f" (writing {name})" if name else ""
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

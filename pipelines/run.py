@@ -31,20 +31,27 @@ def compress(values: dict[str, Any], config: RunConfig, home: Path) -> None:
     console = Console(soft_wrap=True, highlight=False)
     started = time.perf_counter()
     _announce(console, config, home)
-    execute("compress", values, home)
+    prepare(home)
+    execute("compress", values)
     from steps.results import directory_of
 
     _show(console, directory_of(config), time.perf_counter() - started)
 
 
-def execute(name: str, values: dict[str, Any], home: Path) -> None:
-    """Run the pipeline `name` of the module of that name with the file content `values`."""
+def prepare(home: Path) -> None:
+    """Set up ZenML in this process, on the stack in `home`. The first call takes seconds."""
     stack.use_home(home)
-
     import zenml  # noqa: F401  (its import configures logging; ours comes after)
 
     _quiet_logging()
     stack.ensure_stack(home)
+
+
+def execute(name: str, values: dict[str, Any]) -> None:
+    """Run the pipeline `name` of the module of that name with the file content `values`.
+
+    It runs in this process, which `prepare` has made ready.
+    """
     from zenml.enums import ExecutionMode
 
     pipeline = getattr(importlib.import_module(f"pipelines.{name}"), name)

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from adapruner.comparison import ComparisonConfig, cells
 from adapruner.config import RunConfig
-from pipelines.run import execute
+from pipelines.run import execute, prepare
 
 
 def compare(
@@ -35,7 +35,8 @@ def compare(
         f"Stores: {home.absolute()}  Results: {target}/",
         markup=False,
     )
-    execute("compare", values, home)
+    prepare(home)
+    execute("compare", values)
     from adapruner.comparison_table import tables
 
     content = json.loads((target / "comparison.json").read_text(encoding="utf-8"))

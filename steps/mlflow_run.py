@@ -106,6 +106,8 @@ def version_tags(report: Mapping[str, Any]) -> dict[str, str]:
         "source": facts["source"]["given"],
         "source_hash": facts["hashes"]["source"],
         "config_hash": facts["config_hash"],
+        "settings_hash": facts["settings_hash"],
+        **_lineage(facts["source"]),
         "checkpoint_hash": facts["hashes"]["checkpoint"],
         "ratio_requested": params["ratio_requested"],
         "ratio_achieved": params["ratio_achieved"],
@@ -113,6 +115,14 @@ def version_tags(report: Mapping[str, Any]) -> dict[str, str]:
         "gate_reasons": gate.brief_reasons(report.get("gate") or {"checks": []}),
     }
     return {key: str(value) for key, value in {**tags, **_measured(report)}.items()}
+
+
+def _lineage(source: Mapping[str, Any]) -> dict[str, str]:
+    """The registered version that was compressed, when it was one."""
+    if not source["given"].startswith("models:"):
+        return {}
+    name, _, version = source["revision"].rpartition("/")
+    return {"source_name": name, "source_version": version}
 
 
 def _files(directory: Path) -> list[Path]:

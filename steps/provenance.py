@@ -48,6 +48,7 @@ def provenance(config: RunConfig, stages: dict[str, Path]) -> dict[str, Any]:
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "config_hash": config_hash(config),
+        "settings_hash": settings_hash(config),
         "source": _shown(source),
         "texts": {given: _shown(text) for given, text in texts.items()},
         "hashes": {
@@ -69,6 +70,20 @@ def provenance(config: RunConfig, stages: dict[str, Path]) -> dict[str, Any]:
 def config_hash(config: RunConfig) -> str:
     """sha256 of all settings, the defaults among them."""
     return hash_json(config.model_dump(mode="json"))
+
+
+def settings_hash(config: RunConfig) -> str:
+    """sha256 of what a compression does and which registered model it is for, from any source.
+
+    Where something is computed or put doesn't count, and neither does a default: a new setting in
+    a later release must not make all that was compressed look out of date.
+    """
+    placed = {"model": {"source", "revision", "device"}, "search": {"storage"}}
+    placed |= {"registry": {"alias"}}
+    values = config.model_dump(mode="json", exclude_defaults=True)
+    for section, fields in placed.items():
+        values[section] = {k: v for k, v in values.get(section, {}).items() if k not in fields}
+    return hash_json({k: v for k, v in values.items() if k not in ("name", "output_dir")})
 
 
 def _shown(source: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from mlflow.entities.model_registry import ModelVersion
+
 from adapruner import sources
 from adapruner.config import ModelConfig
 from adapruner.errors import UserError
@@ -23,6 +25,17 @@ def resolve(model: ModelConfig) -> sources.Source:
         return sources.resolve(model)
     directory, version = _fetch(model.source)
     return sources.resolve(model, directory).model_copy(update={"revision": version})
+
+
+def content_of(version: ModelVersion) -> str:
+    """The content hash of a registered version's checkpoint, fetched anew.
+
+    It is what `resolve` says of it. Raises UserError for what is not a usable checkpoint.
+    """
+    for fetched in _fetched(version).glob(f"{version.version}-*"):
+        shutil.rmtree(fetched)
+    uri = f"{REGISTRY}/{version.name}/{version.version}"
+    return resolve(ModelConfig(source=uri)).content_hash
 
 
 def materialize(source: sources.Source, out: Path) -> None:
@@ -45,16 +58,25 @@ def _fetch(uri: str) -> tuple[Path, str]:
             "models:/NAME@ALIAS"
         )
     version = tracking.model_version(match["name"], match["version"], match["alias"])
-    folder = re.sub(r"[^A-Za-z0-9_-]", "_", version.name)
-    target = home() / "models" / folder / f"{version.version}-{version.creation_timestamp}"
+    state = tracking.fingerprint(version)
+    name = f"{version.version}-{version.creation_timestamp}-{state[:12]}"
+    target = _fetched(version) / name
     if not target.is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=".fetch-", dir=target.parent))
         try:
-            _checkpoint_in(tracking.download(version, beside), uri).rename(target)
+            fetched = _checkpoint_in(tracking.download(version, beside), uri)
+            if tracking.fingerprint(version) != state:
+                raise UserError(f"{uri}: its files changed while they were fetched; run again")
+            fetched.rename(target)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
     return target, f"{version.name}/{version.version}"
+
+
+def _fetched(version: ModelVersion) -> Path:
+    """Where versions of the same registered model are fetched to."""
+    return home() / "models" / re.sub(r"[^A-Za-z0-9_-]", "_", version.name)
 
 
 def _checkpoint_in(directory: Path, uri: str) -> Path:

@@ -8,22 +8,28 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import mlflow
+import requests
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from zenml.client import Client
-from zenml.integrations.mlflow.experiment_trackers import MLFlowExperimentTracker
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from adapruner.errors import UserError
+from adapruner.hashing import hash_json
 from steps.workspace import home
 
 EXPERIMENT = "adapruner"
 PROBE_SECONDS = 5
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 WANTED = "set MLFLOW_TRACKING_URI, or register an MLflow experiment tracker in the ZenML stack"
+
+
+class UnreachableError(UserError):
+    """The MLflow that is to be used does not answer."""
 
 
 def connect() -> MlflowClient:
@@ -33,23 +39,46 @@ def connect() -> MlflowClient:
     for a stack whose orchestrator runs on this machine, SQLite in the home folder. Raises UserError
     within seconds where there is none or it does not answer.
     """
-    stack = Client().active_stack
-    tracker = stack.experiment_tracker
     if uri := os.environ.get("MLFLOW_TRACKING_URI"):
-        mlflow.set_tracking_uri(uri)
-    elif isinstance(tracker, MLFlowExperimentTracker):
-        tracker.configure_mlflow()
-    elif stack.orchestrator.config.is_local:
-        mlflow.set_tracking_uri(local_uri(home()))
-    else:
-        raise UserError(f"the active ZenML stack '{stack.name}' has no MLflow tracker: {WANTED}")
+        return connect_to(uri)
+    _use_stack()
     _check_answers(mlflow.get_tracking_uri())
     return MlflowClient()
+
+
+def connect_to(uri: str) -> MlflowClient:
+    """A client of the MLflow at `uri`, once it has answered; no ZenML is asked."""
+    mlflow.set_tracking_uri(uri)
+    _check_answers(uri)
+    return MlflowClient()
+
+
+def answers(client: MlflowClient) -> bool:
+    """Whether the MLflow of `client` answers now."""
+    try:
+        _check_answers(client.tracking_uri)
+    except UnreachableError:
+        return False
+    return True
+
+
+def connection_failed(error: BaseException | None) -> bool:
+    """Whether an error, or what it was raised from, is a request that MLflow did not answer."""
+    while error is not None:
+        if isinstance(error, UnreachableError | requests.ConnectionError | requests.Timeout):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def local_uri(home: Path) -> str:
     """The tracking URI of the SQLite store in a home folder."""
     return f"sqlite:///{home / 'mlflow.db'}"
+
+
+def configured_uri(home: Path) -> str:
+    """The MLflow of the commands, which bring a ZenML stack of their own: set, or in `home`."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or local_uri(home.absolute())
 
 
 def redacted(text: str) -> str:
@@ -88,7 +117,7 @@ def model_version(name: str, version: str | None, alias: str | None) -> ModelVer
         wanted = f"{name}@{alias}" if alias else f"{name}/{version}"
         raise UserError(
             f"models:/{wanted} is not in the MLflow registry at "
-            f"{redacted(mlflow.get_registry_uri())}: {_first_line(error)}"
+            f"{redacted(mlflow.get_registry_uri())}: {first_line(error)}"
         ) from error
 
 
@@ -100,8 +129,62 @@ def download(version: ModelVersion, into: Path) -> Path:
     except (MlflowException, OSError) as error:
         raise UserError(
             f"models:/{version.name}/{version.version}: its files at {redacted(uri)} can't be "
-            f"fetched: {_first_line(error)}"
+            f"fetched: {first_line(error)}"
         ) from error
+
+
+def fingerprint(version: ModelVersion) -> str:
+    """sha256 over the names and sizes of a registered version's files, as 64 hex digits.
+
+    Of files on this machine the modification times count as well. It is cheap: nothing is read, so
+    files elsewhere that were altered and kept their sizes are not noticed. Raises UserError where
+    the files can't be listed.
+    """
+    uri = MlflowClient().get_model_version_download_uri(version.name, version.version)
+    parts = urlsplit(uri)
+    try:
+        if parts.scheme in ("", "file"):
+            files: dict[str, Any] = _files_here(Path(unquote(parts.path)))
+        else:
+            files = dict(_files_there(uri))
+    except (MlflowException, OSError) as error:
+        raise UserError(
+            f"models:/{version.name}/{version.version}: its files at {redacted(uri)} can't be "
+            f"listed: {first_line(error)}"
+        ) from error
+    return hash_json([uri, files])
+
+
+def _files_here(directory: Path) -> dict[str, list[int]]:
+    found = sorted(path for path in directory.rglob("*") if path.is_file())
+    stats = ((path.relative_to(directory).as_posix(), path.stat()) for path in found)
+    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats}
+
+
+def _files_there(uri: str) -> Iterator[tuple[str, int | None]]:
+    repository = get_artifact_repository(uri)
+    folders: list[str | None] = [None]
+    while folders:
+        for info in repository.list_artifacts(folders.pop()):
+            if info.is_dir:
+                folders.append(info.path)
+            else:
+                yield info.path, info.file_size
+
+
+def _use_stack() -> None:
+    """Point MLflow at the tracker of the active ZenML stack, or at SQLite in the home folder."""
+    from zenml.client import Client
+    from zenml.integrations.mlflow.experiment_trackers import MLFlowExperimentTracker
+
+    stack = Client().active_stack
+    tracker = stack.experiment_tracker
+    if isinstance(tracker, MLFlowExperimentTracker):
+        tracker.configure_mlflow()
+    elif stack.orchestrator.config.is_local:
+        mlflow.set_tracking_uri(local_uri(home()))
+    else:
+        raise UserError(f"the active ZenML stack '{stack.name}' has no MLflow tracker: {WANTED}")
 
 
 def _check_answers(uri: str) -> None:
@@ -117,8 +200,8 @@ def _check_answers(uri: str) -> None:
         with _impatient():
             MlflowClient().get_experiment_by_name(EXPERIMENT)
     except (MlflowException, OSError, ValueError) as error:
-        raise UserError(
-            f"the MLflow tracking URI {redacted(uri)} does not answer ({_first_line(error)}); "
+        raise UnreachableError(
+            f"the MLflow tracking URI {redacted(uri)} does not answer ({first_line(error)}); "
             "start that server or set MLFLOW_TRACKING_URI to one that runs"
         ) from error
 
@@ -147,9 +230,12 @@ def _impatient() -> Iterator[None]:
                 os.environ[key] = value
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException, named: bool = False) -> str:
     """What went wrong; of a failed connection, its cause and not the request's whole history."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    name = type(error).__name__
+    line = (str(error).strip().splitlines() or [name])[0]
+    if named and not line.startswith(name):
+        line = f"{name}: {line}"
     if "Max retries exceeded" in line:
         line = line.rpartition(": ")[2].rstrip("')\"")
     return redacted(line)[:200]

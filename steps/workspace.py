@@ -49,6 +49,12 @@ def stage(name: str) -> Iterator[Path]:
     (out / TIMING).write_text(json.dumps({"seconds": seconds}) + "\n")
 
 
+def clear() -> None:
+    """Remove the directories of the stages that this process has run, once they are stored."""
+    for left in _work_root(_scratch()).iterdir():
+        shutil.rmtree(left, ignore_errors=True)
+
+
 def seconds_of(stage_directory: Path) -> float:
     """Wall time in seconds that a stage took when it really ran."""
     return float(json.loads((stage_directory / TIMING).read_text())["seconds"])

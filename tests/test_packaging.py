@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -27,6 +28,7 @@ from packaging.utils import canonicalize_name
 from adapruner.parsing import parse_config
 from pipelines import config_file
 from pipelines.cli import main
+from pipelines.recompress_config import Plan
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("adapruner", "steps", "pipelines", "tests")
@@ -77,10 +79,15 @@ def check_adapruner(words: list[str], copies: dict[str, str]) -> None:
     if isinstance(command, click.Group):
         command, rest = command.commands[rest[0]], rest[1:]
     given = command.make_context(words[0], list(rest)).params
-    if given.get("path") is not None and "overrides" in given:
-        path = copies.get(str(given["path"]), str(given["path"]))
+    if given.get("path") is None:
+        return
+    path = ROOT / copies.get(str(given["path"]), str(given["path"]))
+    if "overrides" in given:
         read = config_file.read_comparison if words[0] == "compare" else config_file.read
-        read(ROOT / path, given["overrides"])
+        read(path, given["overrides"])
+    elif words[0] == "recompress":
+        with contextlib.chdir(ROOT):
+            Plan(path)
 
 
 def check_zenml(words: list[str]) -> None:

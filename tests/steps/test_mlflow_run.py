@@ -26,7 +26,8 @@ REPORT: dict[str, Any] = {
     "provenance": {
         "config": {"name": "x", "pruning": {"ratio": 0.2}, "note": "n" * 7000},
         "config_hash": "c0",
-        "source": {"given": "models:/a/1"},
+        "settings_hash": "s0",
+        "source": {"given": "models:/a@x", "revision": "a/1"},
         "hashes": {"source": "s0", "checkpoint": "k0"},
     },
 }
@@ -85,6 +86,7 @@ def test_the_same_checkpoint_is_registered_once(
 ) -> None:
     tags = mlflow_run.version_tags(REPORT)
     assert tags["dense.t_ppl"] == "10.0"
+    assert (tags["source_name"], tags["source_version"]) == ("a", "1")
     registry = RegistryConfig(name="once", alias="candidate")
 
     def registered(tags: dict[str, str]) -> str:

@@ -54,4 +54,4 @@ def test_what_may_hold_a_password_is_not_shown(given: str, shown: str) -> None:
 
 def test_an_error_that_quotes_the_uri_shows_no_password() -> None:
     error = MlflowException("API request to http://u:SECRET@host/api failed with timeout exception")
-    assert "SECRET" not in tracking._first_line(error)
+    assert "SECRET" not in tracking.first_line(error)

@@ -1,0 +1,51 @@
+"""`adapruner status`: how far each source version got."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from pipelines.commands.options import HOME_HELP
+
+
+@click.command()
+@click.option(
+    "-c",
+    "--config",
+    "path",
+    required=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="The recompress file.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON list instead of a table.")
+@click.option("--home", metavar="DIR", type=click.Path(path_type=Path), help=HOME_HELP)
+def status(path: Path, as_json: bool, home: Path | None) -> None:
+    """Show what is running, waiting, failed and done, one line a source version.
+
+    \b
+    new         not tried yet; the next pass takes it
+    due         to be tried again by the next pass
+    running     at work now, by the process that is named
+    dead        its process is gone; the next pass takes it up again
+    waiting     failed, and is tried again after the time shown
+    failed      given up after the last attempt; --retry-failed of `recompress` tries again
+    changed     its files are no longer those that were compressed; refused
+    not_ready   the registry does not have it ready
+    done        compressed as the version shown
+
+    Only reads, so it works while a pass runs. Exit codes: 0 shown, 2 something given can't be used
+    or the registry does not answer.
+    """
+    from pipelines.stack import quiet_libraries
+
+    quiet_libraries()
+    from pipelines.failures import one_line_errors
+
+    with one_line_errors():
+        from pipelines import status as shown
+
+        chosen = home or Path(os.environ.get("ADAPRUNER_HOME") or ".adapruner")
+        shown.show(path, chosen, as_json)

@@ -1,0 +1,72 @@
+"""A real MLflow registry with versions of small models, and a recompress file for them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
+from tests.pipelines import small
+
+METRIC = "text_ppl_seq16"
+
+
+class Registry:
+    """SQLite below `folder`/home, as the commands make it there; training runs beside it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.home = folder, folder / "home"
+        self.home.mkdir(parents=True)
+        self.uri = f"sqlite:///{self.home / 'mlflow.db'}"
+        self.client = MlflowClient(self.uri)
+        self._experiment = self.client.create_experiment("training", (folder / "t").as_uri())
+        small.write_text(folder / "text.txt", seed=0)
+
+    def push(self, name: str, seed: int) -> ModelVersion:
+        """What a training job does: a checkpoint becomes a version of the model `name`."""
+        small.write_checkpoint(self.folder / "trained", seed)
+        if not self.client.search_registered_models(f"name = '{name}'"):
+            self.client.create_registered_model(name)
+        run = self.client.create_run(self._experiment).info
+        self.client.log_artifacts(run.run_id, str(self.folder / "trained"), "checkpoint")
+        return self.client.create_model_version(name, f"{run.artifact_uri}/checkpoint", run.run_id)
+
+    def files(self, version: ModelVersion) -> Path:
+        """Where the files of a pushed version lie."""
+        return Path(version.source.removeprefix("file://"))
+
+    def overwrite(self, version: ModelVersion, seed: int) -> None:
+        """Another checkpoint under the same version."""
+        shutil.rmtree(self.files(version))
+        small.write_checkpoint(self.files(version), seed)
+
+    def plan(self, name: str, **settings: Any) -> Path:
+        """A recompress file from the model `name` to `NAME-small`, as quick as can be."""
+        values = small.config(self.folder)
+        sections = values["parameters"]["config"]
+        sections["search"] = {"trials": 4, "set_size": 2}
+        sections["calibration"] |= {"pool_size": 4, "objective_tokens": 32, "update_size": 8}
+        sections["evaluation"] |= {"max_windows": 2, "speed": False}
+        sections["finetune"] = {"method": "none"}
+        sections["output_dir"] = str(self.folder / "runs")
+        content = {
+            **values,
+            "models": [{"source": name, "target": f"{name}-small"}],
+            "promotion": {"metric": METRIC},
+            "retry": {"attempts": 3, "backoff": "1h"},
+            **settings,
+        }
+        path = self.folder / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(content))
+        return path
+
+    def has_locks(self) -> bool:
+        return bool(self.client.search_registered_models("name LIKE 'adapruner-lock-%'"))
+
+    def versions(self, name: str) -> list[ModelVersion]:
+        found = self.client.search_model_versions(f"name = '{name}'")
+        return sorted(found, key=lambda version: int(version.version))
