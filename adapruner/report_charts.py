@@ -45,7 +45,7 @@ def search_history(search: Mapping[str, Any]) -> Markup | None:
         return None
 
     def draw(axes: Axes) -> Tips:
-        return _draw_search(axes, trials, search["dense_value"])
+        return _draw_search(axes, trials, search["dense_value"], search["best"])
 
     return both("search", "Objective of each trial of the search", draw)
 
@@ -60,10 +60,10 @@ def held_back(search: Mapping[str, Any]) -> Markup | None:
 
     def draw(axes: Axes) -> Tips:
         tips: Tips = {}
-        best = min(found, key=lambda t: t["value"])
+        taken = (search["best"] or {}).get("number")
         for trial in found:
             told = f"{trial.get('name')} {trial['number']}: {number(trial['value'])} searched, "
-            colour = "accent" if trial is best else "quiet"
+            colour = "accent" if trial["number"] == taken else "quiet"
             told += f"{number(trial['held_back'])} held back"
             tip(tips, _mark(axes, trial["value"], trial["held_back"], colour), told)
         axes.grid(True, axis="both")
@@ -133,7 +133,10 @@ def _mark(axes: Axes, x: float, y: float, colour: str, marker: str = "o", width:
 
 
 def _draw_search(
-    axes: Axes, trials: Sequence[Mapping[str, Any]], dense_value: float | None
+    axes: Axes,
+    trials: Sequence[Mapping[str, Any]],
+    dense_value: float | None,
+    taken: Mapping[str, Any] | None,
 ) -> Tips:
     tips: Tips = {}
     at, values = [t["number"] for t in trials], [t["value"] for t in trials]
@@ -143,9 +146,9 @@ def _draw_search(
         for trial in (t for t in trials if (t.get("name", "trial") != "trial") == warm):
             mark = _mark(axes, trial["number"], trial["value"], colour, marker)
             tip(tips, mark, f"{trial.get('name')} {trial['number']}: {number(trial['value'])}")
-    best = min(trials, key=lambda t: t["value"])
-    (ring,) = axes.plot(best["number"], best["value"], "o", markersize=15, color="none")
-    ring.set(markeredgecolor=COLOURS["accent"], markeredgewidth=2)
+    if taken:
+        (ring,) = axes.plot(taken["number"], taken["value"], "o", markersize=15, color="none")
+        ring.set(markeredgecolor=COLOURS["accent"], markeredgewidth=2)
     if dense_value is not None:
         axes.axhline(dense_value, color=COLOURS["muted"], linewidth=1.5, dashes=(4, 4), zorder=1)
     scale(axes, [*values, *([dense_value] if dense_value is not None else [])])

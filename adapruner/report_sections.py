@@ -156,8 +156,18 @@ def best_start(search: Report) -> Mapping[str, Any] | None:
 
 
 def held_back(search: Report) -> list[tuple[str, str]]:
-    """What the search says of text that it did not see, flat."""
-    return list(flat(search.get("held_back") or {}))
+    """What the search says of text that no trial saw, flat."""
+    known = search.get("held_back") or {}
+    return [(path.replace("_", " "), text.number(value)) for path, value in _leaves(known)]
+
+
+def _leaves(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested mappings as (dotted name, value) pairs, in their order."""
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            yield from _leaves(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, values
 
 
 def is_table(value: Any) -> bool:
@@ -202,15 +212,10 @@ def provenance(facts: Report) -> dict[str, list[tuple[str, str]]]:
     return {heading: rows for heading, rows in {**found, "other": list(flat(rest))}.items() if rows}
 
 
-def flat(values: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Nested mappings as (dotted name, value) pairs, in their order; numbers as in report.json."""
-    if isinstance(values, Mapping):
-        for key, value in values.items():
-            yield from flat(value, f"{path}.{key}" if path else str(key))
-    elif isinstance(values, list):
-        yield path, ", ".join(plain(value) for value in values)
-    else:
-        yield path, plain(values)
+def flat(values: Any) -> Iterator[tuple[str, str]]:
+    """Nested mappings as (dotted name, text) pairs, in their order; numbers as in report.json."""
+    for path, value in _leaves(values):
+        yield path, ", ".join(map(plain, value)) if isinstance(value, list) else plain(value)
 
 
 def plain(value: Any) -> str:
