@@ -41,10 +41,11 @@ def explain(error: BaseException) -> str | None:
     from adapruner.errors import UserError
 
     for cause in _chain(error):
-        if isinstance(cause, UserError):
-            return " ".join(str(cause).split())
         if _says_full(cause):
             return f"the disk is full{_of(cause)}; make room and run the same command again"
+    for cause in _chain(error):
+        if isinstance(cause, UserError):
+            return " ".join(str(cause).split())
     return None
 
 

@@ -15,6 +15,19 @@ from tests.pipelines import small
 METRIC = "text_ppl_seq16"
 
 
+def write_wide(path: Path) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=256,
+        hidden_size=256,
+        intermediate_size=1024,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+    )
+    LlamaForCausalLM(config).save_pretrained(path)
+
+
 class Registry:
     """SQLite below `folder`/home, as the commands make it there; training runs beside it."""
 
@@ -26,9 +39,11 @@ class Registry:
         self._experiment = self.client.create_experiment("training", (folder / "t").as_uri())
         small.write_text(folder / "text.txt", seed=0)
 
-    def push(self, name: str, seed: int) -> ModelVersion:
-        """What a training job does: a checkpoint becomes a version of the model `name`."""
+    def push(self, name: str, seed: int, wide: bool = False) -> ModelVersion:
+        """What a training job does: a checkpoint, a `wide` one of 9 MB, becomes a version."""
         small.write_checkpoint(self.folder / "trained", seed)
+        if wide:
+            write_wide(self.folder / "trained")
         if not self.client.search_registered_models(f"name = '{name}'"):
             self.client.create_registered_model(name)
         run = self.client.create_run(self._experiment).info

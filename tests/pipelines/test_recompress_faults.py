@@ -225,10 +225,10 @@ def test_a_full_disk_stops_the_pass_and_is_not_the_versions_fault(
     folder = registry.folder
     (folder / "few").mkdir()
     mounted = ["unshare", "-rm", "sh", "-c"]
-    mounted += ['mount -t tmpfs -o size=3m none few && exec "$@"', "sh"]
+    mounted += ['mount -t tmpfs -o size=13m none few && exec "$@"', "sh"]
     if subprocess.run([*mounted, "true"], cwd=folder, capture_output=True, check=False).returncode:
         pytest.skip("this system lets nobody mount a file system of their own")
-    registry.push("large", 0)
+    registry.push("large", 0, wide=True)
     path = registry.plan("large")
     ended = subprocess.run(
         [*mounted, sys.executable, "-m", "pipelines.cli", "recompress", "-c", str(path),
@@ -238,6 +238,7 @@ def test_a_full_disk_stops_the_pass_and_is_not_the_versions_fault(
     )  # fmt: skip
     assert ended.returncode == 2, ended.stderr
     events = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert [e["step"] for e in events if e["event"] == "step"][-1] == "prune"
     assert "the disk is full" in next(e for e in events if e["event"] == "stopped")["reason"]
     assert not registry.versions("large-small")
     again = host.run(path)
