@@ -222,8 +222,8 @@ def _copy_rows(evaluation: EvaluationConfig, folder: Path, out: Path) -> None:
     for name in evaluation.tasks:
         if name not in LOCAL:
             raise UserError(
-                f"evaluation.tasks: '{name}' can't be read from evaluation.data_dir"
-                f"{nearest(name, sorted(LOCAL))}; leave out data_dir to take it from the hub"
+                f"evaluation.tasks: '{name}' can't be read from local files (leave out data_dir "
+                f"to take it from the hub){nearest(name, sorted(LOCAL))}"
             )
     for name in evaluation.tasks:
         lines = list(islice(local_rows(name, folder), evaluation.limit))
