@@ -18,6 +18,7 @@ from rich.table import Table
 from adapruner import gate
 from adapruner.checkpoint import size_on_disk
 from adapruner.config import RunConfig
+from adapruner.evaluation import FAILED
 from adapruner.plan import LayerPlan, PruningPlan, kept_widths
 from adapruner.report_files import PAGE_FILE, REPORT_FILE, write_page
 from adapruner.report_rows import rows
@@ -57,6 +58,7 @@ def build_report(
             for model, stage in EVALUATIONS.items()
         },
         "retention": _retention(stages, config.seed),
+        "failed_tasks": _failed_tasks(stages),
         "speed": _read(stages, "measure_speed", "speed.json", None),
         "cost": _read(stages, "measure_speed", "cost.json", None),
         "behaviour": _read(stages, "compare_behaviour", "behaviour.json", None),
@@ -137,6 +139,14 @@ def _retention(stages: Mapping[str, Path], seed: int) -> dict[str, Any]:
         model: compare(dense, stage, seed) if dense and stage else None
         for model, stage in others.items()
     }
+
+
+def _failed_tasks(stages: Mapping[str, Path]) -> dict[str, str]:
+    """Task -> why it has no result, of the first model that it failed for."""
+    failed: dict[str, str] = {}
+    for stage in EVALUATIONS.values():
+        failed = _read(stages, stage, FAILED, {}) | failed
+    return failed
 
 
 def _weight_bytes(stages: Mapping[str, Path], stage: str) -> int | None:

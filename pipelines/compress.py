@@ -59,7 +59,7 @@ def compress(config: RunConfig) -> None:
     spoken = config.evaluation.only(
         "prompts", "behaviour_windows", "sequence_length", "max_windows"
     )
-    behaviour = compare_behaviour(dense, pruned, finetuned, pool, model, spoken)
+    behaviour = compare_behaviour(dense, pruned, finetuned, test, model, spoken)
 
     written = report(
         config,

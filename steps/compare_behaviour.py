@@ -16,7 +16,7 @@ def compare_behaviour(
     dense: Path,
     pruned: Path,
     finetuned: Path,
-    pool: Path,
+    texts: Path,
     model: ModelConfig,
     evaluation: EvaluationConfig,
 ) -> Annotated[Path, "behaviour"]:
@@ -28,5 +28,5 @@ def compare_behaviour(
     if healed["method"] != "none":
         models["finetuned"] = finetuned / "checkpoint"
     with stage("compare_behaviour") as out:
-        behaviour.compare(dense, models, pool, model, evaluation, out)
+        behaviour.compare(dense, models, texts, model, evaluation, out)
     return out

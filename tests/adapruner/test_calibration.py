@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from transformers import PreTrainedTokenizerFast
 
 from adapruner.errors import UserError
-from adapruner.finetune import read_examples
+from adapruner.examples import read_examples
 from adapruner.hashing import hash_directory
 from tests.adapruner.pools import SMALL, TEST, build, jsonl, save_tokenizer, sentences
 
