@@ -18,7 +18,7 @@ COPY --chown=adapruner:adapruner . .
 ARG PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 ARG PIP_NO_CACHE_DIR=1
 # A mounted volume takes over the owner of the folder that it covers.
-RUN make setup && mkdir .adapruner runs
+RUN make setup && mkdir .adapruner mlflow runs
 
 ENTRYPOINT ["/home/adapruner/app/.venv/bin/adapruner"]
 CMD ["compress", "-c", "configs/demo.yaml"]

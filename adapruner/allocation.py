@@ -4,7 +4,8 @@ The requested share is removed from the layers that are not protected. With atte
 structures, the same share of attention is removed in whole units first and the MLPs make up the
 rest. Layer l keeps the share 1 - f * s_l^-e / mean(s^-e) of its channels, where s_l is the layer's
 sensitivity, e the recipe's width exponent and f what the ratio asks for; e = 0 gives every layer
-the same share.
+the same share. Scores that compare over layers shape the widths themselves: in the layout per_layer
+the lowest channels of all unprotected layers together go, up to rounding.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from adapruner.config import PruningConfig
-from adapruner.errors import UserError
+from adapruner.errors import UnreachableError
 from adapruner.plan import PruningPlan, kept_groups, kept_widths, make_plan
 from adapruner.scoring import Scores
 from adapruner.structures import LayerWidths, Structures
@@ -38,7 +39,7 @@ def allocate(
     """
     protected = protected_layers(structures, pruning)
     heads = kept_heads(scores, structures, pruning)
-    widths = mlp_widths(scores.sensitivity, structures, pruning, heads, exponent)
+    widths = mlp_widths(scores, structures, pruning, heads, exponent)
     keep = [(_best(scores.mlp[i], widths[i]), heads[i]) for i in range(len(structures.layers))]
     plan = make_plan(
         structures, keep, layout=pruning.layout, protected=protected,
@@ -113,7 +114,7 @@ def _heads_of_layer(
 
 
 def mlp_widths(
-    sensitivity: Tensor,
+    scores: Scores,
     structures: Structures,
     pruning: PruningConfig,
     heads: list[list[int]],
@@ -130,12 +131,23 @@ def mlp_widths(
         _refuse(structures, pruning, missing, most * structures.channel_params)
     if pruning.layout == "uniform":
         return [_uniform_width(dense, channels, pruning.round_to)] * len(dense)
-    weights = sensitivity[free].double().clamp_min(1e-30) ** -exponent
+    weights = _removal_weights(scores, free, channels, exponent)
     kept = _kept_by_layer([dense[i] for i in free], channels, weights, pruning.round_to)
     widths = list(dense)
     for i, width in zip(free, kept, strict=True):
         widths[i] = width
     return widths
+
+
+def _removal_weights(scores: Scores, free: list[int], channels: float, exponent: float) -> Tensor:
+    """[free]: the share of its channels that each free layer gives, up to a common factor."""
+    if not scores.comparable:
+        return scores.sensitivity[free].double().clamp_min(1e-30) ** -exponent
+    sizes = torch.tensor([len(scores.mlp[i]) for i in free])
+    owners = torch.repeat_interleave(torch.arange(len(free)), sizes)
+    order = torch.sort(torch.cat([scores.mlp[i] for i in free]), stable=True).indices
+    removed = torch.bincount(owners[order[: round(channels)]], minlength=len(free))
+    return (removed / sizes).double().clamp_min(1e-9)
 
 
 def _uniform_width(dense: list[int], channels: float, multiple: int) -> int:
@@ -193,20 +205,20 @@ def _refuse_a_miss(plan: PruningPlan, structures: Structures, pruning: PruningCo
     layers = zip(structures.layers, plan.layers, strict=True)
     kept = sorted({astuple(kept_widths(dense, layer)) for dense, layer in layers})
     if pruning.layout == "uniform" and len(kept) > 1:
-        raise UserError(
+        raise UnreachableError(
             f"pruning.layout uniform can't be had: the model's layers differ, and {asked} would "
             f"leave them {kept[0]} to {kept[-1]} (channels, query heads, KV groups); "
             "use pruning.layout: per_layer"
         )
     removed = plan.params.dense - plan.params.pruned
     if not removed:
-        raise UserError(
+        raise UnreachableError(
             f"{asked} rounds to nothing: widths are multiples of {pruning.round_to} channels, and "
             f"the least that can be removed is {_least(structures, pruning):.2g}; raise "
             "pruning.ratio or lower pruning.round_to"
         )
     if abs(removed - budget(structures, pruning)) > _rounding(structures, pruning):
-        raise UserError(
+        raise UnreachableError(
             f"{asked} can't be met in layout {pruning.layout}: the nearest that can be reached is "
             f"{removed / _whole(structures, pruning):.4f}; ask for that, lower pruning.round_to, "
             "or use another pruning.layout"
@@ -240,7 +252,7 @@ def _refuse(structures: Structures, pruning: PruningConfig, missing: int, most: 
         advice += ", protect fewer layers (protect_first, protect_last)"
     if attention_mode(structures, pruning) == "none":
         advice += ", or let attention be pruned too (pruning.attention: kv_groups)"
-    raise UserError(
+    raise UnreachableError(
         f"pruning.ratio {pruning.ratio:g} of {pruning.ratio_of} can't be reached in layout "
         f"{pruning.layout}: at most {max(reachable, 0):.3f} can be removed; {advice}"
     )

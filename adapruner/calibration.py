@@ -1,4 +1,4 @@
-"""Texts -> the pool: four disjoint splits (calibration, objective, fine-tune, test).
+"""Texts -> the pool: five disjoint splits (calibration, objective, held-back, fine-tune, test).
 
 Splits that come from one source are told apart by document: an article is whole in one of them.
 Splits of different sources are compared, and refused when they hold the same text.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from adapruner.pool import Pool, write
 from adapruner.progress import track
 from adapruner.records import read_records, read_rows, read_text
 from adapruner.sampling import Counts, Deduplicator, Item, Tokens, read_items
-from adapruner.splits import assign, draw, spread
+from adapruner.splits import assign, draw, mixed, spread
 from adapruner.texts import TextSource, as_tuple
 
 
@@ -37,9 +38,12 @@ class _Job:
     seed: int
 
     @property
-    def windows(self) -> int:
-        """Windows of the objective."""
-        return max(1, self.calibration.objective_tokens // self.calibration.sequence_length)
+    def windows(self) -> dict[str, int]:
+        """By split: how many windows the search's two texts have."""
+        c = self.calibration
+        held_back = c.held_back_tokens or c.objective_tokens
+        wanted = {"objective": c.objective_tokens, "held_back": held_back}
+        return {split: max(1, tokens // c.sequence_length) for split, tokens in wanted.items()}
 
     def rng(self, purpose: str) -> random.Random:
         return random.Random(f"{self.seed}:{purpose}")
@@ -61,9 +65,10 @@ def build_pool(
 
     - `pool.safetensors`, int32: `calibration` [pool_size, T], `source` [pool_size] (the index in
       calibration.source each sample is of), `update` [update_size or what there is, T] (the pool
-      and more of its split), `objective` [objective_tokens // T, T], with T = sequence_length. A
-      sample is the first T tokens of a record of at least min_tokens tokens; BOS is its first
-      token if the tokenizer puts it there by default.
+      and more of its split), `objective` [objective_tokens // T, T] and `held_back`
+      [held_back_tokens // T, T], with T = sequence_length. A sample is the first T tokens of a
+      record of at least min_tokens tokens; BOS is its first token if the tokenizer puts it there
+      by default.
     - `finetune.jsonl`: {"text"} or {"instruction", "input", "output"}, in seeded order.
     - `test.json`: name -> text. A text file named in evaluation.texts is there unchanged.
     - `summary.json`: what was read, left out and used, and a sha256 of each split.
@@ -125,7 +130,7 @@ def _deal_calibration(job: _Job, pool: Pool) -> list[Part]:
     kept = [item for item in items if len(item.tokens) >= c.min_tokens]
     needs = {"calibration": c.pool_size}
     if c.objective_source is None:
-        needs["objective"] = job.windows
+        needs |= job.windows
     if job.finetune.source is None:
         needs["finetune"] = 1
     if not e.texts:
@@ -138,20 +143,22 @@ def _deal_calibration(job: _Job, pool: Pool) -> list[Part]:
         raise UserError(
             f"calibration.source: too little text: {wanted} samples of at least {c.min_tokens} "
             f"tokens are needed, there are {len(kept)}{whole} ({_told(parts)}): give more text, "
-            "or lower calibration.pool_size, objective_tokens or min_tokens"
+            "or lower calibration.pool_size, objective_tokens, held_back_tokens or min_tokens"
         )
-    chosen = draw(splits["calibration"], c.pool_size, job.rng("calibration"))
+    chosen = draw(splits["calibration"], c.pool_size, job.rng("calibration"), c.shares)
     taken = {id(item) for item in chosen}
     others = [item for item in splits["calibration"] if id(item) not in taken]
-    more = draw(others, max(c.update_size - c.pool_size, 0), job.rng("update"))
+    more = draw(others, max(c.update_size - c.pool_size, 0), job.rng("update"), c.shares)
     pool.calibration = np.stack([item.tokens[: c.sequence_length] for item in chosen])
     pool.update = np.stack([item.tokens[: c.sequence_length] for item in chosen + more])
     pool.source = np.array([item.document[0] for item in chosen], dtype=np.int32)
     _note(pool, "calibration", splits["calibration"], chosen)
     if "objective" in splits:
-        _choose_windows(job, pool, splits["objective"])
+        _choose_windows(job, pool, splits, c.shares)
     if "finetune" in splits:
-        rows = spread(splits["finetune"], job.rng("finetune"))
+        rng = job.rng("finetune")
+        given = splits["finetune"]
+        rows = mixed(given, rng, c.shares) if c.shares else spread(given, rng)
         pool.finetune = [{"text": item.text} for item in rows]
         _note(pool, "finetune", rows, rows)
     if "test" in splits:
@@ -177,21 +184,26 @@ def _fill_objective(job: _Job, pool: Pool) -> list[Part]:
             if len(tokens) >= c.sequence_length:
                 windows.append(held[0]._replace(tokens=tokens))
             held = []
-    if len(windows) < job.windows:
+    splits = assign(windows, job.windows, job.seed)
+    if splits is None:
+        wanted = " + ".join(f"{need} {split}" for split, need in job.windows.items())
         raise UserError(
-            f"calibration.objective_source: too little text: {job.windows} windows of "
+            f"calibration.objective_source: too little text: {wanted} windows of "
             f"{c.sequence_length} tokens are needed, there are {len(windows)} ({_told(parts)}): "
-            "give more text, or lower calibration.objective_tokens"
+            "give more text, or lower calibration.objective_tokens or held_back_tokens"
         )
-    _choose_windows(job, pool, windows)
+    _choose_windows(job, pool, splits, None)
     return parts
 
 
-def _choose_windows(job: _Job, pool: Pool, items: list[Item]) -> None:
-    chosen = spread(items, job.rng("objective"))[: job.windows]
+def _choose_windows(
+    job: _Job, pool: Pool, splits: dict[str, list[Item]], shares: Sequence[float] | None
+) -> None:
     length = job.calibration.sequence_length
-    pool.objective = np.stack([item.tokens[:length] for item in chosen])
-    _note(pool, "objective", items, chosen)
+    for split, count in job.windows.items():
+        chosen = draw(splits[split], count, job.rng(split), shares)
+        setattr(pool, split, np.stack([item.tokens[:length] for item in chosen]))
+        _note(pool, split, splits[split], chosen)
 
 
 def _fill_finetune(job: _Job, pool: Pool) -> list[Part]:

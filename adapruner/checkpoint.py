@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from adapruner import modeling
-from adapruner.config import ModelConfig
+from adapruner.config import DeviceConfig
 from adapruner.errors import UserError
 from adapruner.families import PER_LAYER_PREFIX, family_of
 from adapruner.hashing import IGNORED
@@ -100,7 +100,7 @@ def tensor_shapes(checkpoint: Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def load_model(checkpoint: Path, model: ModelConfig, dtype: torch.dtype | None = None) -> Any:
+def load_model(checkpoint: Path, model: DeviceConfig, dtype: torch.dtype | None = None) -> Any:
     """The causal language model of a checkpoint directory, in eval mode, its weights frozen.
 
     `dtype` replaces the configured one. `device: auto` spreads a model over all accelerators when
@@ -127,7 +127,7 @@ def load_model(checkpoint: Path, model: ModelConfig, dtype: torch.dtype | None =
     return loaded.eval().requires_grad_(False)
 
 
-def device_of(model: ModelConfig) -> torch.device:
+def device_of(model: DeviceConfig) -> torch.device:
     """The device that `model.device` names. Raises UserError when it is not there."""
     if model.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -7,37 +7,30 @@ section says. Paths are relative to the working directory.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
+
+from adapruner.evaluation_config import EvaluationConfig, GateConfig, QualityConfig
+from adapruner.section import SafeName, Section, Sources
+
+__all__ = [
+    "CalibrationConfig", "CandidateConfig", "DeviceConfig", "EvaluationConfig",
+    "ExpectationConfig", "FinetuneConfig", "FixedMetric", "GateConfig", "ModelConfig", "Objective",
+    "PruningConfig", "QualityConfig", "ReconstructionConfig", "RegistryConfig", "RunConfig",
+    "SafeName", "SearchConfig", "Section", "Sources",
+]  # fmt: skip
 
 
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+class DeviceConfig(Section):
+    """On what a model is computed."""
+
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
 
-def _sources(value: Any, parse: ValidatorFunctionWrapHandler) -> Any:
-    """One mistake where the union would tell one for each of its alternatives."""
-    try:
-        return parse(value)
-    except ValidationError:
-        raise ValueError("wanted a text source, or a list of at least one") from None
-
-
-Sources = Annotated[str | Annotated[tuple[str, ...], Field(min_length=1)], WrapValidator(_sources)]
-SafeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-
-
-class ModelConfig(Section):
+class ModelConfig(DeviceConfig):
     """Which checkpoint is compressed, and on what it is computed."""
 
     source: str = Field(
@@ -45,8 +38,11 @@ class ModelConfig(Section):
         "models:/NAME/VERSION or models:/NAME@ALIAS"
     )
     revision: str | None = Field(None, description="commit of a hub model; required for hub:")
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
-    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    @property
+    def on(self) -> DeviceConfig:
+        """What a result depends on that is of a checkpoint, wherever that came from."""
+        return DeviceConfig(device=self.device, dtype=self.dtype)
 
 
 class CalibrationConfig(Section):
@@ -63,6 +59,9 @@ class CalibrationConfig(Section):
     min_tokens: int = Field(128, ge=2)
     sequence_length: int = Field(128, ge=2)
     pool_size: int = Field(64, ge=1)
+    shares: tuple[Annotated[float, Field(ge=0)], ...] | None = Field(
+        None, description="what part of every split each source gives; default: equal parts"
+    )
     update_size: int = Field(
         256, ge=1, description="samples, the pool's among them, that cut layers are updated on"
     )
@@ -70,6 +69,12 @@ class CalibrationConfig(Section):
         None, description="texts of the search's objective; default: a split of `source`"
     )
     objective_tokens: int = Field(4096, ge=2)
+    held_back_tokens: int | None = Field(
+        None,
+        ge=2,
+        description="text that no trial sees and that decides between the best; default: as much "
+        "as objective_tokens",
+    )
 
     @model_validator(mode="after")
     def _sample_is_long_enough(self) -> CalibrationConfig:
@@ -78,14 +83,44 @@ class CalibrationConfig(Section):
                 f"sequence_length {self.sequence_length} is larger than min_tokens "
                 f"{self.min_tokens}: samples would differ in length; raise min_tokens"
             )
+        sources = 1 if isinstance(self.source, str) else len(self.source)
+        if self.shares is not None and (len(self.shares) != sources or not sum(self.shares)):
+            raise ValueError(
+                f"shares {list(self.shares)}: wanted one number for each of the {sources} sources, "
+                "not all 0"
+            )
         return self
 
 
-class SearchConfig(Section):
-    """The Bayesian search over calibration samples and importance metrics."""
+FixedMetric = Literal[
+    "random", "magnitude", "vector", "element1", "element2", "mixed", "wanda", "flap", "fisher"
+]
+"""Scores that need no search; `scoring` has their formulas."""
 
+
+Objective = Literal["perplexity", "kl"]
+Freedom = Literal["token", "shares", "widths", "protection"]
+SAMPLERS = ("tpe", "gp", "random")
+
+
+class SearchConfig(Section):
+    """The Bayesian search over calibration samples and importance metrics, or one fixed score."""
+
+    metric: Literal["searched"] | FixedMetric = Field(
+        "searched",
+        description="searched: by trials; any other score is taken as it is, without a trial",
+    )
     trials: int = Field(16, ge=4, description="trials in all, up to 4 warm starts among them")
-    sampler: Literal["tpe", "random"] = "tpe"
+    objective: Objective = Field(
+        "perplexity",
+        description="what a trial is judged by; kl: the divergence from the dense model's "
+        "next-token distributions",
+    )
+    sampler: str = Field(
+        "tpe",
+        description="tpe, gp, random, or PACKAGE.MODULE:NAME of your own, which is called with "
+        "seed=... and gives an Optuna sampler",
+    )
     samples: Literal["signature", "slots"] = Field(
         "signature",
         description="how a trial names its samples: a few directions in the space of the samples' "
@@ -97,8 +132,25 @@ class SearchConfig(Section):
         description="how the metrics are brought to one scale: each divided by its layer mean, or "
         "multiplied by the paper's alignment factors",
     )
-    width_profile: bool = Field(True, description="search the widths' profile over the layers")
+    vary: tuple[Freedom, ...] = Field(
+        ("token", "shares", "widths", "protection"),
+        description="what a trial chooses beside samples and metrics: a further metric, what each "
+        "source counts, the widths' profile over the layers, which layers stay whole",
+    )
+    finalists: int = Field(
+        4,
+        ge=1,
+        description="best trials that are judged again, with the warm starts, on the "
+        "held-back text, as updated as what is shipped",
+    )
     storage: str | None = Field(None, description="an Optuna storage URL; default: local SQLite")
+
+    @field_validator("sampler")
+    @classmethod
+    def _sampler_is_named(cls, sampler: str) -> str:
+        if sampler in SAMPLERS or re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", sampler):
+            return sampler
+        raise ValueError(f"wanted one of {', '.join(SAMPLERS)}, or PACKAGE.MODULE:NAME")
 
 
 class PruningConfig(Section):
@@ -116,10 +168,27 @@ class PruningConfig(Section):
 
 
 class ReconstructionConfig(Section):
-    """Least-squares update of the output projections of cut MLPs."""
+    """What of the kept weights changes to make up for what is cut.
 
-    method: Literal["least_squares", "none"] = "least_squares"
-    ridge: float = Field(0.1, gt=0, description="pull towards the old weights; 1 is strong")
+    least_squares: the output projections of cut MLPs. bias: only the biases of the output
+    projections, which Llama checkpoints can hold.
+    """
+
+    method: Literal["least_squares", "bias", "none"] = "least_squares"
+    ridge: float | None = Field(
+        None,
+        gt=0,
+        description="pull towards the old weights, 1 is strong; default: chosen for each layer on "
+        "the objective text",
+    )
+
+
+class ExpectationConfig(Section):
+    """Which expectations of the dense model are needed, as far as they depend on settings."""
+
+    sequence_length: int
+    examples: int
+    top_k: int
 
 
 class FinetuneConfig(Section):
@@ -132,6 +201,9 @@ class FinetuneConfig(Section):
     loss: Literal["data", "distill"] = Field(
         "data", description="data: the text's own; distill: towards the dense model's distribution"
     )
+    top_k: int = Field(
+        64, ge=1, description="distill: tokens of the dense model's distribution told apart"
+    )
     steps: int = Field(60, ge=1)
     batch_size: int = Field(4, ge=1)
     sequence_length: int = Field(128, ge=2)
@@ -141,25 +213,16 @@ class FinetuneConfig(Section):
     alpha: int = Field(32, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
 
-
-class EvaluationConfig(Section):
-    """What is measured of the dense, the pruned and the fine-tuned model."""
-
-    texts: dict[SafeName, str] = Field(
-        default_factory=dict, description="name -> text file; default: the test split"
-    )
-    text_field: str = "text"
-    sequence_length: int = Field(128, ge=2)
-    max_windows: int | None = Field(200, ge=1)
-    tasks: tuple[str, ...] = ()
-    tasks_dir: str | None = Field(None, description="folder of lm-eval task files")
-    limit: int | None = Field(None, ge=1, description="rows of each task")
-    batch_size: int = Field(8, ge=1)
-    max_length: int = Field(1024, ge=2, description="longest context of a zero-shot request")
-    speed: bool = True
-    prompt_tokens: int = Field(128, ge=1)
-    new_tokens: int = Field(32, ge=2)
-    repeats: int = Field(5, ge=1)
+    @property
+    def expectation(self) -> ExpectationConfig | None:
+        """What the dense model is asked; None where nothing is distilled."""
+        if self.method == "none" or self.loss != "distill":
+            return None
+        return ExpectationConfig(
+            sequence_length=self.sequence_length,
+            examples=self.steps * self.batch_size,
+            top_k=self.top_k,
+        )
 
 
 class RegistryConfig(Section):
@@ -183,10 +246,25 @@ class RegistryConfig(Section):
         return alias
 
 
+class CandidateConfig(Section):
+    """What one candidate of a comparison depends on, beside the artifacts that all share."""
+
+    seed: int
+    model: ModelConfig
+    search: SearchConfig
+    pruning: PruningConfig
+    reconstruction: ReconstructionConfig
+    finetune: FinetuneConfig
+    quality: QualityConfig
+
+
 class RunConfig(Section):
     """One compression, from source to registered version."""
 
     name: SafeName = Field(description="results go to <output_dir>/<name>/")
+    method: str = Field(
+        "adapruner", description="a preset: defaults for what the sections don't spell"
+    )
     seed: int = Field(0, ge=0, lt=2**32)
     model: ModelConfig
     calibration: CalibrationConfig
@@ -197,3 +275,18 @@ class RunConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     registry: RegistryConfig
     output_dir: str = "runs"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, values: Any) -> Any:
+        from adapruner.methods import filled_in
+
+        return filled_in(values) if isinstance(values, Mapping) else values
+
+    @field_validator("method")
+    @classmethod
+    def _method_is_known(cls, method: str) -> str:
+        from adapruner.methods import refuse_unknown
+
+        refuse_unknown(method)
+        return method

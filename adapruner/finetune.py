@@ -2,8 +2,9 @@
 
 LoRA: arXiv 2106.09685. The loss is taken over all tokens of plain text, over the response alone for
 Alpaca rows. It is either the cross-entropy of the text (`data`), or the Kullback-Leibler divergence
-KL(dense || cut) of the two next-token distributions at temperature 1 (`distill`, arXiv 1503.02531):
-the dense model is at hand, and what it finds likely tells more than the one token that followed.
+KL(dense || cut) of the two next-token distributions at temperature 1 (`distill`, arXiv 1503.02531),
+grouped as in `teacher`: the dense model is at hand, and what it finds likely tells more than the
+one token that followed.
 """
 
 from __future__ import annotations
@@ -11,38 +12,34 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
 from adapruner import checkpoint as ckpt
 from adapruner.config import FinetuneConfig, ModelConfig
 from adapruner.errors import UserError
+from adapruner.examples import IGNORE, Example, batches, chosen_examples, padded
+from adapruner.expectations import read_expected, rows_of
 from adapruner.families import family_of
+from adapruner.perplexity import mean_loss
 from adapruner.progress import say, track
+from adapruner.teacher import Likely, divergence
 
-IGNORE = -100
-"""Label of a token whose prediction is not trained on."""
+CHECKS = 8
+"""How often, over the whole training, the loss on held-back text is looked at."""
 
-PROMPTS = {
-    True: "Below is an instruction that describes a task, paired with an input that provides "
-    "further context. Write a response that appropriately completes the request.\n\n"
-    "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n",
-    False: "Below is an instruction that describes a task. Write a response that appropriately "
-    "completes the request.\n\n### Instruction:\n{instruction}\n\n### Response:\n",
-}
-"""The Alpaca prompt with and without an input, the format that such rows are made for."""
-
-Example = tuple[list[int], list[int]]
+CHECKED_ON = 16
+"""Windows of the held-back text that it is looked at on."""
 
 
 def finetune(
     checkpoint: Path,
-    dense: Path,
+    expected: Path,
     pool: Path,
     model: ModelConfig,
     finetune: FinetuneConfig,
@@ -51,9 +48,9 @@ def finetune(
 ) -> None:
     """Trains on `finetune.jsonl` of `pool`; writes `checkpoint/`, `curve.json`, `summary.json`.
 
-    With `method: none` the checkpoint is passed on. What was learned is added to the weights in
-    the type that they are stored in. Raises UserError, with the step named, at the first loss that
-    is not finite.
+    `expected` is what `expectations.expect` wrote. With `method: none` the checkpoint is passed
+    on. What was learned is added to the weights in the type that they are stored in. Raises
+    UserError, with the step named, at the first loss that is not finite.
     """
     target = out / "checkpoint"
     target.mkdir()
@@ -63,21 +60,14 @@ def finetune(
         ckpt.pass_on(checkpoint, target)
         _write(out, [], {"method": "none"})
         return
-    tokenizer = ckpt.load_tokenizer(checkpoint)
-    examples = encode_rows(
-        read_examples(pool / "finetune.jsonl"), tokenizer, finetune.sequence_length
-    )
-    if len(examples) < finetune.batch_size:
-        raise UserError(
-            f"the fine-tune split has {len(examples)} examples of use, a batch needs "
-            f"{finetune.batch_size}; give more texts or lower finetune.batch_size"
-        )
+    examples = _examples(checkpoint, pool, finetune)
+    known = read_expected(expected) if finetune.loss == "distill" else None
+    held_back = load_file(pool / "pool.safetensors")["held_back"][:CHECKED_ON]
     torch.manual_seed(seed)
-    teacher = ckpt.load_model(dense, model) if finetune.loss == "distill" else None
     adapted = _with_adapters(ckpt.load_model(checkpoint, model), finetune)
-    curve = train(adapted, examples, finetune, seed, teacher)
+    curve = train(adapted, examples, finetune, seed, known, held_back)
     learned = _learned(adapted)
-    del adapted, teacher
+    del adapted
     merged = ckpt.load_model(checkpoint, model, dtype=ckpt.stored_dtype(checkpoint))
     for name, change in learned.items():
         weight = merged.get_submodule(name).weight
@@ -85,6 +75,17 @@ def finetune(
     ckpt.save(merged, checkpoint, target)
     summary = {"method": "lora", "loss": finetune.loss, "examples": len(examples)}
     _write(out, curve, summary | {"steps": len(curve)})
+
+
+def _examples(checkpoint: Path, pool: Path, finetune: FinetuneConfig) -> list[Example]:
+    given = (finetune.sequence_length, finetune.steps * finetune.batch_size)
+    examples = chosen_examples(pool, ckpt.load_tokenizer(checkpoint), *given)
+    if len(examples) < finetune.batch_size:
+        raise UserError(
+            f"the fine-tune split has {len(examples)} examples of use, a batch needs "
+            f"{finetune.batch_size}; give more texts or lower finetune.batch_size"
+        )
+    return examples
 
 
 def _learned(adapted: Any) -> dict[str, Tensor]:
@@ -96,41 +97,19 @@ def _learned(adapted: Any) -> dict[str, Tensor]:
     }
 
 
-def read_examples(file: Path) -> list[dict[str, str]]:
-    """The rows of a JSON Lines file: a line ends at a line feed alone, as texts hold the others."""
-    with file.open(encoding="utf-8", newline="\n") as lines:
-        return [json.loads(line) for line in lines]
-
-
-def encode_rows(rows: list[dict[str, str]], tokenizer: Any, length: int) -> list[Example]:
-    """(tokens, labels) of the rows, at most `length` tokens each.
-
-    Plain texts are joined, an end-of-text token after each, and cut into full windows. An Alpaca
-    row is one example whose prompt is not trained on; one without room for a response is dropped.
-    """
-    end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
-    stream: list[int] = []
-    examples: list[Example] = []
-    for row in rows:
-        if "text" in row:
-            stream += tokenizer(row["text"])["input_ids"] + end
-            continue
-        prompt = tokenizer(PROMPTS[bool(row.get("input"))].format(**row))["input_ids"]
-        answer = tokenizer(row["output"], add_special_tokens=False)["input_ids"] + end
-        tokens = (prompt + answer)[:length]
-        labels = ([IGNORE] * len(prompt) + answer)[:length]
-        if len(tokens) > len(prompt):
-            examples.append((tokens, labels))
-    windows = (stream[i : i + length] for i in range(0, len(stream) - length + 1, length))
-    return examples + [(window, window) for window in windows]
-
-
 def train(
-    model: Any, examples: list[Example], finetune: FinetuneConfig, seed: int, teacher: Any = None
+    model: Any,
+    examples: list[Example],
+    finetune: FinetuneConfig,
+    seed: int,
+    known: Likely | None,
+    held_back: Tensor,
 ) -> list[dict[str, float]]:
     """AdamW, linear warm-up, cosine decay; returns [{step, loss}], losses in nats a token.
 
-    With a `teacher` the loss is the divergence from its distribution, else the text's own.
+    With `known`, what the dense model expects, the loss is the divergence from it, else the text's
+    own. Rows of steps that `CHECKS` falls on also have the `held_back` loss: the mean negative log
+    likelihood of the windows `held_back`, int [M, T].
     """
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=finetune.learning_rate, weight_decay=0.0)
@@ -140,14 +119,15 @@ def train(
         f"fine-tune: {finetune.steps} steps of {finetune.batch_size} x "
         f"{finetune.sequence_length} tokens, {sum(p.numel() for p in weights):,} LoRA weights"
     )
-    model.train()
     curve = []
-    batches = _batches(examples, finetune, seed)
+    chosen = batches(examples, finetune.batch_size, seed)
+    every = max(finetune.steps // CHECKS, 1)
     for step in track(range(1, finetune.steps + 1), "fine-tune"):
-        tokens, labels, mask = (part.to(device) for part in next(batches))
-        with torch.no_grad():
-            wanted = None if teacher is None else _logits(teacher, tokens, mask)
-        loss = token_loss(_logits(model, tokens, mask), labels, wanted)
+        indices = next(chosen)
+        wanted = None if known is None else rows_of(known, examples, indices)
+        tokens, labels, mask = (part.to(device) for part in padded([examples[n] for n in indices]))
+        model.train()
+        loss = token_loss(_logits(model, tokens, mask), labels, mask, wanted)
         if not torch.isfinite(loss):
             raise UserError(
                 f"the loss of fine-tuning step {step} is {loss.item()}; lower "
@@ -158,23 +138,29 @@ def train(
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        curve.append({"step": step, "loss": loss.item()})
-    model.eval()
+        row = {"step": step, "loss": loss.item()}
+        model.eval()
+        if step % every == 0 or step == finetune.steps:
+            row["held_back"] = mean_loss(model, held_back)
+        curve.append(row)
     return curve
 
 
-def token_loss(logits: Tensor, labels: Tensor, wanted: Tensor | None = None) -> Tensor:
-    """Mean loss in nats of the tokens that are trained on, from logits [B, T, V], labels [B, T].
+def token_loss(logits: Tensor, labels: Tensor, mask: Tensor, wanted: Likely | None) -> Tensor:
+    """Mean loss in nats of the tokens that are trained on.
 
-    KL(wanted || logits) where the teacher's logits `wanted` are given, else cross-entropy.
+    `logits` is [B, T, V]; `labels` and `mask`, which marks real tokens, are [B, T]; `wanted` is
+    what the dense model expects at all real positions but each example's last. The loss is the
+    divergence from it, or cross-entropy where it is None.
     """
     targets = labels[:, 1:].to(logits.device).flatten()
     trained = targets != IGNORE
-    student = logits[:, :-1].flatten(0, 1)[trained].float().log_softmax(-1)
+    student = logits[:, :-1].flatten(0, 1)
     if wanted is None:
-        return F.nll_loss(student, targets[trained])
-    known = wanted[:, :-1].to(logits.device).flatten(0, 1)[trained].float().log_softmax(-1)
-    return F.kl_div(student, known, reduction="batchmean", log_target=True)
+        return F.cross_entropy(student[trained].float(), targets[trained])
+    real = mask[:, 1:].flatten().bool()
+    of_real = trained[real].to(wanted.tokens.device)
+    return divergence(Likely(*(part[of_real] for part in wanted)), student[trained]).mean()
 
 
 def _logits(model: Any, tokens: Tensor, mask: Tensor) -> Tensor:
@@ -201,23 +187,6 @@ def _rate(step: int, finetune: FinetuneConfig) -> float:
         return (step + 1) / finetune.warmup_steps
     done = (step - finetune.warmup_steps) / max(finetune.steps - finetune.warmup_steps, 1)
     return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-
-
-def _batches(
-    examples: list[Example], finetune: FinetuneConfig, seed: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Endless shuffled batches: tokens, labels and attention mask, each int64 [B, longest]."""
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        order = torch.randperm(len(examples), generator=generator).tolist()
-        for i in range(0, len(order) - finetune.batch_size + 1, finetune.batch_size):
-            chosen = [examples[n] for n in order[i : i + finetune.batch_size]]
-            longest = max(len(tokens) for tokens, _ in chosen)
-            yield (
-                torch.tensor([t + [0] * (longest - len(t)) for t, _ in chosen]),
-                torch.tensor([y + [IGNORE] * (longest - len(y)) for _, y in chosen]),
-                torch.tensor([[1] * len(t) + [0] * (longest - len(t)) for t, _ in chosen]),
-            )
 
 
 def _write(out: Path, curve: list[dict[str, float]], summary: dict[str, Any]) -> None:

@@ -7,8 +7,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-IGNORED = frozenset({"timing.json", "trial_seconds.json", "__pycache__"})
-"""Files that say how long something took, and Python's own: not part of a result's content."""
+IGNORED = frozenset(
+    {
+        "timing.json",
+        "trial_seconds.json",
+        "stage_seconds.json",
+        "batch_size.json",
+        "__pycache__",
+    }
+)
+"""Files that say how long something took or how fast it shall go, and Python's own: not part of a
+result's content."""
 
 
 def hash_file(path: Path) -> str:

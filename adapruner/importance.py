@@ -9,11 +9,19 @@ made of the weights w_j, the table holds
   score of the summed gradient, not that score.
 - *fisher*: sum_j (w_j dL_n/dw_j)^2, the second-order term with the Fisher information in place of
   the Hessian. Additive over samples by definition.
+- *token*: sum_t (sum_c x_tc dL_n/dx_tc)^2 over the sample's tokens t and the structure's columns c
+  of down or output, with x what goes into that projection. It is the Fisher information of a mask
+  on the structure (Kwon et al., arXiv 2204.09656) with a token, not a sample, as the observation.
 
-For one reference subset it also holds *element*, the exact sum_j |w_j sum_n dL_n/dw_j|
-(LLM-Pruner, arXiv 2305.11627, eq. 4, first order). That subset is run as one batch of
+For one reference subset of R samples it also holds LLM-Pruner's element-wise scores (arXiv
+2305.11627, section 3.2), which no sum over samples gives: *element*, sum_j |w_j sum_n dL_n/dw_j|,
+of first order, and *mixed*, sum_j |w_j g_j - w_j^2 F_j / 2| with g = sum_n dL_n/dw / R and the
+diagonal F = sum_n (dL_n/dw)^2 / R in place of the Hessian. That subset is run as one batch of
 search.set_size samples, all others in batches of `MICRO_BATCH`: the larger of the two decides how
 much memory the activations take.
+
+For scores that need no gradient it holds, of the projections down and output, each sample's sums
+over its tokens of the inputs and of their squares by column, and sums over the weights alone.
 
 Of the coarse parts only those are stored that differ: coarse(up) = coarse(down) for a channel,
 coarse(value) = coarse(output) and coarse(key) = coarse(query) summed over the heads of a KV group.
@@ -23,9 +31,7 @@ A bias belongs to its structure.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,11 +40,11 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from adapruner import checkpoint as ckpt
 from adapruner.config import ModelConfig
 from adapruner.errors import UserError
+from adapruner.gradients import backward, unit_sums, watched, with_bias
 from adapruner.progress import say, track
 from adapruner.structures import LayerModules, LayerWidths, describe_model, layer_modules
 
@@ -53,24 +59,44 @@ UNITS = {
 """Which structure's units the rows of a projection (of down and output: the columns) belong to."""
 
 COARSE_PARTS = ("gate", "down", "query", "output")
+INPUT_PARTS = ("down", "output")
 KINDS = ("mlp", "heads", "groups")
+GROUPS = ("coarse", "magnitude", "fisher", "token", "element", "mixed", "input_sum", "input_square",
+          "weight_square", "column_mean", "column_square")  # fmt: skip
+MARKS = ("reference", "length", "source")
 
 
 @dataclass(frozen=True)
 class ImportanceTable:
-    """Per-sample statistics of every structure of every layer. All tensors are float32.
+    """Statistics of every structure of every layer. All tensors are float32.
 
     `coarse[part][layer]` is [N, units] for the parts gate, down (units: channels), query and
     output (units: query heads); `magnitude[kind][layer]` and `fisher[kind][layer]` are [N, units]
-    for the kinds mlp, heads and groups; `element[kind][layer]` is [units]; `reference` lists the
-    samples of the reference subset.
+    for the kinds mlp, heads and groups; `token[part][layer]` is [N, units] for the parts down and
+    output; `element[kind][layer]` and `mixed[kind][layer]` are [units]; `reference` lists the
+    samples of the reference subset, `source` the index of each sample's source.
+
+    `input_sum[part][layer]` and `input_square[part][layer]` are [N, columns] for the parts down
+    and output, each over the `length` tokens of a sample. Of the weights alone:
+    `weight_square[kind][layer]` [units], the sum of squares of all coupled weights, and for the
+    parts down and output `column_mean[part][layer]` and `column_square[part][layer]` [columns],
+    the mean magnitude and the sum of squares of a column.
     """
 
     coarse: dict[str, list[Tensor]]
     magnitude: dict[str, list[Tensor]]
     fisher: dict[str, list[Tensor]]
+    token: dict[str, list[Tensor]]
     element: dict[str, list[Tensor]]
+    mixed: dict[str, list[Tensor]]
+    input_sum: dict[str, list[Tensor]]
+    input_square: dict[str, list[Tensor]]
+    weight_square: dict[str, list[Tensor]]
+    column_mean: dict[str, list[Tensor]]
+    column_square: dict[str, list[Tensor]]
     reference: tuple[int, ...]
+    length: int
+    source: tuple[int, ...]
 
     @property
     def samples(self) -> int:
@@ -79,33 +105,54 @@ class ImportanceTable:
     def write(self, file: Path) -> None:
         tensors = {
             f"{group}.{part}.{index:04d}": tensor
-            for group in ("coarse", "magnitude", "fisher", "element")
+            for group in GROUPS
             for part, layers in getattr(self, group).items()
             for index, tensor in enumerate(layers)
         }
-        save_file(tensors | {"reference": torch.tensor(self.reference)}, file)
+        marks = {name: torch.tensor(getattr(self, name)) for name in MARKS}
+        save_file(tensors | marks, file)
 
 
 def read_table(file: Path) -> ImportanceTable:
     """The table that `ImportanceTable.write` wrote."""
     tensors = load_file(file)
-    reference = tuple(int(n) for n in tensors.pop("reference"))
+    length = int(tensors.pop("length"))
+    reference, source = (tuple(tensors.pop(name).tolist()) for name in ("reference", "source"))
     groups: dict[str, dict[str, list[Tensor]]] = {}
     for name in sorted(tensors):
         group, part, _ = name.split(".")
         groups.setdefault(group, {}).setdefault(part, []).append(tensors[name])
-    return ImportanceTable(**groups, reference=reference)
+    return ImportanceTable(**groups, reference=reference, length=length, source=source)
 
 
 def estimate(
     checkpoint: Path, pool: Path, model: ModelConfig, reference_size: int, seed: int, out: Path
 ) -> None:
     """Runs the pass over the calibration set of `pool` and writes the table to `out`."""
-    tokens = load_file(pool / "pool.safetensors")["calibration"]
+    content = load_file(pool / "pool.safetensors")
+    tokens, source = content["calibration"], tuple(content["source"].tolist())
     loaded = ckpt.load_model(checkpoint, model)
     table = importance_table(loaded, tokens, reference_subset(len(tokens), reference_size, seed))
+    _write(replace(table, source=source), out)
+
+
+def rereference(checkpoint: Path, pool: Path, table: Path, model: ModelConfig, seed: int,
+                out: Path) -> None:  # fmt: skip
+    """Writes to `out` the table in the directory `table` with another reference subset.
+
+    It is as large as the former one and drawn by `seed`; only its samples are run.
+    """
+    known = read_table(table / FILE)
+    tokens = load_file(pool / "pool.safetensors")["calibration"]
+    drawn = reference_subset(len(tokens), len(known.reference), seed)
+    loaded = ckpt.load_model(checkpoint, model)
+    exact = importance_table(loaded, tokens[drawn], list(range(len(drawn))))
+    _write(replace(known, element=exact.element, mixed=exact.mixed, reference=tuple(drawn)), out)
+
+
+def _write(table: ImportanceTable, out: Path) -> None:
     table.write(out / FILE)
-    summary = {"samples": table.samples, "sequence_length": tokens.shape[1],
+    summary = {"samples": table.samples, "sequence_length": table.length,
                "layers": len(table.coarse["gate"]), "reference": list(table.reference)}  # fmt: skip
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
 
@@ -125,11 +172,14 @@ def importance_table(model: Any, tokens: Tensor, reference: list[int]) -> Import
     """The table of `model` (weights frozen) over `tokens`, int [N, T].
 
     Gradients are reduced matrix by matrix while the backward pass runs: beside the weights only
-    one projection's gradient and the activations of one batch are held, of MICRO_BATCH samples or,
-    as the reference subset is one batch, of all of that (search.set_size).
+    one projection's gradient (of the reference subset also its sum and sum of squares) and the
+    activations of one batch are held, of MICRO_BATCH samples or, as the reference subset is one
+    batch, of all of that (search.set_size). All samples count as one source's.
     """
     structures, layers = describe_model(model), layer_modules(model)
-    table = _empty_table(structures.layers, len(tokens), tuple(reference))
+    table = _empty_table(structures.layers, structures.head_dim, tokens, tuple(reference))
+    for index, layer in enumerate(layers):
+        _weigh(table, index, layer, structures.head_dim)
     _say_cost(model, layers, tokens, len(reference))
     others = [n for n in range(len(tokens)) if n not in set(reference)]
     batches = [reference] if reference else []
@@ -137,51 +187,9 @@ def importance_table(model: Any, tokens: Tensor, reference: list[int]) -> Import
     for number, batch in enumerate(track(batches, "importance")):
         exact = bool(reference) and number == 0
         sink = partial(_reduce, table, structures.head_dim, batch, exact)
-        with _watched(layers, sink):
-            _backward(model, tokens[batch])
+        with watched(layers, sink):
+            backward(model, tokens[batch])
     return table
-
-
-def _backward(model: Any, tokens: Tensor) -> None:
-    """Backward pass of the sum over samples of their mean token losses, weights left alone."""
-    embedding = model.get_input_embeddings()
-    tokens = tokens.to(embedding.weight.device).long()
-    inputs = embedding(tokens).detach().requires_grad_()
-    with torch.enable_grad():
-        logits = model(inputs_embeds=inputs, use_cache=False).logits[:, :-1].float()
-        targets = tokens[:, 1:].to(logits.device)
-        losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
-        loss = losses / targets.shape[1]
-    if not torch.isfinite(loss):
-        raise UserError(
-            f"the model's loss on the calibration set is {loss.item()}; check the weights, "
-            "or use dtype: float32"
-        )
-    loss.backward()  # type: ignore[no-untyped-call]
-
-
-Sink = Callable[[int, str, nn.Linear, Tensor, Tensor], None]
-
-
-@contextmanager
-def _watched(layers: list[LayerModules], sink: Sink) -> Iterator[None]:
-    """Within it, `sink` gets layer, projection, module, input [B, T, in] and output gradient."""
-
-    def watch(layer: int, name: str, module: nn.Linear, args: Any, output: Tensor) -> None:
-        inputs = args[0].detach()
-        reduce: Any = lambda grad: sink(layer, name, module, inputs, grad)  # noqa: E731
-        output.register_hook(reduce)  # type: ignore[no-untyped-call]
-
-    handles = [
-        linear.register_forward_hook(partial(watch, index, name))
-        for index, layer in enumerate(layers)
-        for name, linear in layer.projections.items()
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _reduce(
@@ -198,54 +206,81 @@ def _reduce(
     """Adds one projection's statistics of one micro-batch to the table."""
     kind = UNITS[name]
     weight = module.weight.float()
-    columns = name in ("down", "output")
+    columns = name in INPUT_PARTS
     rows = 1 if kind == "mlp" else head_dim
-    total: Tensor | None = None
+    first, second = torch.zeros(()), torch.zeros(())
     for position, sample in enumerate(batch):
         delta, x = grads[position].float(), inputs[position].float()
-        gradient = delta.T @ x
-        bias = None if module.bias is None or columns else delta.sum(0) * module.bias.float()
-        if exact:
-            total = gradient.clone() if total is None else total.add_(gradient)
-        product = gradient.mul_(weight)
-        stats = _unit_sums(product.T if columns else product, bias, rows)
+        gradient = (grads[position].T @ inputs[position]).float()
+        product = with_bias(gradient.mul_(weight), delta, module, columns)
+        stats = unit_sums(product, rows)
         if name in COARSE_PARTS:
             table.coarse[name][layer][sample] = stats[0]
         table.magnitude[kind][layer][sample] += stats[1]
         table.fisher[kind][layer][sample] += stats[2]
-    if total is not None:
-        product = total.mul_(weight)
-        bias = None if module.bias is None or columns else grads.float().sum((0, 1)) * module.bias
-        table.element[kind][layer] += _unit_sums(product.T if columns else product, bias, rows)[1]
+        if columns:
+            table.input_sum[name][layer][sample] = x.sum(0)
+            table.input_square[name][layer][sample] = x.square().sum(0)
+            masks = (grads[position] @ module.weight).float().mul_(x).view(len(x), -1, rows).sum(2)
+            table.token[name][layer][sample] = masks.square().sum(0)
+        if exact:
+            first = product.clone() if not position else first.add_(product)
+            second = product.square() if not position else second.addcmul_(product, product)
+    if exact:
+        table.element[kind][layer] += unit_sums(first, rows)[1]
+        mixed = first.sub_(second, alpha=0.5).div_(len(batch))
+        table.mixed[kind][layer] += unit_sums(mixed, rows)[1]
 
 
-def _unit_sums(product: Tensor, bias: Tensor | None, rows: int) -> Tensor:
-    """[3, units] on the CPU: sum, sum of magnitudes, sum of squares over `rows` rows a unit."""
-    sums = torch.stack(
-        [
-            product.sum(1),
-            torch.linalg.vector_norm(product, 1, dim=1),
-            torch.linalg.vector_norm(product, 2, dim=1).square(),
-        ]
-    )
-    if bias is not None:
-        sums += torch.stack([bias, bias.abs(), bias.square()])
-    return sums.view(3, -1, rows).sum(2).cpu()
+def _weigh(table: ImportanceTable, index: int, layer: LayerModules, head_dim: int) -> None:
+    """Fills in what is of one layer's weights alone."""
+    for name, module in layer.projections.items():
+        weight, kind = module.weight.detach().float(), UNITS[name]
+        if name in INPUT_PARTS:
+            table.column_mean[name][index] += weight.abs().mean(0).cpu()
+            table.column_square[name][index] += weight.square().sum(0).cpu()
+            squares = weight.square().sum(0)
+        else:
+            squares = weight.square().sum(1)
+            if module.bias is not None:
+                squares = squares + module.bias.detach().float().square()
+        rows = 1 if kind == "mlp" else head_dim
+        table.weight_square[kind][index] += squares.view(-1, rows).sum(1).cpu()
 
 
 def _empty_table(
-    layers: tuple[LayerWidths, ...], samples: int, reference: tuple[int, ...]
+    layers: tuple[LayerWidths, ...], head_dim: int, tokens: Tensor, reference: tuple[int, ...]
 ) -> ImportanceTable:
-    def zeros(kind: str, *shape: int) -> list[Tensor]:
-        fields = {"mlp": "mlp_channels", "heads": "query_heads", "groups": "kv_groups"}
-        return [torch.zeros(*shape, getattr(widths, fields[kind])) for widths in layers]
+    fields = {"mlp": "mlp_channels", "heads": "query_heads", "groups": "kv_groups"}
+    samples, length = tokens.shape
+
+    def zeros(parts: tuple[str, ...], *shape: int, of: Any = None) -> dict[str, list[Tensor]]:
+        return {
+            part: [torch.zeros(*shape, (of or units)(widths, part)) for widths in layers]
+            for part in parts
+        }
+
+    def units(widths: LayerWidths, part: str) -> int:
+        return int(getattr(widths, fields[UNITS.get(part, part)]))
+
+    def columns(widths: LayerWidths, part: str) -> int:
+        return widths.mlp_channels if part == "down" else widths.query_heads * head_dim
 
     return ImportanceTable(
-        coarse={part: zeros(UNITS[part], samples) for part in COARSE_PARTS},
-        magnitude={kind: zeros(kind, samples) for kind in KINDS},
-        fisher={kind: zeros(kind, samples) for kind in KINDS},
-        element={kind: zeros(kind) for kind in KINDS},
+        coarse=zeros(COARSE_PARTS, samples),
+        magnitude=zeros(KINDS, samples),
+        fisher=zeros(KINDS, samples),
+        token=zeros(INPUT_PARTS, samples),
+        element=zeros(KINDS),
+        mixed=zeros(KINDS),
+        input_sum=zeros(INPUT_PARTS, samples, of=columns),
+        input_square=zeros(INPUT_PARTS, samples, of=columns),
+        weight_square=zeros(KINDS),
+        column_mean=zeros(INPUT_PARTS, of=columns),
+        column_square=zeros(INPUT_PARTS, of=columns),
         reference=reference,
+        length=length,
+        source=(0,) * samples,
     )
 
 
@@ -256,6 +291,6 @@ def _say_cost(model: Any, layers: list[LayerModules], tokens: Tensor, reference:
     width = sum(p.in_features + 2 * p.out_features for p in layers[0].projections.values())
     held = batch * (len(layers) * width * weights // model.num_parameters()
                     + 3 * 4 * model.config.vocab_size)  # fmt: skip
-    gib = (weights + 2 * largest + held) / 2**30
+    gib = (weights + 3 * largest + held) / 2**30
     say(f"importance: {tokens.shape[0]} x {tokens.shape[1]} tokens forward and backward, "
         f"about {gib:.1f} GiB of memory")  # fmt: skip

@@ -12,7 +12,9 @@ from pydantic import BaseModel, ValidationError
 from adapruner.config import RunConfig
 from adapruner.errors import UserError
 
-Model = TypeVar("Model", bound=BaseModel)
+T = TypeVar("T", bound=BaseModel)
+LONGEST = 60
+"""Characters of a section that a message repeats."""
 
 
 def parse_config(values: Mapping[str, Any], where: str) -> RunConfig:
@@ -20,15 +22,16 @@ def parse_config(values: Mapping[str, Any], where: str) -> RunConfig:
 
     `where` names the file or option that the values came from.
     """
-    return parse(RunConfig, values, where)
+    return parse_section(RunConfig, values, where)
 
 
-def parse(model: type[Model], values: Mapping[str, Any], where: str) -> Model:
-    """What `parse_config` does, for any model of sections."""
+def parse_section(kind: type[T], values: Any, where: str, above: str = "") -> T:
+    """As `parse_config`, for a section of any kind; `above` is the path that leads to it."""
     try:
-        return model.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        raise UserError("; ".join(_explain(model, e, where) for e in error.errors())) from None
+        found = "; ".join(_explain(e, kind, where, above) for e in error.errors())
+        raise UserError(found) from None
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
@@ -37,24 +40,31 @@ def nearest(word: str, known: Sequence[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else f"; known here: {', '.join(known)}"
 
 
-def _explain(model: type[BaseModel], error: Any, where: str) -> str:
-    path = ".".join(str(part) for part in error["loc"])
+def _explain(error: Any, kind: type[BaseModel], where: str, above: str) -> str:
+    path = ".".join([*([above] if above else []), *(str(part) for part in error["loc"])])
     if error["type"] == "extra_forbidden":
-        section = _section_at(model, error["loc"][:-1])
+        section = _section_at(kind, error["loc"][:-1])
         known = sorted(section.model_fields) if section else []
         return f"{where}: unknown key '{path}'{nearest(str(error['loc'][-1]), known)}"
     if error["type"] == "missing":
         return f"{where}: '{path}' is missing; it is required"
     message = error["msg"].removeprefix("Value error, ")
-    return f"{where}: '{path}' is {error['input']!r}: {message}"
+    spelt = f" is {error['input']!r}"
+    given = spelt if len(spelt) < LONGEST or not isinstance(error["input"], Mapping) else ""
+    return f"{where}: '{path}'{given}: {message}"
 
 
 def _section_at(section: type[BaseModel], path: Sequence[Any]) -> type[BaseModel] | None:
-    for part in path:
+    parts = iter(path)
+    for part in parts:
         if isinstance(part, int):  # an item of a list of sections, which the name before led to
             continue
-        field = section.model_fields.get(part)
-        found = [t for t in _alternatives(field.annotation) if _is_section(t)] if field else []
+        field = section.model_fields.get(str(part))
+        annotation = field.annotation if field else None
+        if get_origin(annotation) is dict:
+            annotation = get_args(annotation)[1]
+            next(parts, None)  # the table's key
+        found = [t for t in _alternatives(annotation) if _is_section(t)]
         if not found:
             return None
         section = found[0]

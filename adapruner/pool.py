@@ -1,4 +1,4 @@
-"""The pool's files: the four splits and their summary."""
+"""The pool's files: the five splits and their summary."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ Row = dict[str, str]
 
 @dataclass
 class Pool:
-    """The four splits, as they are filled one after the other.
+    """The five splits, as they are filled one after the other.
 
     `calibration` [N, T], `source` [N] (the index in calibration.source each sample is of), `update`
-    [U, T] (those samples and more of their split) and `objective` [M, T] are int32. `available` and
-    `documents` say, by split, how many samples (rows, texts) it was chosen from, and how many
-    documents the chosen are of.
+    [U, T] (those samples and more of their split), `objective` [M, T] and `held_back` [H, T] are
+    int32. `available` and `documents` say, by split, how many samples (rows, texts) it was chosen
+    from, and how many documents the chosen are of.
     """
 
     calibration: NDArray[np.int32] = field(default_factory=lambda: np.empty((0, 0), np.int32))
     source: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     update: NDArray[np.int32] = field(default_factory=lambda: np.empty((0, 0), np.int32))
     objective: NDArray[np.int32] = field(default_factory=lambda: np.empty((0, 0), np.int32))
+    held_back: NDArray[np.int32] = field(default_factory=lambda: np.empty((0, 0), np.int32))
     finetune: list[Row] = field(default_factory=list)
     test: dict[str, str] = field(default_factory=dict)
     available: dict[str, int] = field(default_factory=dict)
@@ -50,6 +51,7 @@ def write(
             "source": pool.source,
             "update": pool.update,
             "objective": pool.objective,
+            "held_back": pool.held_back,
         },
         out / "pool.safetensors",
     )
@@ -58,12 +60,14 @@ def write(
     content = {
         "calibration": pool.calibration.tobytes(),
         "objective": pool.objective.tobytes(),
+        "held_back": pool.held_back.tobytes(),
         "finetune": rows.encode(),
         "test": json.dumps(pool.test).encode(),
     }
     used = {
         "calibration": (len(pool.calibration), pool.calibration.size),
         "objective": (len(pool.objective), pool.objective.size),
+        "held_back": (len(pool.held_back), pool.held_back.size),
         "finetune": (
             len(pool.finetune),
             tokens.count("\n".join(row.values()) for row in pool.finetune),

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
+from adapruner import bias
 from adapruner import checkpoint as ckpt
 from adapruner.config import ModelConfig, ReconstructionConfig
 from adapruner.plan import FILE, read_plan
+from adapruner.progress import say
 from adapruner.reconstruction import apply_and_update
 from adapruner.structures import layer_modules
 from adapruner.surgery import apply
@@ -28,13 +30,19 @@ def prune(
     for bit what they were.
     """
     decided = read_plan(plan / FILE)
-    updates = []
+    updates, biases = [], {}
     if reconstruction.method == "least_squares":
-        samples = load_file(pool / "pool.safetensors")["update"]
+        texts = load_file(pool / "pool.safetensors")
+        samples, fresh = texts["update"], texts["objective"]
+        say(f"update: {len(samples)} x {samples.shape[1]} tokens twice through every layer")
         computed = ckpt.load_model(checkpoint, model)
-        apply_and_update(computed, decided, samples, reconstruction.ridge)
+        apply_and_update(computed, decided, samples, reconstruction.ridge, fresh, "update")
         updates = [layer.down.weight.detach().cpu() for layer in layer_modules(computed)]
         del computed
+    if reconstruction.method == "bias":
+        bias.refuse_without_biases(ckpt.inspect(checkpoint))
+        samples = load_file(pool / "pool.safetensors")["calibration"]
+        biases = bias.compensation(ckpt.load_model(checkpoint, model), decided, samples)
     stored = ckpt.load_model(checkpoint, model, dtype=ckpt.stored_dtype(checkpoint))
     cut = [layer.down for layer in layer_modules(stored)]
     dense = [linear.in_features for linear in cut]
@@ -42,5 +50,6 @@ def prune(
     for linear, width, weight in zip(cut, dense, updates, strict=False):
         if linear.in_features < width:
             linear.weight.data.copy_(weight)
+    bias.add(stored, biases)
     ckpt.save(stored, checkpoint, out)
     decided.write(out / ckpt.PLAN_FILE)

@@ -9,8 +9,8 @@ split alike, the update minimises
 
 over V, which gives V = W_k + W_r G_rk (G_kk + ridge * mean(diag G) I)^-1 with G = X^T X (the same
 least squares as in SlimGPT, arXiv 2412.18110, and OSSCAR, arXiv 2403.12983). Layers are done in
-order, each on what the cut and updated layers below it put out, so errors do not pile up; only one
-layer's G is held at a time.
+order, each on what the cut and updated layers below it put out; only one layer's G is held at a
+time (with an open ridge also that of the text it is chosen on).
 """
 
 from __future__ import annotations
@@ -22,44 +22,83 @@ from torch import Tensor, nn
 
 from adapruner.families import family_of
 from adapruner.plan import PruningPlan
-from adapruner.progress import say, track
+from adapruner.progress import track
 from adapruner.structures import describe_model, layer_modules
 from adapruner.surgery import ATTENTION_PARTS, MLP_PARTS, check_fits, cut_layer, narrow_config
 
 MICRO_BATCH = 8
 
 
-def apply_and_update(model: Any, plan: PruningPlan, tokens: Tensor, ridge: float) -> None:
-    """`surgery.apply`, with the update of every layer whose MLP is cut.
+RIDGES = (0.01, 0.03, 0.1, 0.3)
+"""What is tried where the ridge is left open."""
 
-    `tokens` is the calibration set, int [N, T].
+RIDGE = 0.1
+"""What is used where the ridge is left open and there is no text to choose it on."""
+
+
+def apply_and_update(
+    model: Any,
+    plan: PruningPlan,
+    tokens: Tensor,
+    ridge: float | None,
+    judged_on: Tensor | None = None,
+    description: str = "",
+) -> list[float]:
+    """`surgery.apply`, with the update of every layer whose MLP is cut; returns the ridges used.
+
+    `tokens`, int [N, T], is the calibration set. With `ridge` None each layer takes that of
+    `RIDGES` whose update errs least on `judged_on`, int [M, T], text that the update is not
+    computed from. The bar is shown only when there is a `description`.
     """
     structures = describe_model(model)
     check_fits(plan, structures)
-    say(f"update: {len(tokens)} x {tokens.shape[1]} tokens twice through every layer")
     stream = _Stream(model, tokens)
-    layers = zip(layer_modules(model), structures.layers, plan.layers, strict=True)
-    for modules, dense, kept in track(list(layers), "update"):
+    judging = _Stream(model, judged_on) if ridge is None and judged_on is not None else None
+    chosen = []
+    layers = list(zip(layer_modules(model), structures.layers, plan.layers, strict=True))
+    for modules, dense, kept in track(layers, description) if description else layers:
         whole, channels = modules.down.weight.detach(), kept.channels()
         cut_layer(modules, dense, kept, structures.head_dim, ATTENTION_PARTS)
-        gram = stream.gram(modules.down) if len(channels) < dense.mlp_channels else None
-        cut_layer(modules, dense, kept, structures.head_dim, MLP_PARTS)
-        if gram is not None:
-            modules.down.weight.data = updated(whole, gram, channels, ridge)
-        stream.advance()
+        if len(channels) < dense.mlp_channels:
+            gram = stream.gram(modules.down)
+            fresh = judging.gram(modules.down) if judging else None
+            cut_layer(modules, dense, kept, structures.head_dim, MLP_PARTS)
+            tried = [ridge or RIDGE] if fresh is None else RIDGES
+            found = {r: updated(whole, gram, channels, r) for r in tried}
+            best = min(found, key=lambda r: _error(whole, found[r], channels, fresh))
+            modules.down.weight.data = found[best]
+            chosen.append(best)
+        for each in (stream, judging):
+            if each is not None:
+                each.advance()
     model.config = narrow_config(model.config, structures, plan)
+    return chosen
 
 
 def updated(weight: Tensor, gram: Tensor, kept: list[int], ridge: float) -> Tensor:
     """The kept columns of `weight` [out, C] after the update; `gram` is X^T X, float32 [C, C]."""
-    mask = torch.zeros(weight.shape[1], dtype=torch.bool, device=weight.device)
-    mask[kept] = True
+    mask = _mask(weight, kept)
     gram, whole = gram.to(weight.device).double(), weight.double()
     inner = gram[mask][:, mask]
     inner.diagonal().add_(ridge * gram.diagonal().mean().clamp_min(1e-30))
     moved = torch.linalg.solve(inner, gram[mask][:, ~mask] @ whole[:, ~mask].T)
     kept_columns: Tensor = whole[:, mask] + moved.T
     return kept_columns.to(weight.dtype)
+
+
+def _error(weight: Tensor, narrow: Tensor, kept: list[int], gram: Tensor | None) -> float:
+    """|X W^T - X_k V^T|^2 with V = `narrow` on the text that `gram` [C, C] is of; 0 without it."""
+    if gram is None:
+        return 0.0
+    change = -weight.float()
+    change[:, _mask(weight, kept)] += narrow.float()
+    return float(((change @ gram.to(change.device)) * change).sum())
+
+
+def _mask(weight: Tensor, kept: list[int]) -> Tensor:
+    mask = torch.zeros(weight.shape[1], dtype=torch.bool, device=weight.device)
+    mask[kept] = True
+    return mask
 
 
 class _Stop(Exception):  # noqa: N818

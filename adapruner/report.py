@@ -15,10 +15,15 @@ from typing import Any
 
 from rich.table import Table
 
+from adapruner import gate
 from adapruner.checkpoint import size_on_disk
 from adapruner.config import RunConfig
+from adapruner.evaluation import FAILED
 from adapruner.plan import LayerPlan, PruningPlan, kept_widths
-from adapruner.report_text import rows
+from adapruner.report_files import PAGE_FILE, REPORT_FILE, write_page
+from adapruner.report_rows import rows
+from adapruner.retention import compare
+from adapruner.search_importance import parameter_importance
 from adapruner.structures import LayerWidths
 
 EVALUATIONS = {
@@ -52,7 +57,11 @@ def build_report(
             model: _read(stages, stage, "metrics.json", None)
             for model, stage in EVALUATIONS.items()
         },
+        "retention": _retention(stages, config.seed),
+        "failed_tasks": _failed_tasks(stages),
         "speed": _read(stages, "measure_speed", "speed.json", None),
+        "cost": _read(stages, "measure_speed", "cost.json", None),
+        "behaviour": _read(stages, "compare_behaviour", "behaviour.json", None),
         "pool": _read(stages, "filter_calibration_pool", "summary.json", {}),
         "search": _search(stages),
         "plan": _plan(plan),
@@ -68,24 +77,20 @@ def build_report(
         },
     }
     result: dict[str, Any] = _finite(report)
+    result["gate"] = gate.judge(config.evaluation.gate, result)
     return result
 
 
 def write(report: Mapping[str, Any], stages: Mapping[str, Path], out: Path) -> None:
-    """Write report.json, report.html and plan.json into the existing directory `out`.
-
-    report.html is one file with no reference to anything outside it.
-    """
-    from adapruner.report_html import page
-
+    """Write report.json, report.html and plan.json into the existing directory `out`."""
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
-    (out / "report.json").write_text(text + "\n", encoding="utf-8")
-    (out / "report.html").write_text(page(report), encoding="utf-8")
+    (out / REPORT_FILE).write_text(text + "\n", encoding="utf-8")
+    write_page(report, out / PAGE_FILE)
     shutil.copyfile(stages["search"] / "plan.json", out / "plan.json")
 
 
 def table(report: Mapping[str, Any]) -> Table:
-    """Dense, pruned and fine-tuned side by side, for a terminal."""
+    """Dense, pruned and fine-tuned side by side."""
     result = Table(title=f"{report['name']}: what was lost and what was gained", title_style="bold")
     result.add_column("", overflow="fold")
     for heading in ("dense", "pruned", "fine-tuned", "change"):
@@ -126,6 +131,24 @@ def _params(
     }
 
 
+def _retention(stages: Mapping[str, Path], seed: int) -> dict[str, Any]:
+    """What each model kept of the dense one's accuracy; None where one was not measured."""
+    dense = stages.get(EVALUATIONS["dense"])
+    others = {model: stages.get(EVALUATIONS[model]) for model in ("pruned", "finetuned")}
+    return {
+        model: compare(dense, stage, seed) if dense and stage else None
+        for model, stage in others.items()
+    }
+
+
+def _failed_tasks(stages: Mapping[str, Path]) -> dict[str, str]:
+    """Task -> why it has no result, of the first model that it failed for."""
+    failed: dict[str, str] = {}
+    for stage in EVALUATIONS.values():
+        failed = _read(stages, stage, FAILED, {}) | failed
+    return failed
+
+
 def _weight_bytes(stages: Mapping[str, Path], stage: str) -> int | None:
     path = stages.get(stage)
     return size_on_disk(path) if path else None
@@ -143,6 +166,7 @@ def _search(stages: Mapping[str, Path]) -> dict[str, Any]:
         "dense_value": summary.get("dense_value"),
         "warm_starts": [{k: t.get(k) for k in ("number", "name", "value")} for t in warm],
         "trials": trials,
+        "importance": parameter_importance(trials),
     }
 
 

@@ -22,10 +22,20 @@ DIRECTIONS = 2
 """How many directions of the signature space tell samples apart."""
 
 Space = dict[str, BaseDistribution]
+Starts = dict[str, tuple[dict[str, Any], Recipe]]
 
 
-def search_space(table: ImportanceTable, search: SearchConfig, pruning: PruningConfig) -> Space:
-    """Name -> distribution of every parameter of a trial."""
+REACH = 2
+"""How far the number of protected layers at either end may be from what the configuration says."""
+
+
+def search_space(
+    table: ImportanceTable, search: SearchConfig, pruning: PruningConfig, reach: int
+) -> Space:
+    """Name -> distribution of every parameter of a trial.
+
+    `reach` is how many more layers may be protected at each end, for which the ratio can be met.
+    """
     space: Space = {
         "alpha_coarse": FloatDistribution(0, 1),
         "alpha_fine": FloatDistribution(0, 1),
@@ -38,49 +48,84 @@ def search_space(table: ImportanceTable, search: SearchConfig, pruning: PruningC
     else:
         space["set_size"] = IntDistribution(min(search.set_size, table.samples), table.samples)
         space |= {f"direction_{i}": FloatDistribution(-1, 1) for i in range(DIRECTIONS)}
-    if search.width_profile and pruning.layout == "per_layer":
+    if "token" in search.vary and search.scaling == "layer_mean":  # the paper has no factor for it
+        space["alpha_token"] = FloatDistribution(0, 1)
+    sources = max(table.source) + 1
+    if "shares" in search.vary and sources > 1:
+        space |= {f"share_{i}": FloatDistribution(0.05, 1) for i in range(sources)}
+    if pruning.layout == "per_layer" and "widths" in search.vary:
         space["width_exponent"] = FloatDistribution(0, 1)
+    if pruning.layout == "per_layer" and "protection" in search.vary:
+        for end, count in protected(pruning).items():
+            space[end] = IntDistribution(max(count - REACH, 0), count + reach)
     return space
+
+
+def protected(pruning: PruningConfig) -> dict[str, int]:
+    """Parameter -> number of layers that the configuration protects at that end."""
+    return {"protect_first": pruning.protect_first, "protect_last": pruning.protect_last}
 
 
 def recipe_of(params: Mapping[str, Any], signatures: Tensor) -> Recipe:
     """The recipe that a trial's parameters spell. `signatures` is [N, DIRECTIONS]."""
+    samples = _samples(params, signatures)
     align = {n.removeprefix("align_"): v for n, v in params.items() if n.startswith("align_")}
+    shares = tuple(v for n, v in sorted(params.items()) if n.startswith("share_"))
+    ends = ("protect_first", "protect_last")
     return Recipe(
-        samples=_samples(params, signatures),
+        samples=samples,
         alpha_coarse=params["alpha_coarse"],
         alpha_fine=params["alpha_fine"],
+        alpha_token=params.get("alpha_token", 0.0),
+        shares=shares,
         align=align,
         width_exponent=params.get("width_exponent", 0.0),
+        protect=(params[ends[0]], params[ends[1]]) if ends[0] in params else None,
     )
 
 
 def warm_starts(
-    table: ImportanceTable, space: Space, search: SearchConfig
-) -> dict[str, tuple[dict[str, Any], Recipe]]:
+    table: ImportanceTable, space: Space, search: SearchConfig, pruning: PruningConfig
+) -> Starts:
     """Name -> (parameters, recipe) of the trials that every study starts with.
 
     The parameters are empty for a recipe that the space can't spell; such a trial sets the mark
     to beat but teaches the sampler nothing.
     """
-    pool = tuple(range(table.samples))
-    centre: dict[str, Any] = {"alpha_coarse": 0.0, "alpha_fine": 0.0}
-    centre |= {f"align_{name}": factors[0] for name, factors in ALIGNMENT.items()}
-    centre |= {f"direction_{i}": 0.0 for i in range(DIRECTIONS)}
-    centre |= {f"slot_{i}": n for i, n in enumerate(table.reference)}
-    centre |= {"set_size": table.samples, "width_exponent": 0.0}
-    fisher = {name: centre[name] for name in space}
-    profiled = fisher | {"width_exponent": 0.3}
-    whole = search.samples == "signature"
-    starts = {
-        "fisher-pool": (fisher if whole else {}, Recipe(samples=pool)),
-        "llm-pruner-element": ({}, Recipe(metric="element", samples=table.reference)),
-        "llm-pruner-vector": ({}, Recipe(metric="vector", samples=table.reference)),
+    slots = search.samples == "slots"
+    samples = table.reference if slots else tuple(range(table.samples))
+    known = {
+        "fisher": Recipe(samples=samples),
+        "masks": Recipe(samples=samples, alpha_token=1.0),
+        "both": Recipe(samples=samples, alpha_token=0.5, width_exponent=0.2),
+        "llm-pruner-element": Recipe(metric="element1", samples=table.reference),
     }
-    if "width_exponent" in space:
-        recipe = Recipe(samples=pool, width_exponent=0.3)
-        starts["fisher-pool-profile"] = (profiled if whole else {}, recipe)
-    return starts
+    if "alpha_token" not in space:
+        del known["masks"], known["both"]
+    signs = signatures(table)
+    return {
+        name: (_spelt(recipe, table, space, signs, pruning), recipe)
+        for name, recipe in known.items()
+    }
+
+
+def _spelt(
+    recipe: Recipe, table: ImportanceTable, space: Space, signs: Tensor, pruning: PruningConfig
+) -> dict[str, Any]:
+    """The parameters that give `recipe`; none where the space has none that do."""
+    sizes = [table.source.count(i) for i in range(max(table.source) + 1)]
+    centre: dict[str, Any] = {f"direction_{i}": 0.0 for i in range(DIRECTIONS)}
+    centre |= {f"slot_{i}": n for i, n in enumerate(table.reference)}
+    centre |= {f"align_{name}": factors[0] for name, factors in ALIGNMENT.items()}
+    centre |= {f"share_{i}": max(size / max(sizes), 0.05) for i, size in enumerate(sizes)}
+    centre |= {"set_size": len(recipe.samples), **protected(pruning)}
+    centre |= recipe.model_dump(include={*space} & {*Recipe.model_fields})
+    if not set(space) <= set(centre):
+        return {}
+    params = {name: centre[name] for name in space}
+    planned = recipe_of(params, signs)
+    same = ("metric", "samples", "alpha_token", "width_exponent")
+    return params if all(getattr(planned, f) == getattr(recipe, f) for f in same) else {}
 
 
 def signatures(table: ImportanceTable) -> Tensor:

@@ -1,15 +1,17 @@
 """Speed of the pruned checkpoint against the dense one, measured in turn in one process.
 
-Prefill is one forward pass over `prompt_tokens`; decode is greedy generation of `new_tokens` with
-the cache, the prefill's time taken off. Both at batch size 1 and at the evaluation's batch size, in
-tokens a second. A machine's speed drifts, so the two models take turns and the ratio is of medians.
+Prefill is one forward pass over a prompt; decode is greedy generation of `new_tokens` after it with
+the cache. Both at every batch size and prompt length, in tokens a second. A machine's speed drifts,
+so the two models take turns at each setting and the speedup is of medians.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,20 @@ from torch import Tensor
 
 from adapruner import checkpoint as ckpt
 from adapruner.config import EvaluationConfig, ModelConfig
-from adapruner.progress import track
+from adapruner.progress import say, track
+
+Key = tuple[str, str, int, int]
+"""Model, phase, batch size, tokens of the prompt."""
 
 
 def measure(
     dense: Path, pruned: Path, model: ModelConfig, evaluation: EvaluationConfig, out: Path
 ) -> None:
-    """Writes `speed.json`: figures of both checkpoints and their ratio; `{}` when switched off."""
+    """Writes `speed.json`: figures of both checkpoints and their ratio; `{}` when switched off.
+
+    `<model>.batch_<B>_prompt_<T>.<phase>_tokens_per_s` is the median, quartiles, least and largest
+    of the repeats.
+    """
     result = _measure(dense, pruned, model, evaluation) if evaluation.speed else {}
     text = json.dumps(result, indent=1, sort_keys=True) + "\n"
     (out / "speed.json").write_text(text, encoding="utf-8")
@@ -34,34 +43,37 @@ def _measure(
     dense: Path, pruned: Path, model: ModelConfig, evaluation: EvaluationConfig
 ) -> dict[str, Any]:
     models = {"dense": ckpt.load_model(dense, model), "pruned": ckpt.load_model(pruned, model)}
-    batches = sorted({1, evaluation.batch_size})
-    seconds: dict[tuple[str, str, int], list[float]] = {}
+    settings = list(
+        itertools.product(
+            sorted(set(evaluation.batch_sizes)), sorted(set(evaluation.prompt_tokens))
+        )
+    )
+    read = sum(batch * length for batch, length in settings)
+    written = sum(batch * evaluation.new_tokens for batch, _ in settings)
+    say(
+        f"speed: {evaluation.repeats} turns and one to warm up, of {len(settings)} settings with "
+        f"each model; a turn reads {read:,} tokens and writes {written:,}"
+    )
+    seconds: dict[Key, list[float]] = {}
     for turn in track(range(evaluation.repeats + 1), "speed"):
-        for batch in batches:
-            for name, loaded in models.items():
-                prefill, decode = _once(loaded, batch, evaluation)
-                if turn:  # the first turn warms up
-                    seconds.setdefault((name, "prefill", batch), []).append(prefill)
-                    seconds.setdefault((name, "decode", batch), []).append(decode)
-    tokens = {"prefill": evaluation.prompt_tokens, "decode": evaluation.new_tokens - 1}
-    result: dict[str, Any] = {name: {} for name in models}
-    for (name, phase, batch), times in seconds.items():
-        rates = [batch * tokens[phase] / max(t, 1e-9) for t in times]
-        result[name].setdefault(f"batch_{batch}", {})[f"{phase}_tokens_per_s"] = {
-            "median": statistics.median(rates),
-            "min": min(rates),
-            "max": max(rates),
-        }
-    result["speedup"] = {
-        f"batch_{batch}": {
-            phase: statistics.median(seconds["dense", phase, batch])
-            / statistics.median(seconds["pruned", phase, batch])
-            for phase in tokens
-        }
-        for batch in batches
-    }
+        for (batch, length), (name, loaded) in itertools.product(settings, models.items()):
+            prefill, decode = _once(loaded, batch, length, evaluation.new_tokens)
+            if turn:  # the first turn warms up
+                seconds.setdefault((name, "prefill", batch, length), []).append(prefill)
+                seconds.setdefault((name, "decode", batch, length), []).append(decode)
+    result: dict[str, Any] = {**{name: {} for name in models}, "speedup": {}}
+    for (name, phase, batch, length), times in seconds.items():
+        setting = f"batch_{batch}_prompt_{length}"
+        tokens = batch * (length if phase == "prefill" else evaluation.new_tokens - 1)
+        rates = [tokens / max(t, 1e-9) for t in times]
+        result[name].setdefault(setting, {})[f"{phase}_tokens_per_s"] = spread(rates)
+        gained = statistics.median(seconds["dense", phase, batch, length]) / max(
+            statistics.median(seconds["pruned", phase, batch, length]), 1e-9
+        )
+        result["speedup"].setdefault(setting, {})[phase] = gained
     result["protocol"] = {
-        "prompt_tokens": evaluation.prompt_tokens,
+        "batch_sizes": sorted(set(evaluation.batch_sizes)),
+        "prompt_tokens": sorted(set(evaluation.prompt_tokens)),
         "new_tokens": evaluation.new_tokens,
         "repeats": evaluation.repeats,
         "threads": torch.get_num_threads(),
@@ -71,17 +83,26 @@ def _measure(
     return result
 
 
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, quartiles (linear between the values) and range of at least one value."""
+    middle = statistics.median(values)
+    low, _, high = (
+        statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [middle] * 3
+    )
+    return {"median": middle, "q1": low, "q3": high, "min": min(values), "max": max(values)}
+
+
 @torch.inference_mode()
-def _once(model: Any, batch: int, evaluation: EvaluationConfig) -> tuple[float, float]:
+def _once(model: Any, batch: int, length: int, new_tokens: int) -> tuple[float, float]:
     """Seconds of one prefill and of the decoding after it."""
     device = model.get_input_embeddings().weight.device
     vocabulary = model.config.vocab_size
-    tokens = torch.arange(batch * evaluation.prompt_tokens, device=device) * 7919 % vocabulary
+    tokens = torch.arange(batch * length, device=device) * 7919 % vocabulary
     tokens = tokens.view(batch, -1)
     begun = _now(device)
     output = model(tokens, use_cache=True, logits_to_keep=1)
     prefilled = _now(device)
-    for _ in range(evaluation.new_tokens - 1):
+    for _ in range(new_tokens - 1):
         chosen: Tensor = output.logits[:, -1:].argmax(-1)
         output = model(chosen.to(device), past_key_values=output.past_key_values, use_cache=True)
     return prefilled - begun, _now(device) - prefilled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +10,7 @@ from adapruner.sampling import Item
 
 Document = tuple[int, str]
 
-SHARES = {"calibration": 0.3, "objective": 0.1, "finetune": 0.3, "test": 0.3}
+SHARES = {"calibration": 0.3, "objective": 0.1, "held_back": 0.1, "finetune": 0.3, "test": 0.2}
 """How what is left, after every split has what it needs, is shared out."""
 
 
@@ -44,19 +45,51 @@ def assign(
     return None
 
 
-def draw(items: Sequence[Item], size: int, rng: random.Random) -> list[Item]:
-    """`size` items, uniformly at random, as evenly from every source as the sources allow."""
-    by_source: dict[int, list[Item]] = {}
-    for item in items:
-        by_source.setdefault(item.document[0], []).append(item)
-    left, drawn = size, []
-    # The smallest first: what it can't give is asked of the larger ones.
-    for done, group in enumerate(sorted(by_source.values(), key=len)):
-        quota = -(-left // (len(by_source) - done)) if left else 0
-        drawn += rng.sample(group, min(quota, len(group)))
-        left = size - len(drawn)
+def draw(
+    items: Sequence[Item], size: int, rng: random.Random, shares: Sequence[float] | None = None
+) -> list[Item]:
+    """`size` items, at random, of each source its share (default: all alike) as far as it has it.
+
+    What a source can't give is asked of the others.
+    """
+    groups = _by_source(items)
+    parts = {source: shares[source] if shares else 1.0 for source in groups}
+    drawn: list[Item] = []
+    # The scarcest first: what it can't give is asked of the others.
+    for source in sorted(groups, key=lambda s: len(groups[s]) / max(parts[s], 1e-9)):
+        open_ = sum(parts.values())
+        wanted = (size - len(drawn)) * (parts.pop(source) / open_ if open_ else 1.0)
+        drawn += rng.sample(groups[source], min(math.ceil(wanted - 1e-9), len(groups[source])))
     rng.shuffle(drawn)
     return drawn
+
+
+def mixed(
+    items: Sequence[Item], rng: random.Random, shares: Sequence[float] | None = None
+) -> list[Item]:
+    """Items in an order whose every beginning has each source's share (default: all alike).
+
+    Within a source, every beginning is of as many documents as can be. The order ends where a
+    source has no more to give.
+    """
+    groups = {source: spread(group, rng) for source, group in _by_source(items).items()}
+    parts = {source: shares[source] if shares else 1.0 for source in groups}
+    taken = dict.fromkeys((s for s in groups if parts[s]), 0)
+    order = []
+    while taken:
+        source = min(taken, key=lambda s: (taken[s] + 1) / parts[s])
+        if taken[source] == len(groups[source]):
+            break
+        order.append(groups[source][taken[source]])
+        taken[source] += 1
+    return order
+
+
+def _by_source(items: Sequence[Item]) -> dict[int, list[Item]]:
+    groups: dict[int, list[Item]] = {}
+    for item in items:
+        groups.setdefault(item.document[0], []).append(item)
+    return groups
 
 
 def spread(items: Sequence[Item], rng: random.Random) -> list[Item]:

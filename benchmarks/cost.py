@@ -57,7 +57,7 @@ def main(given: str) -> None:
 
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     largest = max(p.numel() for n, p in model.named_parameters() if "proj" in n) * 4
-    print(f"gradients held at once, by size: {2 * largest / weights:.4f} of a copy of the weights")
+    print(f"gradients held at once, by size: {3 * largest / weights:.4f} of a copy of the weights")
 
     recipe = Recipe(samples=tuple(range(SAMPLES)))
     pruning = PruningConfig(ratio_of="blocks")

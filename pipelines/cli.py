@@ -10,9 +10,15 @@ import sys
 
 import click
 
+from pipelines.commands.compare import compare
 from pipelines.commands.compress import compress
+from pipelines.commands.gate import gate
+from pipelines.commands.listen import listen
+from pipelines.commands.methods import methods
 from pipelines.commands.promote import promote, rollback
 from pipelines.commands.recompress import recompress
+from pipelines.commands.report import report
+from pipelines.commands.schedule import schedule
 from pipelines.commands.status import status
 
 
@@ -30,7 +36,10 @@ def main() -> None:
     """
 
 
-for command in (compress, recompress, status, promote, rollback):
+for command in (
+    compress, compare, methods, report, gate,
+    recompress, status, promote, rollback, schedule, listen,
+):  # fmt: skip
     main.add_command(command)
 
 

@@ -6,8 +6,10 @@ from zenml import pipeline
 
 from adapruner.config import RunConfig
 from steps.cache import forget_vanished
+from steps.compare_behaviour import compare_behaviour
 from steps.estimate_importance import estimate_importance
 from steps.evaluate import evaluate
+from steps.expect_tokens import expect_tokens
 from steps.filter_calibration_pool import filter_calibration_pool
 from steps.finetune import finetune
 from steps.load_model import load_model
@@ -31,22 +33,33 @@ def compress(config: RunConfig) -> None:
 
     source, texts, tasks = resolve_source(config)
     dense = load_model(source)
-    pool = filter_calibration_pool(
-        texts, dense, config.calibration, config.finetune, config.evaluation, seed
+    tested = config.evaluation.only("texts", "text_field", "sequence_length", "max_windows")
+    pool, test = filter_calibration_pool(
+        texts, dense, config.calibration, config.finetune, tested, seed
     )
 
     table = estimate_importance(dense, pool, model, config.search.set_size, seed)
-    plan = search(dense, pool, table, model, config.search, config.pruning, seed)
+    plan = search(
+        dense, pool, table, model, config.search, config.pruning, config.reconstruction, seed
+    )
     pruned = prune(dense, plan, pool, model, config.reconstruction)
-    finetuned = finetune(pruned, dense, pool, model, config.finetune, seed)
+    expected = expect_tokens(dense, pool, model, config.finetune.expectation)
+    finetuned = finetune(pruned, expected, pool, model, config.finetune, seed)
 
     measured = {
         name: evaluate(
-            checkpoint, pool, tasks, model, config.evaluation, seed, id=f"evaluate_{name}"
+            checkpoint, test, tasks, model.on, config.evaluation.quality, id=f"evaluate_{name}"
         )
         for name, checkpoint in (("dense", dense), ("pruned", pruned), ("finetuned", finetuned))
     }
-    speed = measure_speed(dense, pruned, model, config.evaluation)
+    timed = config.evaluation.only(
+        "speed", "batch_sizes", "prompt_tokens", "new_tokens", "repeats", "peak_memory"
+    )
+    speed = measure_speed(dense, pruned, model, timed)
+    spoken = config.evaluation.only(
+        "prompts", "behaviour_windows", "sequence_length", "max_windows"
+    )
+    behaviour = compare_behaviour(dense, pruned, finetuned, test, model, spoken)
 
     written = report(
         config,
@@ -62,5 +75,6 @@ def compress(config: RunConfig) -> None:
         evaluate_pruned=measured["pruned"],
         evaluate_finetuned=measured["finetuned"],
         measure_speed=speed,
+        compare_behaviour=behaviour,
     )
     register(config, written, finetuned)

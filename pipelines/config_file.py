@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,9 +11,13 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from adapruner.config import RunConfig
+from adapruner.comparison import ComparisonConfig
+from adapruner.config import GateConfig, RunConfig
 from adapruner.errors import UserError
-from adapruner.parsing import nearest, parse_config
+from adapruner.parsing import nearest, parse_config, parse_section
+
+GATE = "evaluation.gate"
+LIMIT = "mean_retention=0.95"
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -33,6 +38,30 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def read_comparison(
+    path: Path, overrides: Sequence[str]
+) -> tuple[dict[str, Any], RunConfig, ComparisonConfig]:
+    """As `read`, with `parameters.comparison`, which may be missing; `--set` reaches into it by
+    `comparison.key=value`.
+    """
+    values = load(path)
+    parameters = values.get("parameters")
+    given = parameters.get("comparison") if isinstance(parameters, dict) else None
+    table = {} if given is None else given
+    if not isinstance(table, dict):
+        raise UserError(f"{path}: 'parameters.comparison' is {_kind(table)}; wanted its settings")
+    ours = [o for o in overrides if o.split("=")[0].strip().startswith("comparison.")]
+    for override in ours:
+        _put(table, override.strip().removeprefix("comparison."))
+    if isinstance(parameters, dict):
+        parameters.pop("comparison", None)
+    config = _checked(values, path, [o for o in overrides if o not in ours])
+    where = f"{path} with --set" if ours else str(path)
+    comparison = parse_section(ComparisonConfig, table, where, "comparison")
+    values["parameters"]["comparison"] = table
+    return values, config, comparison
+
+
 def read(path: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], RunConfig]:
     """The file's whole content with `overrides` put in, and the configuration in it.
 
@@ -40,13 +69,42 @@ def read(path: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], RunConfi
     be read and for any key, in ZenML's part or ours, that nobody would look at.
     """
     values = load(path)
+    return values, _checked(values, path, overrides)
+
+
+def _checked(values: dict[str, Any], path: Path, overrides: Sequence[str]) -> RunConfig:
+    """The configuration in a file's content, into which `overrides` are put."""
     others = [key for key in values if key != "parameters"]
     if others:
         _check_zenml_keys({key: values[key] for key in others}, str(path))
     config = config_of(values, str(path))
     for override in overrides:
         _put(config, override)
-    return values, parse_config(config, f"{path} with --set" if overrides else str(path))
+    return parse_config(config, f"{path} with --set" if overrides else str(path))
+
+
+def read_gate(report: Mapping[str, Any], path: Path | None, overrides: Sequence[str]) -> GateConfig:
+    """The gate to judge a report by: the file's at `path`, else its run's, with `overrides` put in.
+
+    Raises UserError where there is none, and for an override that is not of `evaluation.gate`.
+    """
+    for override in overrides:
+        if not override.startswith(f"{GATE}."):
+            raise UserError(f"--set {override!r}: only {GATE}.LIMIT is looked at")
+    if path is not None:
+        gate = read(path, overrides)[1].evaluation.gate
+    else:
+        measured = report["provenance"]["config"].get("evaluation") or {}
+        values: dict[str, Any] = {"evaluation": {"gate": copy.deepcopy(measured.get("gate"))}}
+        for override in overrides:
+            _put(values, override)
+        found = values["evaluation"]["gate"]
+        gate = None if found is None else parse_section(GateConfig, found, GATE)
+    if gate is None:
+        raise UserError(
+            f"{path or 'the run'} sets no gate; give -c FILE with {GATE}, or --set {GATE}.{LIMIT}"
+        )
+    return gate
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -6,10 +6,12 @@ import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
 
-from adapruner.errors import UserError
+if TYPE_CHECKING:
+    from adapruner.errors import UserError
 
 FULL = ("No space left on device", "database or disk is full")
 
@@ -27,8 +29,17 @@ def one_line_errors() -> Iterator[None]:
         sys.exit(2)
 
 
+def mistake(message: str) -> UserError:
+    """A UserError, for modules of services: importing the library's takes seconds and memory."""
+    from adapruner.errors import UserError
+
+    return UserError(message)
+
+
 def explain(error: BaseException) -> str | None:
     """The one line for an error that a user can do something about; None for any other."""
+    from adapruner.errors import UserError
+
     for cause in _chain(error):
         if _says_full(cause):
             return f"the disk is full{_of(cause)}; make room and run the same command again"

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from adapruner.config import RunConfig, SafeName, Section
 from adapruner.errors import UserError
 from adapruner.hashing import hash_json
-from adapruner.parsing import parse, parse_config
+from adapruner.parsing import parse_config, parse_section
 from pipelines import config_file
 
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -134,7 +134,7 @@ class Plan:
 
     def __init__(self, path: Path) -> None:
         """Raises UserError for a mistake in the file or in the template that it names."""
-        self.config = parse(RecompressConfig, config_file.load(path), str(path))
+        self.config = parse_section(RecompressConfig, config_file.load(path), str(path))
         if self.config.template is not None:
             self._where = self.config.template
             self._values, _ = config_file.read(Path(self.config.template), [])

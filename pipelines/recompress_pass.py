@@ -149,7 +149,7 @@ class Pass:
             self._prepared = True
         try:
             with self._log.instead_of_logging():  # ZenML's handlers are there from `prepare` on
-                run.execute(values)
+                run.execute("compress", values)
         finally:
             workspace.clear()
         registered = json.loads((directory_of(config) / "model_version.json").read_text())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import re
@@ -31,7 +32,7 @@ def compress(values: dict[str, Any], config: RunConfig, home: Path) -> None:
     started = time.perf_counter()
     _announce(console, config, home)
     prepare(home)
-    execute(values)
+    execute("compress", values)
     from steps.results import directory_of
 
     _show(console, directory_of(config), time.perf_counter() - started)
@@ -46,12 +47,14 @@ def prepare(home: Path) -> None:
     stack.ensure_stack(home)
 
 
-def execute(values: dict[str, Any]) -> None:
-    """Run the pipeline once, in this process, which `prepare` has made ready."""
+def execute(name: str, values: dict[str, Any]) -> None:
+    """Run the pipeline `name` of the module of that name with the file content `values`.
+
+    It runs in this process, which `prepare` has made ready.
+    """
     from zenml.enums import ExecutionMode
 
-    from pipelines.compress import compress as pipeline
-
+    pipeline = getattr(importlib.import_module(f"pipelines.{name}"), name)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "run.yaml")
         file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
@@ -72,14 +75,14 @@ def _announce(console: Console, config: RunConfig, home: Path) -> None:
 
 
 def _show(console: Console, results: Path, seconds: float) -> None:
-    from adapruner.report import table
+    from adapruner.report_terminal import terminal
 
     report = json.loads((results / "report.json").read_text(encoding="utf-8"))
     version = json.loads((results / "model_version.json").read_text(encoding="utf-8"))
-    console.print(table(report))
+    console.print(terminal(report))
     for name in ("report.html", "report.json", "plan.json", "checkpoint"):
         console.print(f"  {results / name}", markup=False)
-    alias = f"@{version['alias']}" if version["alias"] else ""
+    alias = f"@{version['alias']}" if version["alias"] else "(no alias)"
     console.print(
         f"  models:/{version['name']}/{version['version']} {alias} in {version['tracking_uri']}\n"
         f"Done in {seconds:.0f} s.",

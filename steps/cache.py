@@ -27,7 +27,7 @@ from zenml.utils import source_utils
 from zenml.utils.pagination_utils import depaginate
 from zenml.utils.time_utils import utc_now
 
-from steps.materializer import DirectoryMaterializer, intact
+from steps.materializer import DirectoryMaterializer, complete, intact
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("adapruner.", "steps.")
@@ -36,6 +36,8 @@ UNTRACKED = frozenset(
         # Settings reach the key as parameters: a new one must not throw away all results.
         "adapruner.config",
         # These say and store what was computed; they compute nothing.
+        "adapruner.evaluation_config",
+        "adapruner.section",
         "adapruner.errors",
         "adapruner.parsing",
         "adapruner.progress",
@@ -72,9 +74,10 @@ def file_dependencies(module: str) -> list[str]:
 
 
 def forget_vanished() -> list[str]:
-    """Take step runs whose artifacts are gone or were altered out of the cache's candidates.
+    """Take step runs whose artifacts are gone, altered or incomplete out of the cache's candidates.
 
-    ZenML doesn't look whether a cached artifact still exists. Called before a run is planned, this
+    ZenML doesn't look whether a cached artifact still exists, and a part that failed may do better
+    another time. Called before a run is planned, this
     makes such a step run again instead of letting its consumers die. Returns the artifacts' URIs.
     """
     client = Client()
@@ -84,7 +87,9 @@ def forget_vanished() -> list[str]:
         materializer=f"contains:{DirectoryMaterializer.__name__}",
         size=1000,
     )
-    gone = [v for v in versions if v.uri and not intact(v.uri, v.content_hash)]
+    gone = [
+        v for v in versions if v.uri and not (intact(v.uri, v.content_hash) and complete(v.uri))
+    ]
     candidates = _cache_candidates() if gone else frozenset()
     forgotten = []
     for version in gone:
@@ -93,7 +98,9 @@ def forget_vanished() -> list[str]:
         if producer in candidates:
             expired = StepRunUpdate(cache_expires_at=utc_now() - timedelta(seconds=1))
             client.zen_store.update_run_step(producer, expired)
-            logger.warning("The files of %s are gone or altered: they are made again.", version.uri)
+            logger.warning(
+                "The files of %s are gone, altered or incomplete: they are made again.", version.uri
+            )
             forgotten.append(version.uri)
     return forgotten
 

@@ -5,29 +5,32 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from adapruner.config import EvaluationConfig, ModelConfig
+from adapruner.config import DeviceConfig, QualityConfig
 from steps.cache import cached_step
 from steps.workspace import stage
 
 
 @cached_step
 def evaluate(
-    checkpoint: Path,
-    pool: Path,
-    tasks: Path,
-    model: ModelConfig,
-    evaluation: EvaluationConfig,
-    seed: int,
+    checkpoint: Path, texts: Path, tasks: Path, model: DeviceConfig, quality: QualityConfig
 ) -> Annotated[Path, "metrics"]:
-    """`metrics.json` of the checkpoint in `checkpoint`, or in a `checkpoint/` folder below it.
+    """What the checkpoint in `checkpoint`, or in a `checkpoint/` folder below it, can do.
 
-    `tasks` is an input because the task files' content is part of what the numbers depend on.
+    Its inputs are all that the figures depend on: where the checkpoint came from, the run's seed
+    and how texts were split are not among them, so a dense model is measured once.
     """
     from adapruner import evaluation as library
+    from adapruner.tasks import batch_size
 
     below = checkpoint / "checkpoint"
     with stage("evaluate") as out:
         library.evaluate(
-            below if below.is_dir() else checkpoint, pool, model, evaluation, seed, out
+            below if below.is_dir() else checkpoint,
+            texts,
+            tasks,
+            model,
+            quality,
+            batch_size(tasks),
+            out,
         )
     return out

@@ -19,13 +19,17 @@ def filter_calibration_pool(
     finetune: FinetuneConfig,
     evaluation: EvaluationConfig,
     seed: int,
-) -> Annotated[Path, "calibration_pool"]:
-    """The pool directory, tokenised by the tokenizer of `checkpoint`."""
+) -> tuple[Annotated[Path, "calibration_pool"], Annotated[Path, "test_texts"]]:
+    """The pool directory, tokenised by the tokenizer of `checkpoint`; and `test.json`, apart.
+
+    Apart, so that another calibration split leaves the same test text, and its results, as it is.
+    """
     from adapruner.calibration import build_pool
     from adapruner.texts import TextSource
 
     found = json.loads((texts / "texts.json").read_text(encoding="utf-8"))
     named = {given: TextSource.model_validate(fields) for given, fields in found.items()}
-    with stage("filter_calibration_pool") as out:
+    with stage("filter_calibration_pool") as out, stage("test_texts") as test:
         build_pool(named, calibration, finetune, evaluation, checkpoint, seed, out)
-    return out
+        (out / "test.json").rename(test / "test.json")
+    return out, test

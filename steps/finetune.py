@@ -13,7 +13,7 @@ from steps.workspace import stage
 @cached_step
 def finetune(
     checkpoint: Path,
-    dense: Path,
+    expected: Path,
     pool: Path,
     model: ModelConfig,
     finetune: FinetuneConfig,
@@ -23,5 +23,5 @@ def finetune(
     from adapruner import finetune as library
 
     with stage("finetune") as out:
-        library.finetune(checkpoint, dense, pool, model, finetune, seed, out)
+        library.finetune(checkpoint, expected, pool, model, finetune, seed, out)
     return out

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
-from zenml.enums import ArtifactType
+from zenml.enums import ArtifactType, VisualizationType
 from zenml.io import fileio
 from zenml.materializers.base_materializer import BaseMaterializer
 from zenml.utils import io_utils
@@ -17,6 +17,8 @@ from adapruner.hashing import hash_directory
 
 DATA = "data"
 MANIFEST = "files.json"
+FAILED = "failed.json"
+"""A stage that had to go on without a part of its result names that part in a file so called."""
 
 
 class DirectoryMaterializer(BaseMaterializer):
@@ -47,6 +49,11 @@ class DirectoryMaterializer(BaseMaterializer):
         with self.get_temporary_directory(delete_at_exit=False) as directory:
             io_utils.copy_dir(source, directory, overwrite=True)
             return Path(directory)
+
+    def save_visualizations(self, data: Path) -> dict[str, VisualizationType]:
+        """Pages that the dashboard shows: HTML files at the top of the directory, as they lie."""
+        pages = sorted(path.name for path in data.glob("*.html"))
+        return {f"{self.uri}/{DATA}/{name}": VisualizationType.HTML for name in pages}
 
     def compute_content_hash(self, data: Path) -> str:
         return hash_directory(data)
@@ -82,3 +89,9 @@ def intact(uri: str, content_hash: str | None) -> bool:
     if manifest(data) == json.loads(Path(recorded).read_text()):
         return True
     return hash_directory(data) == content_hash
+
+
+def complete(uri: str) -> bool:
+    """Whether no part of the artifact saved here is recorded as failed."""
+    with fileio.open(f"{uri}/{MANIFEST}") as file:
+        return FAILED not in json.loads(file.read())

@@ -1,4 +1,4 @@
-"""Prefill and decode speed of the pruned model, interleaved with the dense one."""
+"""What the pruned model costs beside the dense one: size, FLOPs, memory, prefill and decode."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from steps.workspace import stage
 def measure_speed(
     dense: Path, pruned: Path, model: ModelConfig, evaluation: EvaluationConfig
 ) -> Annotated[Path, "speed"]:
-    """`speed.json`; an empty one where the config switches it off."""
-    from adapruner import speed
+    """`cost.json` and `speed.json`; the latter is empty where the config switches speed off."""
+    from adapruner import cost, speed
 
     with stage("measure_speed") as out:
+        cost.measure(dense, pruned, model, evaluation, out)
         speed.measure(dense, pruned, model, evaluation, out)
     return out

@@ -14,11 +14,15 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from adapruner import gate
 from adapruner.config import RegistryConfig
 from steps import tracking
 from steps.workspace import TIMING
 
 PARAM_LENGTH = 6000
+GATE_TAGS = ("gate", "gate_reasons")
+MEASURED = ("params", "speed", "cost", "behaviour", "retention", "timings_s")
+"""Sections of the report whose numbers are metrics of the run."""
 EVALUATIONS = {
     "evaluate_dense": "dense",
     "evaluate_pruned": "pruned",
@@ -59,10 +63,10 @@ def register(
     checkpoint: Path,
     tags: Mapping[str, str],
 ) -> ModelVersion:
-    """The model version of this checkpoint, with the alias on it.
+    """The model version of this checkpoint, with the alias on it where the registry's is not None.
 
     A version with the same checkpoint and config hash among its tags, whose files are still there,
-    is taken instead of making a second one.
+    is taken instead of making a second one; its tags then say what was found now.
     """
     version = _registered(client, registry.name, tags)
     if version is None:
@@ -74,6 +78,9 @@ def register(
             run_id=run,
             tags=dict(tags),
         )
+    else:
+        for key in GATE_TAGS:
+            client.set_model_version_tag(registry.name, version.version, key, tags[key])
     if registry.alias is not None:
         client.set_registered_model_alias(registry.name, registry.alias, version.version)
     return version
@@ -104,6 +111,8 @@ def version_tags(report: Mapping[str, Any]) -> dict[str, str]:
         "checkpoint_hash": facts["hashes"]["checkpoint"],
         "ratio_requested": params["ratio_requested"],
         "ratio_achieved": params["ratio_achieved"],
+        "gate": gate.state(report.get("gate")),
+        "gate_reasons": gate.brief_reasons(report.get("gate") or {"checks": []}),
     }
     return {key: str(value) for key, value in {**tags, **_measured(report)}.items()}
 
@@ -172,7 +181,7 @@ def _params(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _metrics(report: Mapping[str, Any]) -> dict[str, float]:
-    sections = {key: report.get(key) or {} for key in ("params", "speed", "timings_s")}
+    sections = {key: report.get(key) or {} for key in MEASURED}
     return _numbers({**dict(_flat(sections)), **_measured(report)})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,12 +14,15 @@ from adapruner.errors import UserError
 from steps.cache import uncached_step
 from steps.workspace import stage
 
+logger = logging.getLogger(__name__)
+
 
 @uncached_step
 def register(config: RunConfig, report: Path, finetuned: Path) -> Annotated[Path, "model_version"]:
-    """`model_version.json`: name, version, alias, MLflow run and where the results are.
+    """`model_version.json`: name, version, alias, MLflow run, gate and where the results are.
 
-    Raises UserError for a model that predicts nothing, before anything is logged or published.
+    A model that failed the gate becomes a version, but the alias stays where it is. Raises
+    UserError for a model that predicts nothing, before anything is logged or published.
     """
     from steps import mlflow_run, results, tracking
 
@@ -26,14 +30,19 @@ def register(config: RunConfig, report: Path, finetuned: Path) -> Annotated[Path
     refuse_broken(content)
     run = get_step_context().pipeline_run
     tags = mlflow_run.version_tags(content)
+    registry = config.registry
+    if tags["gate"] == "failed":
+        logger.warning("The gate failed, so the version gets no alias: %s", tags["gate_reasons"])
+        registry = registry.model_copy(update={"alias": None})
     about = {"pipeline_run_id": str(run.id), "config_hash": tags["config_hash"]}
     statuses = {name: str(step.status) for name, step in run.steps.items() if name != "register"}
     checkpoint = finetuned / "checkpoint"
     with stage("register") as out:
         client = tracking.connect()
         parent = mlflow_run.log_run(client, run.name, about, report, statuses)
-        version = mlflow_run.register(client, config.registry, parent, checkpoint, tags)
-        registered = mlflow_run.described(client, config.registry, parent, version)
+        version = mlflow_run.register(client, registry, parent, checkpoint, tags)
+        registered = mlflow_run.described(client, registry, parent, version)
+        registered["gate"] = tags["gate"]
         target = results.publish(config, report, checkpoint, registered)
         text = json.dumps({**registered, "results": str(target)}, indent=2)
         (out / "model_version.json").write_text(text + "\n", encoding="utf-8")

@@ -25,6 +25,7 @@ def report(
     evaluate_pruned: Path,
     evaluate_finetuned: Path,
     measure_speed: Path,
+    compare_behaviour: Path,
 ) -> Annotated[Path, "report"]:
     """`report.json`, `report.html` and `plan.json`. Inputs are named as the stages are."""
     stages = {name: path for name, path in locals().items() if name not in ("config", "texts")}

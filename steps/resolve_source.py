@@ -17,18 +17,21 @@ from steps.workspace import stage
 
 @uncached_step
 def resolve_source(
-    config: RunConfig,
+    config: RunConfig, mark: str = "report.json"
 ) -> tuple[Annotated[Path, "source"], Annotated[Path, "texts"], Annotated[Path, "tasks"]]:
     """`source.json`, `texts.json` and `tasks.json`, each in a directory of its own.
 
+    Beside `tasks.json` are the rows of tasks that are read from local files.
+    `mark` is the file that tells an earlier run's results from what is not ours.
     Raises UserError for what can't be found, a device among it, for an MLflow that does not
     answer, and for an output folder that is not ours: before anything costs time.
     """
     from adapruner.checkpoint import device_of
+    from adapruner.tasks import resolve
     from adapruner.texts import resolve_texts
     from steps import results, sources, tracking
 
-    results.check_target(config)
+    results.check_target(config, mark)
     device_of(config.model)
     tracking.connect()
     with stage("source") as source, stage("texts") as texts, stage("tasks") as tasks:
@@ -37,7 +40,7 @@ def resolve_source(
             given: text.model_dump(mode="json") for given, text in resolve_texts(config).items()
         }
         _write(texts / "texts.json", found)
-        _write(tasks / "tasks.json", sources.resolve_tasks(config.evaluation.tasks_dir))
+        resolve(config.evaluation, tasks)
     return source, texts, tasks
 
 

@@ -6,7 +6,7 @@ import errno
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from steps.materializer import link_or_copy
 from steps.workspace import TIMING
 
 MARK = "report.json"
+COMPARISON = "comparison.json"
 
 
 def directory_of(config: RunConfig) -> Path:
@@ -24,19 +25,22 @@ def directory_of(config: RunConfig) -> Path:
     return Path(config.output_dir) / config.name
 
 
-def check_target(config: RunConfig) -> None:
-    """Raises UserError when something that is not a run's result stands at the target."""
+def check_target(config: RunConfig, mark: str = MARK) -> None:
+    """Raises UserError when something stands at the target that no such run has left.
+
+    `mark` is the file that tells what a compression (MARK) or a comparison (COMPARISON) left.
+    """
     target = directory_of(config)
     try:
         names = [path.name for path in target.iterdir()]
-        foreign = bool(names) and MARK not in names
+        foreign = bool(names) and mark not in names
     except FileNotFoundError:
         foreign = False
     except NotADirectoryError:
         foreign = True
     if foreign:
         raise UserError(
-            f"'{target}' holds something that is not a run's result and would be replaced; "
+            f"'{target}' holds something that no such run has left and would be replaced; "
             "give the run another `name` or `output_dir`"
         )
 
@@ -49,17 +53,32 @@ def publish(
     Weights are hard links where the file system allows: the same bytes, not a second copy. Of two
     runs that publish at once, the later one's result stays.
     """
-    check_target(config)
-    target = directory_of(config).absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{config.name}-", dir=target.parent))
-    new, former = beside / "new", beside / "former"
-    try:
+
+    def fill(new: Path) -> None:
         untimed = shutil.ignore_patterns(TIMING)
         shutil.copytree(report, new, ignore=untimed)
         shutil.copytree(checkpoint, new / "checkpoint", ignore=untimed, copy_function=_link_weights)
         text = json.dumps(dict(registered), indent=2, sort_keys=True)
         (new / "model_version.json").write_text(text + "\n", encoding="utf-8")
+
+    return _publish(config, MARK, fill)
+
+
+def publish_comparison(config: RunConfig, files: Path) -> Path:
+    """Put a comparison's files at the target, replacing an earlier comparison's as a whole."""
+    untimed = shutil.ignore_patterns(TIMING)
+    return _publish(config, COMPARISON, lambda new: shutil.copytree(files, new, ignore=untimed))
+
+
+def _publish(config: RunConfig, mark: str, fill: Callable[[Path], object]) -> Path:
+    """Replace what is at the target by what `fill` puts into the folder that it is given."""
+    check_target(config, mark)
+    target = directory_of(config).absolute()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{config.name}-", dir=target.parent))
+    new, former = beside / "new", beside / "former"
+    try:
+        fill(new)
         _replace(target, new, former)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)

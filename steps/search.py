@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from adapruner.config import ModelConfig, PruningConfig, SearchConfig
+from adapruner.config import ModelConfig, PruningConfig, ReconstructionConfig, SearchConfig
 from steps.cache import cached_step
 from steps.workspace import stage, study_storage
 
@@ -18,6 +18,7 @@ def search(
     model: ModelConfig,
     search: SearchConfig,
     pruning: PruningConfig,
+    reconstruction: ReconstructionConfig,
     seed: int,
 ) -> Annotated[Path, "pruning_plan"]:
     """The best plan and the trials that led to it; the study goes on where it stopped."""
@@ -25,5 +26,6 @@ def search(
 
     storage = study_storage(search.storage)
     with stage("search") as out:
-        library.search(checkpoint, pool, table, model, search, pruning, seed, storage, out)
+        given = (checkpoint, pool, table, model, search, pruning, reconstruction, seed)
+        library.search(*given, storage, out)
     return out

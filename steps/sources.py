@@ -1,4 +1,4 @@
-"""Checkpoints and task files that a config names, among them versions of an MLflow registry."""
+"""Checkpoints that a config names, among them versions of an MLflow registry."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from mlflow.entities.model_registry import ModelVersion
 
 from adapruner import sources
 from adapruner.config import ModelConfig
 from adapruner.errors import UserError
-from adapruner.hashing import hash_directory
 from steps import tracking
 from steps.workspace import home
 
@@ -49,17 +47,6 @@ def materialize(source: sources.Source, out: Path) -> None:
         directory, _ = _fetch(f"{REGISTRY}/{source.revision}")
         source = source.model_copy(update={"location": str(directory)})
     sources.materialize(source, out)
-
-
-def resolve_tasks(tasks_dir: str | None) -> dict[str, Any]:
-    """The hash of the folder of zero-shot task files, with the data files that lie in it."""
-    if tasks_dir is None:
-        return {}
-    if not Path(tasks_dir).is_dir():
-        raise UserError(
-            f"evaluation.tasks_dir: no folder {tasks_dir}; give one of lm-eval task files"
-        )
-    return {"given": tasks_dir, "content_hash": hash_directory(Path(tasks_dir))}
 
 
 def _fetch(uri: str) -> tuple[Path, str]:

@@ -24,6 +24,10 @@ LESS = (
     "finetune.steps=6",
     "evaluation.max_windows=24",
     "evaluation.repeats=1",
+    "evaluation.prompt_tokens=32",
+    "evaluation.new_tokens=8",
+    "evaluation.behaviour_windows=4",
+    "evaluation.gate.size_ratio=0.85",
 )
 
 RELOAD = """
@@ -79,6 +83,12 @@ def test_the_report_says_what_was_lost_and_gained(demo: Demo) -> None:
         metrics[name]["wikipedia_ppl_seq128"] for name in ("dense", "pruned", "finetuned")
     )
     assert dense < tuned < pruned < 4 * dense
+    assert demo.report["gate"]["passed"] is True
+    compared = demo.report["behaviour"]["texts"]["wikipedia"]
+    assert all(0 < compared[model]["kl"] < 5 for model in ("pruned", "finetuned"))
+    assert demo.report["cost"]["dense"]["kv_bytes_per_token"] == 2 * 30 * 3 * 64 * 4
+    memory = [demo.report["cost"][model]["memory"]["peak_bytes"] for model in ("pruned", "dense")]
+    assert memory == sorted(memory)
     assert set(demo.report["timings_s"]) >= {"estimate_importance", "search", "finetune"}
 
 
@@ -107,7 +117,7 @@ def test_it_beats_element_wise_scores_of_ten_random_samples_on_the_test_text(dem
     model = checkpoint.load_model(dense, ModelConfig(source=str(dense)))
     tokens = checkpoint.load_tokenizer(dense)(text)["input_ids"]
     windows = perplexity.windows_of(tokens, 128, 24)
-    recipe = scoring.Recipe(metric="element", samples=table.reference)
+    recipe = scoring.Recipe(metric="element1", samples=table.reference)
     assert len(table.reference) == 10
     baseline = allocation.allocate(
         scoring.score(table, recipe), checkpoint.inspect(dense), PruningConfig(), 0.0, {}
@@ -129,5 +139,5 @@ def test_the_search_goes_beyond_the_warm_starts(demo: Demo) -> None:
 
 
 def test_the_second_run_is_cached(demo: Demo) -> None:
-    assert demo.second.count("Using cached version") == 10
+    assert demo.second.count("Using cached version") == 11
     assert demo.second_s < 40

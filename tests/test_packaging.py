@@ -14,9 +14,11 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 from dockerfile_parse import DockerfileParser
@@ -72,13 +74,18 @@ def check_adapruner(words: list[str], copies: dict[str, str]) -> None:
     if words[1:] == ["--help"]:
         assert words[0] in main.commands
         return
-    given = main.commands[words[0]].make_context(words[0], list(words[1:])).params
-    if "path" not in given:
+    command = main.commands[words[0]]
+    rest = words[1:]
+    if isinstance(command, click.Group):
+        command, rest = command.commands[rest[0]], rest[1:]
+    given = command.make_context(words[0], list(rest)).params
+    if given.get("path") is None:
         return
     path = ROOT / copies.get(str(given["path"]), str(given["path"]))
     if "overrides" in given:
-        config_file.read(path, given["overrides"])
-    else:
+        read = config_file.read_comparison if words[0] == "compare" else config_file.read
+        read(path, given["overrides"])
+    elif words[0] == "recompress":
         with contextlib.chdir(ROOT):
             Plan(path)
 
@@ -141,8 +148,8 @@ def pins() -> dict[str, str]:
 
 
 def requirements() -> list[Requirement]:
-    given = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
-    return [Requirement(line) for line in given]
+    extras = PROJECT["optional-dependencies"].values()
+    return [Requirement(line) for line in chain(PROJECT["dependencies"], *extras)]
 
 
 def test_every_dependency_is_pinned_within_its_range() -> None:

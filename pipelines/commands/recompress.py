@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from pipelines.commands.options import HOME_HELP
+from pipelines.watch import add_watch_options, watch_file
 
 
 @click.command()
@@ -23,7 +24,10 @@ from pipelines.commands.options import HOME_HELP
 )
 @click.option("--retry-failed", is_flag=True, help="Try what failed or was given up again now.")
 @click.option("--home", metavar="DIR", type=click.Path(path_type=Path), help=HOME_HELP)
-def recompress(path: Path, retry_failed: bool, home: Path | None) -> None:
+@add_watch_options
+def recompress(
+    path: Path, retry_failed: bool, home: Path | None, watch: bool, every: str | None
+) -> None:
     """Compress every new version of the registered models that FILE names, once.
 
     Looks for versions that have no compressed version by these settings, compresses each as
@@ -34,6 +38,7 @@ def recompress(path: Path, retry_failed: bool, home: Path | None) -> None:
     \b
     Examples:
       adapruner recompress -c configs/recompress.yaml
+      adapruner recompress -c configs/recompress.yaml --watch --every 15m
       adapruner status -c configs/recompress.yaml
 
     \b
@@ -44,13 +49,15 @@ def recompress(path: Path, retry_failed: bool, home: Path | None) -> None:
       4  a version failed in this pass, or is no longer what was compressed; the others were done
       5  nothing was done: the registry does not answer, or another owner holds all the work
     """
-    from pipelines.stack import quiet_libraries
-
-    quiet_libraries()
     from pipelines.failures import one_line_errors
 
+    chosen = home or Path(os.environ.get("ADAPRUNER_HOME") or ".adapruner")
     with one_line_errors():
+        if watch:
+            sys.exit(watch_file(path, chosen, every))
+        from pipelines.stack import quiet_libraries
+
+        quiet_libraries()
         from pipelines import recompress as recompression
 
-        chosen = home or Path(os.environ.get("ADAPRUNER_HOME") or ".adapruner")
         sys.exit(recompression.recompress(path, chosen, retry_failed))

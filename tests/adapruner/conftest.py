@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -41,10 +42,15 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     pool.mkdir()
     small_model("llama").save_pretrained(checkpoint)
     write_tokenizer(checkpoint)
-    save_file(
-        {"calibration": tokens(12, 16), "objective": tokens(6, 16, seed=1)},
-        pool / "pool.safetensors",
-    )
+    calibration = tokens(12, 16)
+    pool_texts = {
+        "calibration": calibration,
+        "source": torch.tensor([0] * 6 + [1] * 6),
+        "update": torch.cat([calibration, tokens(4, 16, seed=3)]),
+        "objective": tokens(6, 16, seed=1),
+        "held_back": tokens(6, 16, seed=2),
+    }
+    save_file(pool_texts, pool / "pool.safetensors")
     words = [f"w{i % 90 + 3}" for i in range(0, 4000, 7)]
     (pool / "finetune.jsonl").write_text(json.dumps({"text": " ".join(words)}) + "\n")
     (pool / "test.json").write_text(json.dumps({"made": " ".join(words[:200])}))

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from adapruner import gate
 from adapruner import report as library
 from adapruner.config import RunConfig
 from adapruner.parsing import parse_config
@@ -26,13 +27,16 @@ POOL = {
 DENSE = {"mlp_channels": 64, "query_heads": 8, "kv_groups": 4}
 
 
-def settings(method: str = "lora", source: str = "model") -> RunConfig:
+def settings(
+    method: str = "lora", source: str = "model", limits: dict[str, Any] | None = None
+) -> RunConfig:
     values = {
         "name": "small",
         "seed": 7,
         "model": {"source": source},
         "calibration": {"source": "text.txt"},
         "finetune": {"method": method},
+        "evaluation": {"tasks": ["piqa"], "gate": limits},
         "registry": {"name": "small-pruned"},
     }
     return parse_config(values, "test")
@@ -66,24 +70,26 @@ def trials(total: int) -> list[dict[str, Any]]:
             "name": {0: "fisher-pool", 1: HOSTILE}.get(i, "trial"),
             "value": value,
             "state": "complete",
-            "params": {"alpha_coarse": i / total},
+            "params": {"alpha_coarse": i / total, "set_size": 10 + i % 3},
+            "held_back": value + 3 * (i % 2),
             "best_so_far": min(values[: i + 1]),
         }
         for i, value in enumerate(values)
     ]
 
 
-def speed(pruned: float) -> dict[str, Any]:
+def speed(pruned: float, settings: tuple[str, ...] = ("batch_1_prompt_128",)) -> dict[str, Any]:
     def figures(rate: float) -> dict[str, Any]:
-        rates = {"median": rate, "min": 0.9 * rate, "max": 1.1 * rate}
-        return {"batch_1": {"prefill_tokens_per_s": rates, "decode_tokens_per_s": rates}}
+        spread = {"q1": 0.95, "q3": 1.05, "min": 0.9, "max": 1.1, "median": 1.0}
+        rates = {name: factor * rate for name, factor in spread.items()}
+        return {at: {f"{p}_tokens_per_s": rates for p in ("prefill", "decode")} for at in settings}
 
-    factor = {"batch_1": {"prefill": pruned / 100, "decode": pruned / 100}}
+    factor = {at: {"prefill": pruned / 100, "decode": pruned / 100} for at in settings}
     protocol = {
         "device": "cpu",
         "dtype": "float32",
         "new_tokens": 32,
-        "prompt_tokens": 128,
+        "prompt_tokens": [128],
         "repeats": 5,
         "threads": 2,
     }
@@ -93,6 +99,53 @@ def speed(pruned: float) -> dict[str, Any]:
         "speedup": factor,
         "protocol": protocol,
     }
+
+
+def cost() -> dict[str, Any]:
+    def of(share: float) -> dict[str, Any]:
+        flops = {phase: {"128": share * 2.7e8} for phase in ("prefill", "decode")}
+        memory = {"peak_bytes": share * 9e8, "libraries_bytes": 300_000_000, "of": "process"}
+        return {
+            "params": share * 1_000_000,
+            "weight_bytes": share * 4000,
+            "flops_per_token": flops,
+            "kv_bytes_per_token": 46_080,
+            "kv_bytes": {"128": 46_080 * 128},
+            "memory": memory,
+        }
+
+    told = {"lengths": [128], "dtype": "float32", "memory_tokens": 128, "memory_new_tokens": 32}
+    return {"dense": of(1.0), "pruned": of(0.8), "protocol": told}
+
+
+def behaviour() -> dict[str, Any]:
+    text = {"windows": 4, "positions": 512}
+    compared = {
+        "pruned": {"agreement": 0.55, "kl": 0.9},
+        "finetuned": {"agreement": 0.7, "kl": 0.4},
+    }
+    said = {"dense": f" Paris. {HOSTILE}", "pruned": " a city, a city", "finetuned": " Paris."}
+    return {
+        "continuations": [{"prompt": "The capital of France is", **said}],
+        "new_tokens": 40,
+        "texts": {"news": text | compared},
+    }
+
+
+def retention() -> dict[str, Any]:
+    """What an evaluation of tasks adds to a report."""
+
+    def task(model: float, broken: list[int], fixed: list[int]) -> dict[str, Any]:
+        kept = {"dense": 0.65, "model": model, "retention": model / 0.65, "rows": 100}
+        bounds = {"low": model / 0.65 - 0.06, "high": model / 0.65 + 0.05}
+        return {**kept, **bounds, "broken": broken, "fixed": fixed}
+
+    def of(piqa: float, boolq: float) -> dict[str, Any]:
+        tasks = {"piqa": task(piqa, [3, 17, 40], [8]), "boolq": task(boolq, [1], [])}
+        mean = task((piqa + boolq) / 2, [], [])
+        return {"tasks": tasks, "mean": {k: mean[k] for k in mean if k not in ("broken", "fixed")}}
+
+    return {"pruned": of(0.5, 0.55), "finetuned": of(0.6, 0.62)}
 
 
 def write_stages(root: Path, layers: int = 4, total: int = 6) -> dict[str, Path]:
@@ -105,9 +158,13 @@ def write_stages(root: Path, layers: int = 4, total: int = 6) -> dict[str, Path]
     write_json(root / "search", "trials.json", trials(total))
     best = min(trials(total), key=lambda trial: trial["value"])
     write_json(root / "search", "summary.json", {"best": best, "dense_value": 21.5})
-    curve = [{"step": i + 1, "loss": 3 + math.exp(-i)} for i in range(20)]
+    curve: list[dict[str, Any]] = [{"step": i + 1, "loss": 3 + math.exp(-i)} for i in range(20)]
+    for row in curve[4::5]:
+        row["held_back"] = row["loss"] + 0.1
     write_json(root / "finetune", "curve.json", curve)
     write_json(root / "measure_speed", "speed.json", speed(125.0))
+    write_json(root / "measure_speed", "cost.json", cost())
+    write_json(root / "compare_behaviour", "behaviour.json", behaviour())
     for stage, length in (("load_model", 4000), ("prune", 3200)):
         (root / stage).mkdir()
         (root / stage / "model.safetensors").write_bytes(bytes(length))
@@ -115,6 +172,14 @@ def write_stages(root: Path, layers: int = 4, total: int = 6) -> dict[str, Path]
     return {path.name: path for path in root.iterdir()}
 
 
-def build(stages: dict[str, Path], config: RunConfig | None = None) -> dict[str, Any]:
-    facts = {"created": CREATED, "hashes": {"plan": "ab" * 32}}
-    return library.build_report(config or settings(), stages, TIMINGS, facts)
+def build(
+    stages: dict[str, Path], config: RunConfig | None = None, with_tasks: bool = False
+) -> dict[str, Any]:
+    """The report of the stages; `with_tasks` as an evaluation with two tasks and a failed one."""
+    config = config or settings()
+    facts = {"created": CREATED, "config_hash": "12" * 32, "hashes": {"plan": "ab" * 32}}
+    report = library.build_report(config, stages, TIMINGS, facts)
+    if with_tasks:
+        report |= {"retention": retention(), "failed_tasks": {"winogrande": "no rows"}}
+        report["gate"] = gate.judge(config.evaluation.gate, report)
+    return report

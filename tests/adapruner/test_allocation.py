@@ -201,7 +201,7 @@ def test_any_setting_meets_its_ratio_or_is_refused(
     given_scores = scores(shape, seed)
     heads = [list(range(w.query_heads)) for w in shape.layers]
     try:
-        widths = mlp_widths(given_scores.sensitivity, shape, pruning, heads, exponent)
+        widths = mlp_widths(given_scores, shape, pruning, heads, exponent)
     except UserError:
         return
     assert all((0 < w < channels and w % round_to == 0) or w == channels for w in widths)

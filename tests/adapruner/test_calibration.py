@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from transformers import PreTrainedTokenizerFast
 
 from adapruner.errors import UserError
-from adapruner.finetune import read_rows
+from adapruner.examples import read_examples
 from adapruner.hashing import hash_directory
 from tests.adapruner.pools import SMALL, TEST, build, jsonl, save_tokenizer, sentences
 
@@ -32,7 +32,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows_of(out: Path) -> list[dict[str, str]]:
-    return read_rows(out / "finetune.jsonl")
+    return read_examples(out / "finetune.jsonl")
 
 
 def decoded(checkpoint: Path, tokens: np.ndarray) -> list[str]:
@@ -40,7 +40,7 @@ def decoded(checkpoint: Path, tokens: np.ndarray) -> list[str]:
     return [tokenizer.decode(row) for row in tokens.tolist()]
 
 
-def test_pool_of_one_source_has_four_disjoint_splits(checkpoint: Path, tmp_path: Path) -> None:
+def test_pool_of_one_source_has_five_disjoint_splits(checkpoint: Path, tmp_path: Path) -> None:
     texts = sentences(60)
     source = jsonl(tmp_path / "My texts.jsonl", texts)
     out = tmp_path / "out"
@@ -60,12 +60,13 @@ def test_pool_of_one_source_has_four_disjoint_splits(checkpoint: Path, tmp_path:
     splits = [
         owners(decoded(checkpoint, pool["calibration"])),
         owners(decoded(checkpoint, pool["objective"])),
+        owners(decoded(checkpoint, pool["held_back"])),
         owners([row["text"] for row in rows_of(out)]),
         owners(test["my_texts"].split("\n\n")),
     ]
     assert sum(map(len, splits)) == len(set.union(*splits))
     told = summary["splits"]
-    assert [told[s]["used"] for s in told] == [8, 4, len(splits[2]), 1]
+    assert [told[s]["used"] for s in told] == [8, 4, 4, len(splits[3]), 1]
     assert told["calibration"]["tokens"] == 8 * 16
     assert (
         told["calibration"]["sha256"] == hashlib.sha256(pool["calibration"].tobytes()).hexdigest()
@@ -99,7 +100,7 @@ def test_too_few_samples_says_how_many_there_were(checkpoint: Path, tmp_path: Pa
 
 
 def test_exactly_enough_samples_suffice(checkpoint: Path, tmp_path: Path) -> None:
-    source = jsonl(tmp_path / "t.jsonl", sentences(8 + 4 + 1 + 1))
+    source = jsonl(tmp_path / "t.jsonl", sentences(8 + 4 + 4 + 1 + 1))
     summary = build(checkpoint, tmp_path / "out", {"source": source, **SMALL}, evaluation=TEST)
     assert summary["splits"]["finetune"]["used"] == 1
 
@@ -119,6 +120,7 @@ def test_documents_stay_whole(checkpoint: Path, tmp_path: Path) -> None:
     splits = {
         "calibration": decoded(checkpoint, pool["calibration"]),
         "objective": decoded(checkpoint, pool["objective"]),
+        "held_back": decoded(checkpoint, pool["held_back"]),
         "finetune": [row["text"] for row in rows_of(out)],
         "test": json.loads((out / "test.json").read_text())["wiki"].split("\n\n"),
     }

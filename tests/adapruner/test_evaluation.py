@@ -1,4 +1,4 @@
-"""Perplexity by its definition, tasks through lm-eval on local files, speed in turn."""
+"""Perplexity by its definition, tasks through lm-eval on local files."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from adapruner import checkpoint as ckpt
-from adapruner.config import EvaluationConfig
+from adapruner.config import EvaluationConfig, QualityConfig
 from adapruner.errors import UserError
-from adapruner.evaluation import evaluate, named_scores, text_metrics
+from adapruner.evaluation import evaluate, text_metrics
 from adapruner.perplexity import mean_loss, windows_of
-from adapruner.speed import measure
+from adapruner.tasks import batch_size, resolve
+from adapruner.zero_shot import named_scores, score_metric
 from tests.adapruner.conftest import Workplace
 from tests.models import small_model, tokens
 
@@ -38,6 +39,24 @@ filter_list:
 """
 
 
+def measured(workplace: Workplace, settings: EvaluationConfig, folder: Path) -> Path:
+    """The stage directory of an evaluation by `settings`."""
+    tasks, out = folder / "resolved", folder / "out"
+    tasks.mkdir()
+    out.mkdir()
+    resolve(settings, tasks)
+    evaluate(
+        workplace.checkpoint,
+        workplace.pool,
+        tasks,
+        workplace.model.on,
+        settings.quality,
+        batch_size(tasks),
+        out,
+    )
+    return out
+
+
 def test_perplexity_is_the_exponential_of_the_mean_loss_a_predicted_token() -> None:
     model, windows = small_model("llama"), tokens(5, 9)
     losses = []
@@ -55,9 +74,10 @@ def test_windows_do_not_overlap_and_the_remainder_is_dropped() -> None:
 
 def test_metrics_carry_their_protocol(workplace: Workplace, tmp_path: Path) -> None:
     settings = EvaluationConfig(sequence_length=16, max_windows=4)
-    evaluate(workplace.checkpoint, workplace.pool, workplace.model, settings, 0, tmp_path)
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
-    summary = json.loads((tmp_path / "summary.json").read_text())
+    out = measured(workplace, settings, tmp_path)
+    metrics = json.loads((out / "metrics.json").read_text())
+    summary = json.loads((out / "summary.json").read_text())
+    assert json.loads((out / "tasks.json").read_text()) == {}
     assert list(metrics) == ["made_ppl_seq16"]
     assert 1 < metrics["made_ppl_seq16"] < math.inf
     assert summary["windows"] == {"made": 4}
@@ -68,7 +88,7 @@ def test_a_test_text_shorter_than_a_window_is_refused(workplace: Workplace) -> N
     model = ckpt.load_model(workplace.checkpoint, workplace.model)
     tokenizer = ckpt.load_tokenizer(workplace.checkpoint)
     with pytest.raises(UserError, match="'short' has 2 tokens, a window needs 128"):
-        text_metrics(model, tokenizer, {"short": "w5 w6"}, EvaluationConfig())
+        text_metrics(model, tokenizer, {"short": "w5 w6"}, QualityConfig())
 
 
 def test_a_metric_is_named_by_its_filter_unless_that_is_none() -> None:
@@ -83,53 +103,57 @@ def test_a_metric_is_named_by_its_filter_unless_that_is_none() -> None:
     }
 
 
+def test_the_papers_convention_says_which_metric_is_the_score() -> None:
+    both = ["acc", "acc_norm"]
+    normalised = {"hellaswag", "arc_challenge", "openbookqa"}
+    for task in ("boolq", "piqa", "hellaswag", "winogrande", "arc_easy", *normalised):
+        assert score_metric(task, both) == ("acc_norm" if task in normalised else "acc")
+    assert score_metric("gsm8k", ["exact_match"]) == "exact_match"
+
+
 @pytest.mark.slow
-def test_tasks_from_local_files(
+def test_tasks_of_a_folder_one_of_which_fails(
     workplace: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     folder = tmp_path / "tasks"
     folder.mkdir()
     rows: list[Any] = [
-        {"question": f"w{i + 5} w7", "choices": [f"w{i + 3}", f"w{i + 9}"], "label": i % 2}
+        {"question": f"w{i + 50} w7", "choices": [f"w{i + 30}", f"w{i + 40}"], "label": i % 2}
         for i in range(6)
     ]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "made.yaml").write_text(TASK.format(task="made", rows=folder / "rows.jsonl"))
+    (folder / "gone.yaml").write_text(TASK.format(task="gone", rows=folder / "away.jsonl"))
     filtered = TASK.format(task="filtered", rows=folder / "rows.jsonl") + FILTERS
     (folder / "filtered.yaml").write_text(filtered)
-    tasks = ("made", "filtered")
+    tasks = ("gone", "made", "filtered")
     settings = EvaluationConfig(tasks=tasks, tasks_dir=str(folder), sequence_length=16)
-    out = tmp_path / "out"
-    out.mkdir()
-    evaluate(workplace.checkpoint, workplace.pool, workplace.model, settings, 0, out)
+    out = measured(workplace, settings, tmp_path)
     metrics = json.loads((out / "metrics.json").read_text())
     named = {"made_acc", "filtered_acc", "filtered_acc_strict-match"}
     assert set(metrics) == {"made_ppl_seq16"} | named
-    got = metrics["made_acc"]
+
+    told = json.loads((out / "tasks.json").read_text())
+    assert told["gone"]["score"] is None
+    assert "away.jsonl" in told["gone"]["error"]
+    assert json.loads((out / "failed.json").read_text()) == {"gone": told["gone"]["error"]}
+    assert told["made"] == {
+        "metric": "acc", "score": metrics["made_acc"], "rows": 6, "error": None,
+    }  # fmt: skip
+    assert {path.name for path in (out / "rows").iterdir()} == {"made.json", "filtered.json"}
 
     model = ckpt.load_model(workplace.checkpoint, workplace.model)
-    right = 0
-    for row in rows:
+    wanted = []
+    for i, row in enumerate(rows):
         ids = [int(w[1:]) for w in row["question"].split()]
         best = model(torch.tensor([ids])).logits[0, -1]
         scores = [float(best[int(choice[1:])]) for choice in row["choices"]]
-        right += scores.index(max(scores)) == row["label"]
-    assert got == pytest.approx(right / len(rows))
-
-    unknown = settings.model_copy(update={"tasks": ("maid",)})
-    with pytest.raises(UserError, match="task 'maid' is not known; did you mean 'made'"):
-        evaluate(workplace.checkpoint, workplace.pool, workplace.model, unknown, 0, out)
-
-
-def test_speed_is_measured_in_turn(workplace: Workplace, tmp_path: Path) -> None:
-    settings = EvaluationConfig(prompt_tokens=8, new_tokens=4, repeats=2, batch_size=2)
-    measure(workplace.checkpoint, workplace.checkpoint, workplace.model, settings, tmp_path)
-    speed = json.loads((tmp_path / "speed.json").read_text())
-    for batch in ("batch_1", "batch_2"):
-        figures = speed["dense"][batch]["prefill_tokens_per_s"]
-        assert 0 < figures["min"] <= figures["median"] <= figures["max"]
-        assert 0.05 < speed["speedup"][batch]["decode"] < 20
-    measure(workplace.checkpoint, workplace.checkpoint, workplace.model,
-            EvaluationConfig(speed=False), tmp_path)  # fmt: skip
-    assert json.loads((tmp_path / "speed.json").read_text()) == {}
+        choice, answer = scores.index(max(scores)), row["label"]
+        margin = pytest.approx(scores[answer] - scores[1 - answer], abs=1e-4)
+        wanted.append(
+            {"id": i, "right": choice == answer, "choice": choice, "answer": answer,
+             "margin": margin}
+        )  # fmt: skip
+    assert json.loads((out / "rows" / "made.json").read_text()) == wanted
+    assert metrics["made_acc"] == pytest.approx(sum(row["right"] for row in wanted) / 6)

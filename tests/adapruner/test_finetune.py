@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,11 @@ from transformers import AutoModelForCausalLM
 from adapruner import checkpoint as ckpt
 from adapruner.config import FinetuneConfig
 from adapruner.errors import UserError
-from adapruner.finetune import IGNORE, encode_rows, finetune, read_examples, token_loss
+from adapruner.examples import IGNORE, encode_rows, read_examples
+from adapruner.expectations import expect, expected, rows_of
+from adapruner.finetune import finetune, token_loss
 from adapruner.hashing import hash_directory
+from adapruner.teacher import Likely
 from tests.adapruner.conftest import Workplace
 
 SETTINGS = FinetuneConfig(
@@ -26,8 +30,11 @@ SETTINGS = FinetuneConfig(
 def tune(
     work: Workplace, settings: FinetuneConfig, seed: int, out: Path, dense: Path | None = None
 ) -> None:
-    dense = dense or work.checkpoint
-    finetune(work.checkpoint, dense, work.pool, work.model, settings, seed, out)
+    expected = out.with_name(f"{out.name}-expected")
+    expected.mkdir()
+    wanted = settings.expectation
+    expect(dense or work.checkpoint, work.pool, work.model, wanted, expected)
+    finetune(work.checkpoint, expected, work.pool, work.model, settings, seed, out)
 
 
 def test_the_response_alone_is_trained_on(workplace: Workplace) -> None:
@@ -46,21 +53,14 @@ def test_texts_are_joined_and_cut_into_full_windows(workplace: Workplace) -> Non
 
 
 def test_a_row_may_hold_any_line_separator(workplace: Workplace, tmp_path: Path) -> None:
+    shutil.copy(workplace.pool / "pool.safetensors", tmp_path)
     text = "w5\u2028w6\u2029w7\x85w8 " * 40
     (tmp_path / "finetune.jsonl").write_text(
         json.dumps({"text": text}, ensure_ascii=False) + "\n", encoding="utf-8"
     )
     (tmp_path / "out").mkdir()
     few = SETTINGS.model_copy(update={"steps": 1, "batch_size": 1})
-    finetune(
-        workplace.checkpoint,
-        workplace.checkpoint,
-        tmp_path,
-        workplace.model,
-        few,
-        0,
-        tmp_path / "out",
-    )
+    tune(replace(workplace, pool=tmp_path), few, 0, tmp_path / "out")
     assert read_examples(tmp_path / "finetune.jsonl") == [{"text": text}]
 
 
@@ -80,14 +80,36 @@ def test_it_lowers_the_loss_and_merges_into_plain_weights(
 def test_distillation_is_the_divergence_from_the_dense_model() -> None:
     torch.manual_seed(0)
     student, teacher = torch.randn(2, 5, 7), torch.randn(2, 5, 7)
-    labels = torch.tensor([[3, 1, 4, 1, 5], [IGNORE, IGNORE, 6, 2, 0]])
-    by_hand = []
-    for row, at in ((0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (1, 3), (1, 4)):
-        p, q = teacher[row, at - 1].softmax(-1), student[row, at - 1].softmax(-1)
-        by_hand.append(float((p * (p / q).log()).sum()))
-    mean = sum(by_hand) / len(by_hand)
-    assert float(token_loss(student, labels, teacher)) == pytest.approx(mean, rel=1e-5)
-    assert float(token_loss(teacher, labels, teacher)) == pytest.approx(0, abs=1e-6)
+    labels = torch.tensor([[3, 1, 4, 1, IGNORE], [IGNORE, IGNORE, 6, 2, 0]])
+    mask = torch.tensor([[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]])
+    logs = torch.cat([teacher[0, :3], teacher[1, :4]]).log_softmax(-1)
+    for count in (7, 3):
+        top = logs.topk(count)
+        known = Likely(top.indices.int(), top.values)
+        by_hand = []
+        for row, at in ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (1, 4)):
+            p, q = teacher[row, at - 1].softmax(-1), student[row, at - 1].softmax(-1)
+            kept = p.topk(count).indices
+            groups = [(float(p[k]), float(q[k])) for k in kept]
+            if count < 7:
+                groups.append((1 - sum(a for a, _ in groups), 1 - sum(b for _, b in groups)))
+            by_hand.append(sum(a * math.log(a / b) for a, b in groups))
+        mean = sum(by_hand) / len(by_hand)
+        found = float(token_loss(student, labels, mask, known))
+        assert found == pytest.approx(mean, rel=1e-4)
+        assert float(token_loss(teacher, labels, mask, known)) == pytest.approx(0, abs=1e-5)
+
+
+def test_expectations_of_examples_of_different_lengths_are_told_apart(workplace: Workplace) -> None:
+    model = ckpt.load_model(workplace.checkpoint, workplace.model)
+    examples = [([5, 6, 7, 8], [5, 6, 7, 8]), ([9, 10], [9, 10]), ([3, 4, 5], [3, 4, 5])]
+    known = expected(model, examples, 5)
+    for number, (tokens, _) in enumerate(examples):
+        alone = expected(model, [examples[number]], 5)
+        mine = rows_of(known, examples, [number])
+        assert len(mine.tokens) == len(tokens) - 1
+        assert torch.equal(mine.tokens, alone.tokens)
+        torch.testing.assert_close(mine.logs, alone.logs)
 
 
 def test_distillation_brings_a_damaged_model_back(workplace: Workplace, tmp_path: Path) -> None:
@@ -110,15 +132,7 @@ def test_the_same_seed_gives_the_same_weights(workplace: Workplace, tmp_path: Pa
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         (tmp_path / name).mkdir()
         few = SETTINGS.model_copy(update={"steps": 3})
-        finetune(
-            workplace.checkpoint,
-            workplace.checkpoint,
-            workplace.pool,
-            workplace.model,
-            few,
-            seed,
-            tmp_path / name,
-        )
+        tune(workplace, few, seed, tmp_path / name)
         hashes.append(hash_directory(tmp_path / name))
     assert hashes[0] == hashes[1] != hashes[2]
 
@@ -126,15 +140,7 @@ def test_the_same_seed_gives_the_same_weights(workplace: Workplace, tmp_path: Pa
 def test_it_stops_at_a_loss_that_is_not_finite(workplace: Workplace, tmp_path: Path) -> None:
     wild = SETTINGS.model_copy(update={"learning_rate": 1e30, "warmup_steps": 0})
     with pytest.raises(UserError, match=r"loss of fine-tuning step \d+ is (nan|inf)"):
-        finetune(
-            workplace.checkpoint,
-            workplace.checkpoint,
-            workplace.pool,
-            workplace.model,
-            wild,
-            0,
-            tmp_path,
-        )
+        tune(workplace, wild, 0, tmp_path)
 
 
 def test_weights_stay_in_the_type_they_are_stored_in(workplace: Workplace, tmp_path: Path) -> None:
@@ -154,27 +160,11 @@ def test_weights_stay_in_the_type_they_are_stored_in(workplace: Workplace, tmp_p
 
 def test_none_passes_the_checkpoint_on(workplace: Workplace, tmp_path: Path) -> None:
     off = FinetuneConfig(method="none")
-    finetune(
-        workplace.checkpoint,
-        workplace.checkpoint,
-        workplace.pool,
-        workplace.model,
-        off,
-        0,
-        tmp_path,
-    )
+    tune(workplace, off, 0, tmp_path)
     assert hash_directory(tmp_path / "checkpoint") == hash_directory(workplace.checkpoint)
 
 
 def test_too_few_examples_are_refused(workplace: Workplace, tmp_path: Path) -> None:
     many = SETTINGS.model_copy(update={"batch_size": 500})
     with pytest.raises(UserError, match="a batch needs 500"):
-        finetune(
-            workplace.checkpoint,
-            workplace.checkpoint,
-            workplace.pool,
-            workplace.model,
-            many,
-            0,
-            tmp_path,
-        )
+        tune(workplace, many, 0, tmp_path)

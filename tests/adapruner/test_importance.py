@@ -118,10 +118,10 @@ def test_scores_of_extreme_recipes(case: Any) -> None:
     vector = score(table, Recipe(metric="vector", samples=reference)).mlp[LAYER]
     by_hand = sum(products[n].sum(1).abs() for n in ("gate", "up", "down"))
     torch.testing.assert_close(vector, by_hand, rtol=2e-3, atol=1e-4 * float(by_hand.max()))
-    element = score(table, Recipe(metric="element", samples=reference)).mlp[LAYER]
+    element = score(table, Recipe(metric="element1", samples=reference)).mlp[LAYER]
     close(element, sum(products[n].abs().sum(1) for n in ("gate", "up", "down")))
     with pytest.raises(ValueError, match="exact for the reference subset"):
-        score(table, Recipe(metric="element", samples=tuple(SUBSET)))
+        score(table, Recipe(metric="element1", samples=tuple(SUBSET)))
 
 
 def test_table_survives_its_file_and_no_gradient_is_left(case: Any, tmp_path: Path) -> None:

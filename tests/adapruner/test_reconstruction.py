@@ -14,7 +14,7 @@ from torch import Tensor
 from adapruner import checkpoint as ckpt
 from adapruner.config import ModelConfig, ReconstructionConfig
 from adapruner.pruning import prune
-from adapruner.reconstruction import apply_and_update, updated
+from adapruner.reconstruction import RIDGES, apply_and_update, updated
 from adapruner.structures import layer_modules
 from adapruner.surgery import apply
 from tests.adapruner.test_surgery import plan_for
@@ -45,6 +45,22 @@ def test_the_update_minimises_its_objective() -> None:
     (gradient,) = torch.autograd.grad(objective(found), found)
     assert gradient.abs().max() < 1e-3 * objective(found)
     assert objective(found) < objective(weight[:, kept])
+
+
+def test_an_open_ridge_is_the_best_of_each_layer_on_the_text_it_is_judged_on() -> None:
+    model, plan = small_model("llama"), plan_for(small_model("llama"), "channels")
+    samples, fresh = tokens(6, 16, seed=5), tokens(30, 16, seed=6)
+    chosen = apply_and_update(copy.deepcopy(model), plan, samples, None, fresh)
+    assert len(chosen) == sum(len(p.channels()) < 48 for p in plan.layers) > 1
+    first = next(i for i, kept in enumerate(plan.layers) if len(kept.channels()) < 48)
+    target = mlp_outputs(model, fresh, first)
+    errors = {}
+    for ridge in RIDGES:
+        updated_model = copy.deepcopy(model)
+        apply_and_update(updated_model, plan, samples, ridge)
+        errors[ridge] = float((mlp_outputs(updated_model, fresh, first) - target).square().sum())
+    assert chosen[0] == min(errors, key=lambda r: errors[r]), "what is below it is not cut yet"
+    assert len(set(errors.values())) == len(RIDGES)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -81,7 +97,8 @@ def test_a_pruned_checkpoint_is_updated_on_the_pool(tmp_path: Path) -> None:
     dense, stage = tmp_path / "dense", tmp_path / "stage"
     stage.mkdir()
     model.save_pretrained(dense)
-    save_file({"update": tokens(40, 16)}, stage / "pool.safetensors")
+    texts = {"update": tokens(40, 16), "objective": tokens(6, 16, seed=1)}
+    save_file(texts, stage / "pool.safetensors")
     plan_for(model, "channels").write(stage / "plan.json")
     weights = {}
     for method in ("none", "least_squares"):

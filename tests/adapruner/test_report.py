@@ -15,8 +15,10 @@ from rich.console import Console
 
 from adapruner import report as library
 from adapruner.parsing import parse_config
-from adapruner.report_html import page as page_of
-from adapruner.report_text import count, duration, lower_is_better, number, rows, size, verdict
+from adapruner.report_files import complete
+from adapruner.report_html import page
+from adapruner.report_rows import rows, verdict
+from adapruner.report_text import count, duration, flops, lower_is_better, number, size
 from tests.adapruner.reports import (
     HOSTILE,
     build,
@@ -26,6 +28,10 @@ from tests.adapruner.reports import (
     write_json,
     write_stages,
 )
+
+
+def page_of(report: dict[str, Any]) -> str:
+    return page(complete(report))
 
 
 def written(report: dict[str, Any], stages: dict[str, Path], out: Path) -> str:
@@ -127,7 +133,7 @@ def test_the_page_repeats_the_run(stages: dict[str, Path], tmp_path: Path) -> No
 def test_colours_follow_the_reader_s_scheme(stages: dict[str, Path], tmp_path: Path) -> None:
     page = written(build(stages), stages, tmp_path / "out")
     drawings = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
-    assert len(drawings) == 2 * 5  # search, three kinds of structure, loss; wide and narrow
+    assert len(drawings) == 2 * 5  # speed, widths, search, held back, loss; wide and narrow
     assert not any("#a1000" in drawing for drawing in drawings)
     assert all("var(--" in drawing for drawing in drawings)
     used = set(re.findall(r"var\((--\w+)\)", page))
@@ -154,7 +160,7 @@ def test_stages_that_were_switched_off_leave_gaps_not_errors(
     report = build(stages, settings(method="none"))
     assert report["metrics"]["finetuned"] is None
     assert "without fine-tuning" in verdict(report)
-    assert rows(report)[0].cells[2] == "-"
+    assert all(row.cells[2] == "-" for row in rows(report))
     page = written(report, stages, tmp_path / "out")
     assert "the pruned checkpoint is the result" in page
 
@@ -163,7 +169,7 @@ def test_without_fine_tuning_nothing_is_called_fine_tuned(stages: dict[str, Path
     report = build(stages, settings(method="none"))
     assert report["params"]["bytes_finetuned"] is None
     assert all(row.cells[2] == "-" for row in rows(report))
-    (ppl,) = (row for row in rows(report) if row.name == "news_ppl_seq128")
+    ppl = next(row for row in rows(report) if row.name == "news_ppl_seq128")
     assert ppl.change == "+177.3 %"
 
 
@@ -171,6 +177,8 @@ def test_a_run_without_texts_or_tasks_still_has_a_page(stages: dict[str, Path]) 
     for model in ("dense", "pruned", "finetuned"):
         write_json(stages[f"evaluate_{model}"], "metrics.json", {})
     write_json(stages["measure_speed"], "speed.json", {})
+    for stage, file in (("measure_speed", "cost.json"), ("compare_behaviour", "behaviour.json")):
+        (stages[stage] / file).unlink()
     report = build(stages)
     assert [row.name for row in rows(report)] == ["parameters", "weights on disk"]
     assert "perplexity</span>" not in page_of(report)
@@ -244,6 +252,8 @@ def test_the_terminal_shows_the_three_models_side_by_side(stages: dict[str, Path
 @pytest.mark.parametrize(
     ("shown", "expected"),
     [
+        (flops(269_030_016), "269.0 MFLOP"),
+        (flops(1.3e13), "13.0 TFLOP"),
         (count(134_515_008), "134.5 M"),
         (count(1_234_000_000), "1.2 B"),
         (count(999), "999"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import html
 import json
 import re
@@ -12,8 +13,11 @@ from typing import Any
 
 import pytest
 
-from adapruner import report as library
-from tests.adapruner.reports import build, write_stages
+from adapruner import report_comparison as comparison
+from adapruner import report_comparison_html as comparison_html
+from adapruner.report_files import complete, replace_text
+from adapruner.report_html import page
+from tests.adapruner.reports import build, settings, write_stages
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
@@ -30,10 +34,12 @@ OPTIONS = (
 )
 WIDTHS = (390, 1000)
 SECTIONS = [
-    "Side by side",
+    "Quality",
+    "Cost",
+    "What was cut",
     "Search",
-    "What was removed",
-    "Fine-tuning",
+    "Recovery",
+    "Examples",
     "Time",
     "Calibration pool",
     "Repeat it",
@@ -78,12 +84,32 @@ def looked_at(page: Path, profile: Path) -> tuple[list[dict[str, Any]], list[str
 def test_a_browser_shows_every_section_and_asks_for_nothing(tmp_path: Path) -> None:
     (tmp_path / "stages").mkdir()
     stages = write_stages(tmp_path / "stages", layers=32, total=40)
-    (tmp_path / "out").mkdir()
-    library.write(build(stages), stages, tmp_path / "out")
-    views, console = looked_at(tmp_path / "out" / "report.html", tmp_path / "profile")
+    report = complete(build(stages, settings(limits={"mean_retention": 0.95}), with_tasks=True))
+    replace_text(tmp_path / "report.html", page(report))
+    views, console = looked_at(tmp_path / "report.html", tmp_path / "profile")
     assert console == []
     for view in views:
         assert view["sections"] == SECTIONS
-        assert view["charts"] == [1] * 5  # of the two drawings of a chart, the one for the width
+        # Retention, speed, widths, search, held back, loss: of two drawings the one for the width.
+        assert view["charts"] == [1] * 6
+        assert view["tooWide"] == 0
+        assert view["requests"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not BROWSER, reason="no chromium on this machine")
+def test_a_browser_shows_runs_beside_each_other(tmp_path: Path) -> None:
+    (tmp_path / "stages").mkdir()
+    report = complete(build(write_stages(tmp_path / "stages"), with_tasks=True))
+    other = copy.deepcopy(report)
+    other["provenance"]["config"]["seed"] = 8
+    compared = comparison.compare([report, other])
+    replace_text(tmp_path / "compared.html", comparison_html.page(compared))
+    views, console = looked_at(tmp_path / "compared.html", tmp_path / "profile")
+    assert console == []
+    for view in views:
+        titles = ["Results", "Quality against size and speed", "Settings that differ"]
+        assert view["sections"] == titles
+        assert view["charts"] == [1] * 4
         assert view["tooWide"] == 0
         assert view["requests"] == []

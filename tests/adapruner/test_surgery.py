@@ -168,7 +168,8 @@ def test_what_is_not_updated_is_bit_for_bit_what_was_stored(
     stage.mkdir()
     out.mkdir()
     model.save_pretrained(dense)
-    save_file({"update": tokens(20, 16)}, stage / "pool.safetensors")
+    texts = {"update": tokens(20, 16), "objective": tokens(4, 16, seed=1)}
+    save_file(texts, stage / "pool.safetensors")
     plan = plan_for(model, "channels")
     plan.write(stage / "plan.json")
     settings = ModelConfig(source=str(dense), dtype=computed, device="cpu")

@@ -64,6 +64,9 @@ def config(folder: Path) -> dict[str, Any]:
             "prompt_tokens": 8,
             "new_tokens": 4,
             "repeats": 2,
+            "peak_memory": False,
+            "prompts": ["the quick brown"],
+            "behaviour_windows": 2,
         },
         "registry": {"name": "small-pruned"},
     }

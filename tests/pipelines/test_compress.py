@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.adapruner.task_rows import write_rows
 from tests.pipelines import small
 
 pytestmark = pytest.mark.slow
@@ -28,7 +30,8 @@ RAN = re.compile(r"Step `(\w+)` has finished")
 ALWAYS = {"resolve_source", "report", "register"}
 BEFORE_PRUNING = {"load_model", "filter_calibration_pool", "estimate_importance", "evaluate_dense"}
 AFTER_PRUNING = {"search", "prune", "finetune", "evaluate_pruned", "evaluate_finetuned"} | {
-    "measure_speed"
+    "measure_speed",
+    "compare_behaviour",
 }
 
 
@@ -140,6 +143,7 @@ def test_the_run_is_in_mlflow_with_a_child_a_step(work: Workplace, first: Ended)
     assert float(version.tags["ratio_requested"]) == 0.2
     assert float(version.tags["ratio_achieved"]) == report["params"]["ratio_achieved"]
     assert float(version.tags["finetuned.text_ppl_seq16"]) > 1
+    assert version.tags["gate"] == "none"
 
     parent = client.get_run(version.run_id)
     assert parent.info.status == "FINISHED"
@@ -170,6 +174,35 @@ def test_the_same_again_is_cached_and_makes_no_second_version(
     assert changed <= ALWAYS
 
 
+def test_a_failed_gate_measures_nothing_again_and_leaves_the_alias(
+    work: Workplace, first: Ended
+) -> None:
+    from mlflow import MlflowClient
+
+    ended = work.compress("--set", "evaluation.gate.perplexity_ratio=0.01")
+    assert ended.code == 0, ended.err
+    # What is measured of a checkpoint does not depend on what is asked of it.
+    assert ended.cached >= {"filter_calibration_pool", "measure_speed", "compare_behaviour"}
+    assert "The gate failed" in ended.out + ended.err
+    assert "gate FAILED" in ended.out and "(no alias)" in ended.out
+    report = work.report()
+    assert report["gate"]["passed"] is False
+    client = MlflowClient(f"sqlite:///{work.home / 'mlflow.db'}")
+    versions = client.search_model_versions("name = 'small-pruned'")
+    newest = max(versions, key=lambda version: int(version.version))
+    assert newest.tags["gate"] == "failed"
+    assert "wanted at most 0.010" in newest.tags["gate_reasons"]
+    candidate = client.get_model_version_by_alias("small-pruned", "candidate")
+    assert int(candidate.version) < int(newest.version)
+    judged = work.python("-m", "pipelines.cli", "gate", "runs/small")
+    assert judged.code == 3, judged.err
+    query = "SELECT uri FROM artifact_visualization WHERE uri LIKE '%.html'"
+    (database,) = work.home.rglob("zenml.db")
+    with sqlite3.connect(database) as connection:
+        pages = [Path(uri) for (uri,) in connection.execute(query)]
+    assert any("Gate failed" in page.read_text() for page in pages)
+
+
 def test_another_ratio_keeps_importance_and_a_vanished_artifact_is_made_again(
     work: Workplace, first: Ended
 ) -> None:
@@ -179,7 +212,7 @@ def test_another_ratio_keeps_importance_and_a_vanished_artifact_is_made_again(
     assert ended.cached >= BEFORE_PRUNING - {"evaluate_dense"}
     assert {"evaluate_dense", "search", "prune", "finetune"} <= ended.ran
     assert "are made again" in ended.out + ended.err
-    assert "models:/small-pruned/2 @candidate" in ended.out
+    assert "models:/small-pruned/3 @candidate" in ended.out
 
 
 def test_an_edited_library_file_runs_its_step_and_what_follows(
@@ -229,6 +262,30 @@ def test_a_registered_version_is_a_source(work: Workplace, first: Ended) -> None
     report = work.report()
     assert report["provenance"]["source"]["given"] == "models:/small-pruned/1"
     assert report["provenance"]["source"]["revision"] == "small-pruned/1"
+
+
+def test_the_dense_model_is_measured_once_for_the_same_tests(work: Workplace, first: Ended) -> None:
+    small.write_text(work.folder / "held.txt", seed=9)
+    write_rows(work.folder / "data")
+    tests = {"texts": "{held: held.txt}", "tasks": "[piqa]", "data_dir": "data"}
+    common = [w for k, v in tests.items() for w in ("--set", f"evaluation.{k}={v}")]
+    ended = work.compress(*common)
+    assert ended.code == 0, ended.err
+    retention = work.report()["retention"]["finetuned"]
+    assert retention["tasks"]["piqa"]["rows"] == 2
+    assert set(work.report()["metrics"]["dense"]) == {"held_ppl_seq16", "piqa_acc", "piqa_acc_norm"}
+
+    others = {"seed": 1, "calibration.pool_size": 10, "pruning.ratio": 0.3}
+    others |= {"evaluation.batch_size": 2, "evaluation.repeats": 3}
+    ended = work.compress(*common, *(w for k, v in others.items() for w in ("--set", f"{k}={v}")))
+    assert ended.code == 0, ended.err
+    assert {"filter_calibration_pool", "estimate_importance", "prune"} <= ended.ran
+    assert {"load_model", "evaluate_dense"} <= ended.cached
+
+    refused = work.compress(*common, "--set", "evaluation.tasks=[piqua]")
+    assert refused.code == 2
+    assert "did you mean 'piqa'" in refused.err.splitlines()[-1]
+    assert "load_model" not in refused.ran | refused.cached
 
 
 def test_what_a_step_refuses_is_one_line_and_leaves_the_results_alone(

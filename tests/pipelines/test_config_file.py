@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from adapruner.comparison import cells, settings_of
 from adapruner.errors import UserError
+from adapruner.methods import METHODS
 from pipelines import config_file
 
 ROOT = Path(__file__).parents[2]
@@ -33,12 +35,106 @@ def refusal(tmp_path: Path, text: str, *overrides: str) -> str:
     return message
 
 
-@pytest.mark.parametrize("name", ["demo", "example"])
+PAPERS = [f"paper/{model}-7b-{ratio}" for model in ("llama", "vicuna") for ratio in (20, 50)]
+
+
+@pytest.mark.parametrize("name", ["demo", "example", *PAPERS])
 def test_the_shipped_files_are_understood_by_us_and_by_zenml(name: str) -> None:
     from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
 
     values, _ = config_file.read(ROOT / "configs" / f"{name}.yaml", [])
     PipelineRunConfiguration.model_validate(values)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_papers_settings_are_the_papers(name: str) -> None:
+    from adapruner.sources import resolve
+    from adapruner.tasks import LOCAL
+
+    _, config = config_file.read(ROOT / "configs" / f"{name}.yaml", [])
+    assert name.endswith(f"{config.pruning.ratio * 100:.0f}")
+    assert config.search.set_size == 10
+    assert config.calibration.sequence_length == config.evaluation.sequence_length == 128
+    assert set(config.evaluation.tasks) == set(LOCAL)
+    assert set(config.evaluation.texts) == {"wikitext2", "ptb"}
+    assert resolve(config.model).kind == "hub"
+
+
+def test_the_shipped_comparison_is_understood_by_us_and_by_zenml() -> None:
+    from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
+
+    values, config, comparison = config_file.read_comparison(ROOT / "configs/compare.yaml", [])
+    PipelineRunConfiguration.model_validate(values)
+    assert set(comparison.methods) == set(METHODS)
+    assert len(cells(config, comparison)) == 2 * (4 + 7 * 3)
+
+
+COMPARED = FILE + "  comparison: {methods: [fisher, random], ratios: [0.2, 0.5]}\n"
+
+
+def compared(tmp_path: Path, text: str, *overrides: str):
+    (tmp_path / "run.yaml").write_text(text)
+    return config_file.read_comparison(tmp_path / "run.yaml", overrides)
+
+
+def test_a_comparison_is_a_section_of_its_own_or_none(tmp_path: Path) -> None:
+    overrides = ("comparison.seeds=[4, 5]", "pruning.ratio=0.3")
+    values, config, comparison = compared(tmp_path, COMPARED, *overrides)
+    assert [(c.method, c.ratio, c.seed) for c in cells(config, comparison)] == [
+        ("fisher", 0.2, 0), ("random", 0.2, 4), ("random", 0.2, 5),
+        ("fisher", 0.5, 0), ("random", 0.5, 4), ("random", 0.5, 5),
+    ]  # fmt: skip
+    assert yaml.safe_load(yaml.safe_dump(values))["parameters"]["comparison"]["seeds"] == [4, 5]
+    values, config, comparison = compared(tmp_path, FILE)
+    assert values["parameters"]["comparison"] == {}
+    every = cells(config, comparison)
+    assert {c.method for c in every} == set(METHODS)
+    assert {(c.ratio, c.layout) for c in every} == {(0.2, "per_layer")}
+    assert len({c.key for c in every}) == len(every)
+
+
+def test_a_cell_has_its_methods_settings_and_its_ratios_own(tmp_path: Path) -> None:
+    text = COMPARED.replace("0.5]}", "0.5], at_ratio: {0.5: {protect_first: 1}}}")
+    _, config, comparison = compared(tmp_path, text, "reconstruction.method=bias")
+    low, high = (
+        settings_of(cell, config, comparison)
+        for cell in cells(config, comparison)
+        if cell.method == "fisher"
+    )
+    assert (low.search.metric, low.reconstruction.method, low.finetune.method) == (
+        "fisher", "none", "none",
+    )  # fmt: skip
+    assert (low.pruning.ratio, low.pruning.protect_first, low.pruning.protect_last) == (0.2, 4, 2)
+    assert (high.pruning.ratio, high.pruning.protect_first) == (0.5, 1)
+    assert (high.pruning.protect_last, high.seed) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (COMPARED.replace("fisher", "fischer"), ["'comparison.methods'", "did you mean 'fisher'"]),
+        (COMPARED.replace("ratios", "ratio"), ["'comparison.ratio'", "'ratios'"]),
+        (COMPARED.replace("0.5", "1.5"), ["'comparison.ratios.1' is 1.5"]),
+        (COMPARED.replace("0.5", "0.2"), ["named twice"]),
+        (COMPARED.replace("0.5]", "0.5], at_ratio: {0.4: {}}"), ["0.4", "not one of its ratios"]),
+        (
+            COMPARED.replace("0.5]", "0.5], at_ratio: {0.5: {protect_frst: 1}}"),
+            ["'comparison.at_ratio.0.5.protect_frst'", "'protect_first'"],
+        ),
+        (FILE + "  comparison: [fisher]\n", ["'parameters.comparison' is"]),
+        (FILE + "  comparisn: {}\n", ["'parameters.comparisn'"]),
+    ],
+)
+def test_a_mistake_in_a_comparison_is_one_line(
+    tmp_path: Path, text: str, wanted: list[str]
+) -> None:
+    with pytest.raises(UserError) as caught:
+        compared(tmp_path, text)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 300
+    for part in wanted:
+        assert part in message
 
 
 def test_overrides_are_yaml_values_in_the_file_and_the_configuration(tmp_path: Path) -> None:

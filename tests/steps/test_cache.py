@@ -26,7 +26,8 @@ def _source_root(monkeypatch: pytest.MonkeyPatch) -> None:
         ("prune", ["surgery", "plan"], ["search", "finetune", "report"]),
         ("finetune", ["finetune", "checkpoint"], ["search", "report"]),
         ("evaluate", ["evaluation"], ["search", "finetune", "report"]),
-        ("measure_speed", ["speed"], ["search", "finetune", "report"]),
+        ("measure_speed", ["speed", "cost", "peak_memory"], ["search", "finetune", "report"]),
+        ("compare_behaviour", ["behaviour"], ["search", "finetune", "report", "gate"]),
     ],
 )
 def test_a_step_depends_on_the_library_files_that_compute_its_result(

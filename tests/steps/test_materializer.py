@@ -7,9 +7,9 @@ from uuid import uuid4
 
 import pytest
 from zenml.artifact_stores import LocalArtifactStore, LocalArtifactStoreConfig
-from zenml.enums import StackComponentType
+from zenml.enums import StackComponentType, VisualizationType
 
-from steps.materializer import DirectoryMaterializer, intact
+from steps.materializer import DirectoryMaterializer, complete, intact
 
 
 @pytest.fixture
@@ -80,3 +80,30 @@ def test_what_is_gone_or_altered_is_noticed(store: LocalArtifactStore, directory
     weights.unlink()
     assert not intact(materializer.uri, content)
     assert not intact(f"{store.path}/none", content)
+
+
+def test_a_result_with_a_failed_part_is_not_complete(
+    store: LocalArtifactStore, directory: Path
+) -> None:
+    from adapruner.evaluation import FAILED
+
+    materializer, _ = saved(store, directory)
+    assert complete(materializer.uri)
+    (directory / FAILED).write_text('{"piqa": "no space left"}')
+    other = DirectoryMaterializer(f"{store.path}/b", store)
+    Path(other.uri).mkdir()
+    other.save(directory)
+    assert intact(other.uri, other.compute_content_hash(directory))
+    assert not complete(other.uri)
+
+
+def test_pages_are_shown_by_the_dashboard_from_where_they_lie(
+    store: LocalArtifactStore, directory: Path
+) -> None:
+    (directory / "report.html").write_text("<p>a page</p>")
+    materializer, _ = saved(store, directory)
+    ((uri, kind),) = materializer.save_visualizations(directory).items()
+    assert kind == VisualizationType.HTML
+    assert Path(uri).read_text() == "<p>a page</p>"
+    (directory / "report.html").unlink()
+    assert materializer.save_visualizations(directory) == {}

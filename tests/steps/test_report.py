@@ -23,6 +23,7 @@ STAGES = (
     "evaluate_pruned",
     "evaluate_finetuned",
     "measure_speed",
+    "compare_behaviour",
 )
 
 

@@ -55,17 +55,3 @@ def test_a_version_and_its_alias_are_the_same_content_as_the_directory(
 def test_what_names_no_version_is_refused(uri: str) -> None:
     with pytest.raises(UserError, match="names no version"):
         sources.resolve(ModelConfig(source=uri))
-
-
-def test_task_files_are_told_apart_by_content(tmp_path: Path) -> None:
-    assert sources.resolve_tasks(None) == {}
-    (tmp_path / "piqa.yaml").write_text("task: a\n")
-    before = sources.resolve_tasks(str(tmp_path))
-    (tmp_path / "piqa.yaml").write_text("task: b\n")
-    assert sources.resolve_tasks(str(tmp_path))["content_hash"] != before["content_hash"]
-    after = sources.resolve_tasks(str(tmp_path))
-    (tmp_path / "tools" / "__pycache__").mkdir(parents=True)
-    (tmp_path / "tools" / "__pycache__" / "utils.cpython-311.pyc").write_bytes(b"by the import")
-    assert sources.resolve_tasks(str(tmp_path)) == after
-    with pytest.raises(UserError, match="no folder"):
-        sources.resolve_tasks(str(tmp_path / "none"))

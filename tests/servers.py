@@ -1,0 +1,183 @@
+"""Real servers for tests: PostgreSQL, MLflow, S3. On loopback, on free ports, in folders that go.
+
+Nothing outside those folders is touched, and only processes started here are ended.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+PATIENCE = 120.0
+
+
+def postgres_programs() -> Path | None:
+    """The folder of PostgreSQL's newest programs, or None where there is none."""
+    found = shutil.which("initdb")
+    if found:
+        return Path(found).parent
+    folders = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
+    return max(folders, key=lambda folder: int(folder.parent.name), default=None)
+
+
+def free_port() -> int:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return int(unused.getsockname()[1])
+
+
+@contextmanager
+def postgres(*databases: str) -> Iterator[str]:
+    """A PostgreSQL server with a random password; the URL of its databases up to their name."""
+    import psycopg
+
+    programs = postgres_programs()
+    assert programs is not None
+    # PostgreSQL does not run as root.
+    user = _other_user() if os.getuid() == 0 else None
+    folder = Path(tempfile.mkdtemp(prefix="postgres-"))
+    password, port = secrets.token_urlsafe(24), free_port()
+    try:
+        (folder / "password").write_text(password + "\n")
+        if user is not None:
+            for path in (folder, folder / "password"):
+                os.chown(path, user, pwd.getpwuid(user).pw_gid)
+        given = ["-D", folder / "data", "-U", "tests", "--pwfile", folder / "password"]
+        fixed = ["-A", "scram-sha-256", "-E", "UTF8", "--locale=C", "--no-sync"]
+        subprocess.run(
+            [programs / "initdb", *given, *fixed], user=user, cwd="/", check=True, stdout=-3
+        )
+        command = [
+            *(str(programs / "postgres"), "-D", str(folder / "data"), "-p", str(port)),
+            *("-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="),
+            *("-c", "fsync=off", "-c", "shared_buffers=16MB"),
+        ]
+        login = {"user": "tests", "password": password, "host": "127.0.0.1", "port": port}
+
+        def answers() -> bool:
+            try:
+                with psycopg.connect(**login, dbname="postgres", autocommit=True) as connection:
+                    for name in databases:
+                        connection.execute(f"CREATE DATABASE {name}".encode())
+            except psycopg.OperationalError:
+                return False
+            return True
+
+        with _running(command, folder / "log", answers, user=user):
+            yield f"postgresql+psycopg://tests:{password}@127.0.0.1:{port}"
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def mlflow_server(folder: Path, database: str, environment: Mapping[str, str]) -> Iterator[str]:
+    """`mlflow server` on a database, which serves artifacts from `folder`; its URL."""
+    port = free_port()
+    command = [
+        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
+        *("--workers", "1", "--artifacts-destination", str(folder / "artifacts")),
+    ]
+    # Not as an argument, which every user of the machine can read.
+    given = {
+        "MLFLOW_BACKEND_STORE_URI": database,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight processes that nothing here needs
+    }
+    url = f"http://127.0.0.1:{port}"
+    answers = _web(f"{url}/health")
+    with _running(command, folder / "mlflow.log", answers, {**given, **environment}):
+        yield url
+
+
+@contextmanager
+def s3_server(folder: Path) -> Iterator[str]:
+    """An S3-compatible store in memory; its URL. Any login is good."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [str(Path(sys.executable).with_name("moto_server")), "-p", str(port)]
+    with _running(command, folder / "s3.log", _web(url)):
+        yield url
+
+
+def webhook_settings() -> dict[str, str]:
+    """What `mlflow server` needs to keep secrets and to call http on this machine."""
+    return {
+        "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": base64.urlsafe_b64encode(os.urandom(32)).decode(),
+        "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http",
+        "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+        "MLFLOW_WEBHOOK_CACHE_TTL": "0",  # else a new webhook is seen after a minute
+    }
+
+
+def _other_user() -> int:
+    for name in ("postgres", "nobody"):
+        try:
+            return pwd.getpwnam(name).pw_uid
+        except KeyError:
+            continue
+    raise AssertionError("there is no user that PostgreSQL could run as")
+
+
+def _web(url: str) -> Callable[[], bool]:
+    def answers() -> bool:
+        try:
+            with urlopen(url, timeout=5) as answer:
+                return bool(answer.status == 200)
+        except (URLError, OSError):
+            return False
+
+    return answers
+
+
+@contextmanager
+def _running(
+    command: list[str],
+    log: Path,
+    answers: Callable[[], bool],
+    environment: Mapping[str, str] | None = None,
+    user: int | None = None,
+) -> Iterator[None]:
+    """The command in a process group of its own, from its first answer on.
+
+    SIGINT is for PostgreSQL, which gives back shared memory then; what others keep, the test drops.
+    """
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=log.parent,
+            env={**os.environ, **(environment or {})},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            user=user,
+            group=None if user is None else pwd.getpwuid(user).pw_gid,
+            extra_groups=None if user is None else [],
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while not answers():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        yield
+    finally:
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(PATIENCE if user is not None else 1)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
