@@ -47,7 +47,8 @@ def _explain(error: Any, kind: type[BaseModel], where: str, above: str) -> str:
     if error["type"] == "missing":
         return f"{where}: '{path}' is missing; it is required"
     message = error["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(error["input"], Mapping) else f" is {error['input']!r}"
+    shown = repr(error["input"])  # of a whole section it would hide the message
+    given = f" is {shown}" if len(shown) <= 100 else ""
     return f"{where}: '{path}'{given}: {message}"
 
 

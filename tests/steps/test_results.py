@@ -75,13 +75,13 @@ def test_a_compression_and_a_comparison_do_not_replace_each_other(
     for name in ("comparison.json", "comparison.md", "timing.json"):
         (files / name).write_text("{}")
     results.publish(config, *made, {})
-    with pytest.raises(UserError, match="no such run has left"):
+    with pytest.raises(UserError, match="of this kind"):
         results.publish_comparison(config, files)
     other = config.model_copy(update={"name": "other"})
     for _ in range(2):
         target = results.publish_comparison(other, files)
         assert {path.name for path in target.iterdir()} == {"comparison.json", "comparison.md"}
-    with pytest.raises(UserError, match="no such run has left"):
+    with pytest.raises(UserError, match="of this kind"):
         results.publish(other, *made, {})
 
 
