@@ -236,14 +236,14 @@ def _weigh(table: ImportanceTable, index: int, layer: LayerModules, head_dim: in
     """Fills in what is of one layer's weights alone."""
     for name, module in layer.projections.items():
         weight, kind = module.weight.detach().float(), UNITS[name]
-        if name in INPUT_PARTS:
-            table.column_mean[name][index] += weight.abs().mean(0).cpu()
-            table.column_square[name][index] += weight.square().sum(0).cpu()
-            squares = weight.square().sum(0)
-        else:
-            squares = weight.square().sum(1)
-            if module.bias is not None:
-                squares = squares + module.bias.detach().float().square()
+        columns = name in INPUT_PARTS
+        squares = torch.linalg.vector_norm(weight, 2, dim=0 if columns else 1).square()
+        if columns:
+            magnitudes = torch.linalg.vector_norm(weight, 1, dim=0)
+            table.column_mean[name][index] += magnitudes.cpu() / len(weight)
+            table.column_square[name][index] += squares.cpu()
+        elif module.bias is not None:
+            squares += module.bias.detach().float().square()
         rows = 1 if kind == "mlp" else head_dim
         table.weight_square[kind][index] += squares.view(-1, rows).sum(1).cpu()
 

@@ -13,8 +13,6 @@ from adapruner.config import RunConfig
 from adapruner.errors import UserError
 
 T = TypeVar("T", bound=BaseModel)
-LONGEST = 60
-"""Characters of a section that a message repeats."""
 
 
 def parse_config(values: Mapping[str, Any], where: str) -> RunConfig:
@@ -49,8 +47,8 @@ def _explain(error: Any, kind: type[BaseModel], where: str, above: str) -> str:
     if error["type"] == "missing":
         return f"{where}: '{path}' is missing; it is required"
     message = error["msg"].removeprefix("Value error, ")
-    spelt = f" is {error['input']!r}"
-    given = spelt if len(spelt) < LONGEST or not isinstance(error["input"], Mapping) else ""
+    shown = repr(error["input"])  # of a whole section it would hide the message
+    given = f" is {shown}" if len(shown) <= 100 else ""
     return f"{where}: '{path}'{given}: {message}"
 
 

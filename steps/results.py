@@ -40,8 +40,8 @@ def check_target(config: RunConfig, mark: str = MARK) -> None:
         foreign = True
     if foreign:
         raise UserError(
-            f"'{target}' holds something that no such run has left and would be replaced; "
-            "give the run another `name` or `output_dir`"
+            f"'{target}' holds something that is not a run's result of this kind and would be "
+            "replaced; give the run another `name` or `output_dir`"
         )
 
 

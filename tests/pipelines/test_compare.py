@@ -150,16 +150,10 @@ def test_it_is_in_mlflow(work: Workplace, resumed: Ended) -> None:
     assert logged == {f"comparison.{kind}" for kind in ("json", "md", "svg", "png")}
 
 
-def test_another_method_runs_nothing_again_and_a_compression_is_not_replaced(
-    work: Workplace, resumed: Ended
-) -> None:
+def test_another_method_runs_nothing_again(work: Workplace, resumed: Ended) -> None:
     wider = compare(
         work, "--set", "comparison.methods=[fisher, random]", "--set", "comparison.ratios=[0.2]"
     )
     assert wider.code == 0, wider.out
     assert wider.ran == ALWAYS | {f"random_{AT['0.2']}{seed}" for seed in (0, 1)}
     assert wider.cached == SHARED | {f"fisher_{AT['0.2']}0"}
-    (work.results / "comparison.json").rename(work.results / "report.json")
-    refused = compare(work)
-    assert refused.code == 2
-    assert "no such run has left" in refused.out.splitlines()[-1]

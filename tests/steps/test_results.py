@@ -67,6 +67,24 @@ def test_what_is_not_a_result_is_not_replaced(config: RunConfig, made: tuple[Pat
     assert (target / "thesis.tex").exists()
 
 
+def test_a_compression_and_a_comparison_do_not_replace_each_other(
+    config: RunConfig, made: tuple[Path, Path], tmp_path: Path
+) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    for name in ("comparison.json", "comparison.md", "timing.json"):
+        (files / name).write_text("{}")
+    results.publish(config, *made, {})
+    with pytest.raises(UserError, match="of this kind"):
+        results.publish_comparison(config, files)
+    other = config.model_copy(update={"name": "other"})
+    for _ in range(2):
+        target = results.publish_comparison(other, files)
+        assert {path.name for path in target.iterdir()} == {"comparison.json", "comparison.md"}
+    with pytest.raises(UserError, match="of this kind"):
+        results.publish(other, *made, {})
+
+
 def test_a_failure_half_way_leaves_the_earlier_result(
     config: RunConfig, made: tuple[Path, Path], tmp_path: Path
 ) -> None:
