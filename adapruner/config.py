@@ -49,13 +49,14 @@ class CalibrationConfig(Section):
     """Where the texts come from and which of them make the pool."""
 
     source: Sources = Field(
-        description="FILE.txt|jsonl|json|parquet, hub:OWNER/NAME[:CONFIG][@COMMIT][#SPLIT] or "
-        "package:gensim"
+        description="FILE.txt|jsonl|json|parquet, hub:OWNER/NAME[:CONFIG][@COMMIT][#SPLIT], "
+        "package:gensim, or self: texts that the dense model writes"
     )
     text_field: str = "text"
     revision: str | None = Field(None, description="commit of a hub data set; required for hub:")
     split: str = Field("train", description="split of a hub data set")
     max_records: int = Field(20_000, ge=1, description="records read of one source at most")
+    self_texts: int = Field(1024, ge=1, description="texts of the source self")
     min_tokens: int = Field(128, ge=2)
     sequence_length: int = Field(128, ge=2)
     pool_size: int = Field(64, ge=1)
@@ -75,6 +76,11 @@ class CalibrationConfig(Section):
         description="text that no trial sees and that decides between the best; default: as much "
         "as objective_tokens",
     )
+
+    @property
+    def writes_its_own(self) -> bool:
+        """Whether one of the sources is `self`."""
+        return "self" in ((self.source,) if isinstance(self.source, str) else self.source)
 
     @model_validator(mode="after")
     def _sample_is_long_enough(self) -> CalibrationConfig:

@@ -1,7 +1,8 @@
 """Text sources: find them and tell them apart by content (`records` reads them).
 
-A source is FILE.txt|jsonl|json|parquet, `package:gensim` (the embedded default), or
-`hub:OWNER/NAME[:CONFIG][@COMMIT][#SPLIT]`. Every mistake of a source is one line that names it.
+A source is FILE.txt|jsonl|json|parquet, `package:gensim` (the embedded default),
+`hub:OWNER/NAME[:CONFIG][@COMMIT][#SPLIT]`, or `self`, which the dense model writes. Every mistake
+of a source is one line that names it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ _HUB = re.compile(
     r"hub:(?P<name>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[\w.-]+))?"
     r"(?:@(?P<commit>[\w./-]+))?(?:#(?P<split>[\w.:%\[\]-]+))?"
 )
+SELF = "self"
+"""The source that is written by the dense model, see `generation`."""
+
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SUFFIXES = {".txt": "txt", ".jsonl": "jsonl", ".json": "json", ".parquet": "parquet"}
 
@@ -58,6 +62,11 @@ def resolve_texts(config: RunConfig) -> dict[str, TextSource]:
         "calibration.objective_source": as_tuple(calibration.objective_source),
         "finetune.source": as_tuple(config.finetune.source),
     }
+    if calibration.writes_its_own and not config.evaluation.texts:
+        raise UserError(
+            "calibration.source is self, and evaluation.texts is empty: name a test text; a model "
+            "can't be tested on what it wrote"
+        )
     found: dict[str, TextSource] = {}
     for setting, sources in named.items():
         if len(set(sources)) < len(sources):
@@ -71,6 +80,9 @@ def resolve_texts(config: RunConfig) -> dict[str, TextSource]:
 
 
 def _resolve(given: str, setting: str, revision: str | None, split: str | None) -> TextSource:
+    if given == SELF:
+        hashed = hash_json([SELF])  # the checkpoint that writes is an input of its own
+        return TextSource(given=given, kind=SELF, location=SELF, revision=None, content_hash=hashed)
     scheme = given.partition(":")[0]
     if scheme == "hub":
         return _resolve_hub(given, setting, revision, split)

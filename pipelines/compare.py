@@ -32,8 +32,9 @@ def compare(config: RunConfig, comparison: ComparisonConfig) -> None:
     dense = load_model(source)
     tested = config.evaluation.only("texts", "text_field", "sequence_length", "max_windows")
     pool, test = filter_calibration_pool(
-        texts, dense, config.calibration, config.finetune, tested, seed
-    )
+        texts, dense, config.calibration, config.finetune, tested, seed,
+        model.on if config.calibration.writes_its_own else None,
+    )  # fmt: skip
     table = estimate_importance(dense, pool, model, config.search.set_size, seed)
     quality = config.evaluation.quality
     measured = evaluate(dense, test, tasks, model.on, quality, id="evaluate_dense")

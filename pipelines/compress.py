@@ -35,8 +35,9 @@ def compress(config: RunConfig) -> None:
     dense = load_model(source)
     tested = config.evaluation.only("texts", "text_field", "sequence_length", "max_windows")
     pool, test = filter_calibration_pool(
-        texts, dense, config.calibration, config.finetune, tested, seed
-    )
+        texts, dense, config.calibration, config.finetune, tested, seed,
+        model.on if config.calibration.writes_its_own else None,
+    )  # fmt: skip
 
     table = estimate_importance(dense, pool, model, config.search.set_size, seed)
     plan = search(
