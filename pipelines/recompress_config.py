@@ -70,7 +70,9 @@ class Promotion(Section):
     """What makes a version the champion of its registered model."""
 
     metric: str | None = Field(
-        None, description="a metric of the report, such as wikipedia_ppl_seq128; none: no champion"
+        None,
+        description="a metric of the report, such as wikipedia_ppl_seq128, or mean_retention; "
+        "none: no champion",
     )
     direction: Literal["lower", "higher"] = "lower"
     min_improvement: float = Field(

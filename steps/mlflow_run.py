@@ -16,6 +16,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from adapruner import gate
 from adapruner.config import RegistryConfig
+from adapruner.report_text import final_model
 from steps import tracking
 from steps.workspace import TIMING
 
@@ -114,6 +115,9 @@ def version_tags(report: Mapping[str, Any]) -> dict[str, str]:
         "gate": gate.state(report.get("gate")),
         "gate_reasons": gate.brief_reasons(report.get("gate") or {"checks": []}),
     }
+    retention = (report.get("retention") or {}).get(final_model(report)) or {}
+    if (mean := (retention.get("mean") or {}).get("retention")) is not None:
+        tags["mean_retention"] = mean
     return {key: str(value) for key, value in {**tags, **_measured(report)}.items()}
 
 

@@ -15,6 +15,7 @@ from steps import mlflow_run, tracking
 REPORT: dict[str, Any] = {
     "params": {"dense": 100, "pruned": 80, "ratio_requested": 0.2, "ratio_achieved": 0.21},
     "metrics": {"dense": {"t_ppl": 10.0}, "pruned": {"t_ppl": 12.0}, "finetuned": None},
+    "retention": {"pruned": {"mean": {"retention": 0.9}}},
     "speed": None,
     "timings_s": {"search": 1.5, "evaluate_dense": 0.5},
     "search": {
@@ -86,6 +87,7 @@ def test_the_same_checkpoint_is_registered_once(
 ) -> None:
     tags = mlflow_run.version_tags(REPORT)
     assert tags["dense.t_ppl"] == "10.0"
+    assert tags["mean_retention"] == "0.9"
     assert (tags["source_name"], tags["source_version"]) == ("a", "1")
     registry = RegistryConfig(name="once", alias="candidate")
 
