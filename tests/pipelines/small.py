@@ -6,6 +6,16 @@ import random
 from pathlib import Path
 from typing import Any
 
+ALWAYS = {"resolve_source", "report", "register"}
+BEFORE_PRUNING = {
+    "load_model", "filter_calibration_pool", "estimate_importance", "evaluate_dense",
+    "expect_tokens",
+}  # fmt: skip
+AFTER_PRUNING = {
+    "search", "prune", "finetune", "evaluate_pruned", "evaluate_finetuned", "measure_speed",
+    "compare_behaviour",
+}  # fmt: skip
+
 VOCABULARY = (
     "the quick brown fox jumps over a lazy dog while seven old men watch from green hills near "
     "some river and talk about rain bread winter songs ships stones letters and the long way home"

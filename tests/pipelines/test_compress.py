@@ -21,18 +21,13 @@ import yaml
 
 from tests.adapruner.task_rows import write_rows
 from tests.pipelines import small
+from tests.pipelines.small import AFTER_PRUNING, ALWAYS, BEFORE_PRUNING
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 CACHED = re.compile(r"Using cached version of step `(\w+)`")
 RAN = re.compile(r"Step `(\w+)` has finished")
-ALWAYS = {"resolve_source", "report", "register"}
-BEFORE_PRUNING = {"load_model", "filter_calibration_pool", "estimate_importance", "evaluate_dense"}
-AFTER_PRUNING = {"search", "prune", "finetune", "evaluate_pruned", "evaluate_finetuned"} | {
-    "measure_speed",
-    "compare_behaviour",
-}
 
 
 @dataclass
