@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 
 import pytest
 from dockerfile_parse import DockerfileParser
 
-from tests.test_packaging import PROJECT, ROOT, demo_command
+from tests.test_packaging import PACKAGES, PROJECT, ROOT, demo_command
 
 
 @pytest.fixture(scope="module")
