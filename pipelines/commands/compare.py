@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
 
-from pipelines.commands.options import HOME_HELP
+from pipelines.commands.options import SETTING, config_option, home_option, set_option
 
 
 @click.command()
-@click.option(
-    "-c",
-    "--config",
-    "path",
-    required=True,
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="The comparison's YAML file, or that of a compression.",
-)
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Replace one setting of the file; VALUE is YAML. Can be given many times.",
-)
-@click.option("--home", metavar="DIR", type=click.Path(path_type=Path), help=HOME_HELP)
-def compare(path: Path, overrides: tuple[str, ...], home: Path | None) -> None:
+@config_option("The comparison's YAML file, or that of a compression.")
+@set_option(SETTING)
+@home_option
+def compare(path: Path, overrides: tuple[str, ...], home: Path) -> None:
     """Compare methods on the checkpoint, the pool and the test texts that FILE names.
 
     FILE is one of `adapruner compress` with a section `parameters.comparison` beside
@@ -65,5 +50,4 @@ def compare(path: Path, overrides: tuple[str, ...], home: Path | None) -> None:
         from pipelines import config_file, run_compare
 
         values, config, comparison = config_file.read_comparison(path, overrides)
-        chosen = home or Path(os.environ.get("ADAPRUNER_HOME") or ".adapruner")
-        run_compare.compare(values, config, comparison, chosen)
+        run_compare.compare(values, config, comparison, home)

@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
 
-from pipelines.commands.options import HOME_HELP
+from pipelines.commands.options import SETTING, config_option, home_option, set_option
 
 
 @click.command()
-@click.option(
-    "-c",
-    "--config",
-    "path",
-    required=True,
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="The run's YAML file.",
-)
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Replace one setting of the file; VALUE is YAML. Can be given many times.",
-)
-@click.option("--home", metavar="DIR", type=click.Path(path_type=Path), help=HOME_HELP)
-def compress(path: Path, overrides: tuple[str, ...], home: Path | None) -> None:
+@config_option("The run's YAML file.")
+@set_option(SETTING)
+@home_option
+def compress(path: Path, overrides: tuple[str, ...], home: Path) -> None:
     """Compress the checkpoint that FILE names, and register the result.
 
     FILE has ZenML's form, one section a stage below `parameters.config`. For a run of your own,
@@ -64,5 +49,4 @@ def compress(path: Path, overrides: tuple[str, ...], home: Path | None) -> None:
         from pipelines import config_file, run
 
         values, config = config_file.read(path, overrides)
-        chosen = home or Path(os.environ.get("ADAPRUNER_HOME") or ".adapruner")
-        run.compress(values, config, chosen)
+        run.compress(values, config, home)

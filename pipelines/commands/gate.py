@@ -7,25 +7,19 @@ from pathlib import Path
 
 import click
 
+from pipelines.commands.options import config_option, set_option
+
 FAILED = 3
 
 
 @click.command()
 @click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
-@click.option(
-    "-c",
-    "--config",
-    "path",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="A run's YAML file, whose evaluation.gate is judged by instead of the run's own.",
+@config_option(
+    "A run's YAML file, whose evaluation.gate is judged by instead of the run's own.",
+    required=False,
 )
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Replace one limit, such as evaluation.gate.mean_retention=0.95. Can be given many times.",
+@set_option(
+    "Replace one limit, such as evaluation.gate.mean_retention=0.95. Can be given many times."
 )
 def gate(run: Path, path: Path | None, overrides: tuple[str, ...]) -> None:
     """Judge RUN, a results directory or its report.json, by a gate.

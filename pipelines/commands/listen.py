@@ -8,19 +8,11 @@ from pathlib import Path
 
 import click
 
-from pipelines.commands.options import HOME_HELP
+from pipelines.commands.options import config_option, home_option
 
 
 @click.command()
-@click.option(
-    "-c",
-    "--config",
-    "path",
-    required=True,
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="The YAML file of `adapruner recompress`.",
-)
+@config_option("The YAML file of `adapruner recompress`.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0: any free."
@@ -38,9 +30,9 @@ from pipelines.commands.options import HOME_HELP
     metavar="NAME",
     help="Take events of this registered model only. Can be given many times.",
 )
-@click.option("--home", metavar="DIR", type=click.Path(path_type=Path), help=HOME_HELP)
+@home_option
 def listen(
-    path: Path, host: str, port: int, secret_env: str, models: tuple[str, ...], home: Path | None
+    path: Path, host: str, port: int, secret_env: str, models: tuple[str, ...], home: Path
 ) -> None:
     """Start a pass of `adapruner recompress` when MLflow's registry calls.
 
@@ -67,7 +59,6 @@ def listen(
 
         check_file(path)
         secret = service.secret_in(secret_env)
-        chosen = home or Path(os.environ.get("ADAPRUNER_HOME") or ".adapruner")
         environment = {key: value for key, value in os.environ.items() if key != secret_env}
-        passes = Passes(recompress_command(path, chosen), environment)
-        sys.exit(service.listen(passes, secret, chosen, host, port, models))
+        passes = Passes(recompress_command(path, home), environment)
+        sys.exit(service.listen(passes, secret, home, host, port, models))

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pipelines.commands.options import HOME_HELP
-
-HOME = click.option("--home", metavar="DIR", type=click.Path(path_type=Path), help=HOME_HELP)
+from pipelines.commands.options import home_option
 
 
 @click.command()
 @click.argument("model")
 @click.argument("version", required=False)
 @click.option("--force", is_flag=True, help="Also a version whose gate did not pass.")
-@HOME
-def promote(model: str, version: str | None, force: bool, home: Path | None) -> None:
+@home_option
+def promote(model: str, version: str | None, force: bool, home: Path) -> None:
     """Make VERSION of the registered MODEL its champion; without VERSION, its candidate.
 
     The former champion becomes `previous`.
@@ -31,8 +28,8 @@ def promote(model: str, version: str | None, force: bool, home: Path | None) -> 
 
 @click.command()
 @click.argument("model")
-@HOME
-def rollback(model: str, home: Path | None) -> None:
+@home_option
+def rollback(model: str, home: Path) -> None:
     """Make the previous champion of the registered MODEL its champion again.
 
     The champion becomes `previous`, so a second rollback undoes the first.
@@ -42,7 +39,7 @@ def rollback(model: str, home: Path | None) -> None:
     _decide(home, lambda decisions, client: decisions.rollback(client, model))
 
 
-def _decide(home: Path | None, decision: Any) -> None:
+def _decide(home: Path, decision: Any) -> None:
     from pipelines.stack import quiet_libraries
 
     quiet_libraries()
@@ -52,6 +49,5 @@ def _decide(home: Path | None, decision: Any) -> None:
         from pipelines import promotion
         from steps import tracking
 
-        chosen = home or Path(os.environ.get("ADAPRUNER_HOME") or ".adapruner")
-        client = tracking.connect_to(tracking.configured_uri(chosen))
+        client = tracking.connect_to(tracking.configured_uri(home))
         click.echo(json.dumps(decision(promotion, client)))

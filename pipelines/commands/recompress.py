@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 import click
 
-from pipelines.commands.options import HOME_HELP
+from pipelines.commands.options import config_option, home_option
 from pipelines.watch import add_watch_options, watch_file
 
 
 @click.command()
-@click.option(
-    "-c",
-    "--config",
-    "path",
-    required=True,
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="The recompress file, such as configs/recompress.yaml.",
-)
+@config_option("The recompress file, such as configs/recompress.yaml.")
 @click.option("--retry-failed", is_flag=True, help="Try what failed or was given up again now.")
-@click.option("--home", metavar="DIR", type=click.Path(path_type=Path), help=HOME_HELP)
+@home_option
 @add_watch_options
-def recompress(
-    path: Path, retry_failed: bool, home: Path | None, watch: bool, every: str | None
-) -> None:
+def recompress(path: Path, retry_failed: bool, home: Path, watch: bool, every: str | None) -> None:
     """Compress every new version of the registered models that FILE names, once.
 
     Looks for versions that have no compressed version by these settings, compresses each as
@@ -51,13 +40,12 @@ def recompress(
     """
     from pipelines.failures import one_line_errors
 
-    chosen = home or Path(os.environ.get("ADAPRUNER_HOME") or ".adapruner")
     with one_line_errors():
         if watch:
-            sys.exit(watch_file(path, chosen, every))
+            sys.exit(watch_file(path, home, every))
         from pipelines.stack import quiet_libraries
 
         quiet_libraries()
         from pipelines import recompress as recompression
 
-        sys.exit(recompression.recompress(path, chosen, retry_failed))
+        sys.exit(recompression.recompress(path, home, retry_failed))

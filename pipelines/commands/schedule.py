@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from pipelines.commands.options import HOME_HELP
+from pipelines.commands.options import config_option, home_option
 
 if TYPE_CHECKING:
     from pipelines.schedules.plan import Plan
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-file_option = click.option(
-    "-c",
-    "--config",
-    "path",
-    required=True,
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="The YAML file of `adapruner recompress`.",
-)
+file_option = config_option("The YAML file of `adapruner recompress`.")
 name_option = click.option("--name", help="The schedule's name. Default: from FILE's name.")
 
 
@@ -59,7 +50,7 @@ def schedule() -> None:
     type=click.Path(path_type=Path),
     help="Lines NAME=value for the pass, such as MLFLOW_TRACKING_URI. Only you may read it.",
 )
-@click.option("--home", metavar="DIR", type=click.Path(path_type=Path), help=HOME_HELP)
+@home_option
 @click.option("--dry-run", is_flag=True, help="Show what would be written, and write nothing.")
 def install(
     path: Path,
@@ -68,7 +59,7 @@ def install(
     name: str | None,
     scheduler: str | None,
     env_file: Path | None,
-    home: Path | None,
+    home: Path,
     dry_run: bool,
 ) -> None:
     """Make passes over FILE at set times on this machine, replacing a schedule of the same name.
@@ -172,15 +163,7 @@ def manifest(
 
 
 @schedule.command()
-@click.option(
-    "-c",
-    "--config",
-    "path",
-    required=True,
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="The YAML file of `adapruner compress`.",
-)
+@config_option("The YAML file of `adapruner compress`.")
 @time_options
 @name_option
 def zenml(path: Path, every: str | None, cron: str | None, name: str | None) -> None:
@@ -213,20 +196,20 @@ def _plan(
     cron: str | None,
     name: str | None,
     env_file: Path | None,
-    home: Path | None,
+    home: Path,
 ) -> Plan:
     from pipelines import timetable
     from pipelines.passes import recompress_command
     from pipelines.schedules import plan
 
     plan.check_file(path)
-    chosen = (home or Path(os.environ.get("ADAPRUNER_HOME") or ".adapruner")).absolute()
+    home = home.absolute()
     return plan.Plan(
         name=plan.name_of(path, name),
         when=timetable.read(every, cron),
         folder=Path.cwd(),
-        home=chosen,
-        command=tuple(recompress_command(path, chosen)),
+        home=home,
+        command=tuple(recompress_command(path, home)),
         environment=plan.check_environment(env_file) if env_file else None,
     )
 

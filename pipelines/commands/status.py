@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
 
-from pipelines.commands.options import HOME_HELP
+from pipelines.commands.options import config_option, home_option
 
 
 @click.command()
-@click.option(
-    "-c",
-    "--config",
-    "path",
-    required=True,
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="The recompress file.",
-)
+@config_option("The recompress file.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON list instead of a table.")
-@click.option("--home", metavar="DIR", type=click.Path(path_type=Path), help=HOME_HELP)
-def status(path: Path, as_json: bool, home: Path | None) -> None:
+@home_option
+def status(path: Path, as_json: bool, home: Path) -> None:
     """Show what is running, waiting, failed and done, one line a source version.
 
     \b
@@ -47,5 +38,4 @@ def status(path: Path, as_json: bool, home: Path | None) -> None:
     with one_line_errors():
         from pipelines import status as shown
 
-        chosen = home or Path(os.environ.get("ADAPRUNER_HOME") or ".adapruner")
-        shown.show(path, chosen, as_json)
+        shown.show(path, home, as_json)
