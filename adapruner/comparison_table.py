@@ -93,15 +93,25 @@ def markdown(content: Mapping[str, Any]) -> str:
 
 
 def tables(content: Mapping[str, Any]) -> list[Table]:
-    """The same for a terminal, a table for each ratio and layout."""
+    """For a terminal, a table for each ratio and layout: what is divided by the dense value."""
     found = []
     for (ratio, layout), rows in panels(content).items():
-        table = Table(title=heading(content, ratio, layout), title_style="bold")
-        for index, column in enumerate(_columns(content)):
-            side: Any = "right" if index else "left"
-            table.add_column(column, justify=side, overflow="fold", no_wrap=not index)
+        table = Table(
+            title=heading(content, ratio, layout),
+            caption="x dense: the value divided by the dense model's",
+            title_style="bold",
+        )
+        names = [name.partition("_ppl_")[0] for name in content["dense"]]
+        table.add_column("method", no_wrap=True)
+        for column in ("seeds", *(f"{name}\nx dense" for name in names), *_costs(content)):
+            table.add_column(column, justify="right")
         for row in rows:
-            table.add_row(*_cells_of(row, content))
+            measured = final(row)
+            factors = [
+                UNREACHABLE if measured is None else number(measured[name]["to_dense"])
+                for name in content["dense"]
+            ]
+            table.add_row(row["method"], str(len(row["seeds"])), *factors, *_spent(row, content))
         found.append(table)
     return found
 
@@ -159,8 +169,11 @@ def _rank(row: Mapping[str, Any]) -> tuple[bool, float]:
 def _columns(content: Mapping[str, Any]) -> list[str]:
     tuned = ["x dense, fine-tuned"] if content["finetuned"] else []
     texts = [column for name in content["dense"] for column in (name, "x dense", *tuned)]
-    stages = ["decide", "cut", *(["fine-tune"] if content["finetuned"] else [])]
-    return ["method", "seeds", *texts, "parameters", *stages]
+    return ["method", "seeds", *texts, *_costs(content)]
+
+
+def _costs(content: Mapping[str, Any]) -> list[str]:
+    return ["parameters", "decide", "cut", *(["fine-tune"] if content["finetuned"] else [])]
 
 
 def _cells_of(row: Mapping[str, Any], content: Mapping[str, Any]) -> list[str]:
@@ -173,9 +186,15 @@ def _cells_of(row: Mapping[str, Any], content: Mapping[str, Any]) -> list[str]:
         shown += [number(stat["mean"]) + spread, number(stat["to_dense"])]
         if content["finetuned"]:
             shown.append(number(row["finetuned"][name]["to_dense"]))
+    return [*shown, *_spent(row, content)]
+
+
+def _spent(row: Mapping[str, Any], content: Mapping[str, Any]) -> list[str]:
+    """Parameters left and seconds by stage, in the columns of `_costs`."""
+    if row["reason"] is not None:
+        return ["-"] * len(_costs(content))
     stages = ("search", "prune", *(["finetune"] if content["finetuned"] else []))
-    times = [duration(row["seconds"][stage]) for stage in stages]
-    return [*shown, count(row["params"]), *times]
+    return [count(row["params"]), *(duration(row["seconds"][stage]) for stage in stages)]
 
 
 def _line(cells: Sequence[str]) -> str:
