@@ -14,6 +14,7 @@ from adapruner.comparison import ComparisonConfig, cells, settings_of
 from adapruner.config import RunConfig
 from adapruner.importance import estimate
 from adapruner.parsing import parse_config
+from adapruner.tasks import resolve
 from tests.adapruner.conftest import Workplace
 from tests.models import small_model
 
@@ -38,6 +39,15 @@ def config(work: Workplace) -> RunConfig:
     return parse_config(values, "f")
 
 
+def shared(work: Workplace, table: Path, root: Path) -> candidate.Shared:
+    """The small pool serves as the folder of test texts, too; nothing is distilled, no tasks."""
+    tasks = root / "tasks"
+    if not tasks.exists():
+        tasks.mkdir()
+        resolve(config(work).evaluation, tasks)
+    return candidate.Shared(work.checkpoint, work.pool, table, root, work.pool, tasks)
+
+
 def measured(work: Workplace, table: Path, comparison: ComparisonConfig, root: Path) -> list[Path]:
     """A directory for each cell."""
     outs = []
@@ -45,7 +55,7 @@ def measured(work: Workplace, table: Path, comparison: ComparisonConfig, root: P
         out = root / cell.key
         out.mkdir()
         settings = settings_of(cell, config(work), comparison)
-        candidate.measure(work.checkpoint, work.pool, table, settings, "sqlite://", out)
+        candidate.measure(shared(work, table, root), settings, "sqlite://", out)
         outs.append(out)
     return outs
 
