@@ -62,7 +62,7 @@ def test_what_is_not_a_result_is_not_replaced(config: RunConfig, made: tuple[Pat
     target.mkdir(parents=True)
     results.check_target(config)
     (target / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match="not a run.s result"):
+    with pytest.raises(UserError, match=r"not a run's result"):
         results.publish(config, *made, {})
     assert (target / "thesis.tex").exists()
 
