@@ -17,6 +17,7 @@ from steps.measure_candidate import measure_candidate
 from steps.rereference import rereference
 from steps.resolve_source import resolve_source
 from steps.results import COMPARISON
+from steps.take_test_texts import take_test_texts
 
 
 @pipeline
@@ -31,10 +32,11 @@ def compare(config: RunConfig, comparison: ComparisonConfig) -> None:
     source, texts, tasks = resolve_source(config, COMPARISON)
     dense = load_model(source)
     tested = config.evaluation.only("texts", "text_field", "sequence_length", "max_windows")
-    pool, test = filter_calibration_pool(
+    pool = filter_calibration_pool(
         texts, dense, config.calibration, config.finetune, tested, seed,
         model.on if config.calibration.writes_its_own else None,
     )  # fmt: skip
+    test = take_test_texts(pool)
     table = estimate_importance(dense, pool, model, config.search.set_size, seed)
     quality = config.evaluation.quality
     measured = evaluate(dense, test, tasks, model.on, quality, id="evaluate_dense")

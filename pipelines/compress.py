@@ -19,6 +19,7 @@ from steps.register import register
 from steps.report import report
 from steps.resolve_source import resolve_source
 from steps.search import search
+from steps.take_test_texts import take_test_texts
 
 
 @pipeline
@@ -34,10 +35,11 @@ def compress(config: RunConfig) -> None:
     source, texts, tasks = resolve_source(config)
     dense = load_model(source)
     tested = config.evaluation.only("texts", "text_field", "sequence_length", "max_windows")
-    pool, test = filter_calibration_pool(
+    pool = filter_calibration_pool(
         texts, dense, config.calibration, config.finetune, tested, seed,
         model.on if config.calibration.writes_its_own else None,
     )  # fmt: skip
+    test = take_test_texts(pool)
 
     table = estimate_importance(dense, pool, model, config.search.set_size, seed)
     plan = search(
@@ -71,6 +73,7 @@ def compress(config: RunConfig) -> None:
         estimate_importance=table,
         search=plan,
         prune=pruned,
+        expect_tokens=expected,
         finetune=finetuned,
         evaluate_dense=measured["dense"],
         evaluate_pruned=measured["pruned"],

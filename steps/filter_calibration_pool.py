@@ -20,10 +20,9 @@ def filter_calibration_pool(
     evaluation: EvaluationConfig,
     seed: int,
     writer: DeviceConfig | None = None,
-) -> tuple[Annotated[Path, "calibration_pool"], Annotated[Path, "test_texts"]]:
-    """The pool directory, tokenised by the tokenizer of `checkpoint`; and `test.json`, apart.
+) -> Annotated[Path, "calibration_pool"]:
+    """The pool directory, tokenised by the tokenizer of `checkpoint`.
 
-    Apart, so that another calibration split leaves the same test text, and its results, as it is.
     `writer` says on what the model of `checkpoint` writes the texts of the source `self`.
     """
     from adapruner.calibration import build_pool
@@ -32,9 +31,8 @@ def filter_calibration_pool(
 
     found = json.loads((texts / "texts.json").read_text(encoding="utf-8"))
     named = {given: TextSource.model_validate(fields) for given, fields in found.items()}
-    with stage("filter_calibration_pool") as out, stage("test_texts") as test:
+    with stage("filter_calibration_pool") as out:
         if writer is not None:
             named = written(named, checkpoint, writer, calibration, seed, out)
         build_pool(named, calibration, finetune, evaluation, checkpoint, seed, out)
-        (out / "test.json").rename(test / "test.json")
-    return out, test
+    return out

@@ -20,6 +20,7 @@ def report(
     estimate_importance: Path,
     search: Path,
     prune: Path,
+    expect_tokens: Path,
     finetune: Path,
     evaluate_dense: Path,
     evaluate_pruned: Path,

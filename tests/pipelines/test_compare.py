@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from tests.pipelines import small
+from tests.pipelines.small import BEFORE_PRUNING
 from tests.pipelines.test_compress import ROOT, Ended, Workplace
 
 pytestmark = pytest.mark.slow
@@ -33,7 +34,7 @@ CELLS = {
     for method, seeds in SEEDS.items()
     for seed in seeds
 }
-SHARED = {"load_model", "filter_calibration_pool", "estimate_importance", "evaluate_dense"}
+SHARED = BEFORE_PRUNING
 ALWAYS = {"resolve_source", "compare_candidates"}
 
 
