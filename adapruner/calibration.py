@@ -201,7 +201,7 @@ def _choose_windows(
 ) -> None:
     length = job.calibration.sequence_length
     for split, count in job.windows.items():
-        chosen = draw(splits[split], count, job.rng(split), shares)
+        chosen = draw(splits[split], count, job.rng(split), shares, by_document=True)
         setattr(pool, split, np.stack([item.tokens[:length] for item in chosen]))
         _note(pool, split, splits[split], chosen)
 

@@ -46,11 +46,17 @@ def assign(
 
 
 def draw(
-    items: Sequence[Item], size: int, rng: random.Random, shares: Sequence[float] | None = None
+    items: Sequence[Item],
+    size: int,
+    rng: random.Random,
+    shares: Sequence[float] | None = None,
+    *,
+    by_document: bool = False,
 ) -> list[Item]:
-    """`size` items, at random, of each source its share (default: all alike) as far as it has it.
+    """`size` items, of each source its share (default: all alike) as far as it has it.
 
-    What a source can't give is asked of the others.
+    What a source can't give is asked of the others. Within a source they are uniformly at random,
+    or `by_document`, of as many documents as can be.
     """
     groups = _by_source(items)
     parts = {source: shares[source] if shares else 1.0 for source in groups}
@@ -59,7 +65,8 @@ def draw(
     for source in sorted(groups, key=lambda s: len(groups[s]) / max(parts[s], 1e-9)):
         open_ = sum(parts.values())
         wanted = (size - len(drawn)) * (parts.pop(source) / open_ if open_ else 1.0)
-        drawn += rng.sample(groups[source], min(math.ceil(wanted - 1e-9), len(groups[source])))
+        group, count = groups[source], min(math.ceil(wanted - 1e-9), len(groups[source]))
+        drawn += spread(group, rng)[:count] if by_document else rng.sample(group, count)
     rng.shuffle(drawn)
     return drawn
 
