@@ -61,5 +61,6 @@ def compare(config: RunConfig, comparison: ComparisonConfig) -> None:
         filter_calibration_pool=pool,
         estimate_importance=table,
         evaluate_dense=measured,
+        expect_tokens=expected,
         candidates=candidates,
     )

@@ -22,6 +22,7 @@ def compare_candidates(
     filter_calibration_pool: Path,
     estimate_importance: Path,
     evaluate_dense: Path,
+    expect_tokens: Path,
     candidates: list[Path],
 ) -> Annotated[Path, "comparison"]:
     """`comparison.json`, `.md`, `.svg` and `.png`; `candidates` are in the order of the cells."""
