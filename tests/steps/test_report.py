@@ -18,6 +18,7 @@ STAGES = (
     "estimate_importance",
     "search",
     "prune",
+    "expect_tokens",
     "finetune",
     "evaluate_dense",
     "evaluate_pruned",
