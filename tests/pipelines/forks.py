@@ -38,6 +38,11 @@ class Ended:
         return [told["version"] for told in self.told(event)]
 
 
+def _without_mlflow() -> dict[str, str]:
+    """The environment but for what MLflow put there when another test set its tracking URI."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+
+
 class Host:
     """The host's other end. One request at a time is answered; passes run side by side."""
 
@@ -45,7 +50,7 @@ class Host:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.pipelines.forks", str(home)],
             cwd=home.parent, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            env={**_without_mlflow(), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         self._home, self._count = home, 0
 
