@@ -21,8 +21,8 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet 
 help:
 	@echo "make setup      install into $(VENV); does nothing when that is up to date"
 	@echo "make demo       compress a real model of 135 million parameters: about 10 minutes"
-	@echo "make test       all tests: at most 15 minutes"
-	@echo "make test-fast  the quick ones: at most 3 minutes"
+	@echo "make test       all tests: about 25 minutes"
+	@echo "make test-fast  the quick ones: about 4 minutes"
 	@echo "make check      ruff, formatting, mypy"
 	@echo "make clean      remove what tools left; keeps $(VENV), .adapruner/ and runs/"
 

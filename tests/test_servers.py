@@ -153,7 +153,8 @@ def test_clients_may_keep_artifacts_on_s3_themselves(
         run = client.create_run(experiment).info.run_id
         registry = RegistryConfig(name="on-s3", alias="candidate")
         hashes = store.report()["provenance"]["hashes"]
-        tags = {"checkpoint_hash": hashes["checkpoint"], "config_hash": "none", "gate": "none"}
+        tags = {"checkpoint_hash": hashes["checkpoint"], "config_hash": "none", "gate": "none",
+                "gate_reasons": ""}  # fmt: skip
         checkpoint = store.folder / "runs" / "small" / "checkpoint"
         registered = mlflow_run.register(client, registry, run, checkpoint, tags)
         again = mlflow_run.register(client, registry, run, checkpoint, tags)
