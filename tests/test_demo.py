@@ -134,7 +134,7 @@ def test_it_beats_element_wise_scores_of_ten_random_samples_on_the_test_text(dem
 
 
 def test_the_search_goes_beyond_the_warm_starts(demo: Demo) -> None:
-    trials = json.loads(next(demo.home.rglob("trials.json")).read_text())
+    trials = json.loads(next((demo.home / "artifacts").rglob("trials.json")).read_text())
     assert [row["name"] for row in trials].count("trial") == 1
     assert [row["number"] for row in trials] == list(range(5))
 
