@@ -31,6 +31,9 @@ def show(path: Path, home: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
+    if not found:
+        click.echo(f"The registry has no version of what {path} names.")
+        return
     table = Table(*COLUMNS, title="Times are UTC.", title_justify="left")
     for row in found:
         table.add_row(*(str(row[name] if row[name] is not None else "") for name in COLUMNS))

@@ -32,9 +32,11 @@ def test_a_mistake_is_one_line_and_makes_nothing(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_status_shows_what_waits_and_promotion_by_hand_is_told(tmp_path: Path) -> None:
     registry = Registry(tmp_path / "r")
+    path, home = str(registry.plan("base")), str(registry.home)
+    shown = CliRunner().invoke(main, ["status", "-c", path, "--home", home])
+    assert shown.output == f"The registry has no version of what {path} names.\n"
     for _ in range(2):
         registry.push("base", 0)
-    path, home = str(registry.plan("base")), str(registry.home)
     ended = CliRunner().invoke(main, ["status", "-c", path, "--home", home, "--json"])
     assert ended.exit_code == 0, ended.output
     rows = json.loads(ended.stdout)
