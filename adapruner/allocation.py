@@ -2,10 +2,9 @@
 
 The requested share is removed from the layers that are not protected. With attention among the
 structures, the same share of attention is removed in whole units first and the MLPs make up the
-rest. Layer l keeps the share 1 - f * s_l^-e / mean(s^-e) of its channels, where s_l is the layer's
-sensitivity, e the recipe's width exponent and f what the ratio asks for; e = 0 gives every layer
-the same share. Scores that compare over layers shape the widths themselves: in the layout per_layer
-the lowest channels of all unprotected layers together go, up to rounding.
+rest. Every layer gives the same share of its channels, or one on the way to that of a measured
+`Profile`. Scores that compare over layers shape the widths themselves: in the layout per_layer the
+lowest channels of all unprotected layers together go, up to rounding.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from torch import Tensor
 from adapruner.config import PruningConfig
 from adapruner.errors import UnreachableError
 from adapruner.plan import PruningPlan, kept_groups, kept_widths, make_plan
+from adapruner.profile import Profile, removal
 from adapruner.scoring import Scores
 from adapruner.structures import LayerWidths, Structures
 
@@ -29,8 +29,8 @@ def allocate(
     scores: Scores,
     structures: Structures,
     pruning: PruningConfig,
-    exponent: float,
     provenance: dict[str, Any],
+    profile: Profile | None = None,
 ) -> PruningPlan:
     """The plan that keeps the best structures by `scores` at the ratio of `pruning`.
 
@@ -39,7 +39,7 @@ def allocate(
     """
     protected = protected_layers(structures, pruning)
     heads = kept_heads(scores, structures, pruning)
-    widths = mlp_widths(scores, structures, pruning, heads, exponent)
+    widths = mlp_widths(scores, structures, pruning, heads, profile)
     keep = [(_best(scores.mlp[i], widths[i]), heads[i]) for i in range(len(structures.layers))]
     plan = make_plan(
         structures, keep, layout=pruning.layout, protected=protected,
@@ -118,7 +118,7 @@ def mlp_widths(
     structures: Structures,
     pruning: PruningConfig,
     heads: list[list[int]],
-    exponent: float,
+    profile: Profile | None = None,
 ) -> list[int]:
     """Channels that each layer keeps: multiples of `round_to`, as near the ratio as they allow."""
     protected = set(protected_layers(structures, pruning))
@@ -131,7 +131,7 @@ def mlp_widths(
         _refuse(structures, pruning, missing, most * structures.channel_params)
     if pruning.layout == "uniform":
         return [_uniform_width(dense, channels, pruning.round_to)] * len(dense)
-    weights = _removal_weights(scores, free, channels, exponent)
+    weights = _removal_weights(scores, free, channels, profile)
     kept = _kept_by_layer([dense[i] for i in free], channels, weights, pruning.round_to)
     widths = list(dense)
     for i, width in zip(free, kept, strict=True):
@@ -139,11 +139,17 @@ def mlp_widths(
     return widths
 
 
-def _removal_weights(scores: Scores, free: list[int], channels: float, exponent: float) -> Tensor:
+def _removal_weights(
+    scores: Scores, free: list[int], channels: float, profile: Profile | None
+) -> Tensor:
     """[free]: the share of its channels that each free layer gives, up to a common factor."""
-    if not scores.comparable:
-        return scores.sensitivity[free].double().clamp_min(1e-30) ** -exponent
     sizes = torch.tensor([len(scores.mlp[i]) for i in free])
+    if not scores.comparable:
+        equal = torch.full((len(free),), channels / int(sizes.sum()), dtype=torch.float64)
+        if profile is None or not profile.share:
+            return equal
+        lowest = removal(profile.losses[free], sizes.tolist(), channels)
+        return torch.lerp(equal, lowest, profile.share)
     owners = torch.repeat_interleave(torch.arange(len(free)), sizes)
     order = torch.sort(torch.cat([scores.mlp[i] for i in free]), stable=True).indices
     removed = torch.bincount(owners[order[: round(channels)]], minlength=len(free))

@@ -15,6 +15,7 @@ from adapruner import checkpoint as ckpt
 from adapruner.config import CandidateConfig
 from adapruner.errors import UnreachableError
 from adapruner.progress import say
+from adapruner.search_results import TRIAL_SECONDS
 
 FILE = "candidate.json"
 SECONDS = "stage_seconds.json"
@@ -63,7 +64,7 @@ def _run(
         given = (config.search, config.pruning, config.reconstruction, seed)
         search.search(dense, pool, table, model, *given, storage, decided)
     # A study that went on where it stopped took longer than this process saw.
-    trials = json.loads((decided / search.TRIAL_SECONDS).read_text(encoding="utf-8"))
+    trials = json.loads((decided / TRIAL_SECONDS).read_text(encoding="utf-8"))
     seconds["search"] = max(seconds["search"], sum(t.get("total_s", 0.0) for t in trials))
     with _stage(root, "prune", seconds) as cut:
         pruning.prune(dense, decided, pool, model, config.reconstruction, cut)

@@ -116,7 +116,7 @@ class SearchConfig(Section):
         "searched",
         description="searched: by trials; any other score is taken as it is, without a trial",
     )
-    trials: int = Field(16, ge=4, description="trials in all, up to 4 warm starts among them")
+    trials: int = Field(16, ge=4, description="trials in all, up to 5 warm starts among them")
     objective: Objective = Field(
         "perplexity",
         description="what a trial is judged by; kl: the divergence from the dense model's "

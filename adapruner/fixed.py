@@ -17,6 +17,7 @@ from adapruner.importance import ImportanceTable
 from adapruner.perplexity import perplexity
 from adapruner.progress import say
 from adapruner.scoring import Recipe
+from adapruner.search_results import TRIAL_SECONDS
 from adapruner.structures import Structures
 
 ON_REFERENCE = frozenset({"vector", "element1", "element2", "mixed"})
@@ -56,7 +57,7 @@ def decide(
     }
     begun = time.perf_counter()
     scores = scoring.score(table, recipe)
-    decided = allocation.allocate(scores, structures, pruning, 0.0, provenance)
+    decided = allocation.allocate(scores, structures, pruning, provenance)
     plan_s = time.perf_counter() - begun
     say(f"search: no trials, the score is '{metric}'")
     loaded = ckpt.load_model(checkpoint, model)
@@ -78,6 +79,6 @@ def decide(
     }
     decided.write(out / plan.FILE)
     files: dict[str, Any] = {"trials.json": [row], "summary.json": summary}
-    for name, content in (files | {"trial_seconds.json": [seconds]}).items():
+    for name, content in (files | {TRIAL_SECONDS: [seconds]}).items():
         text = json.dumps(content, indent=1, sort_keys=True) + "\n"
         (out / name).write_text(text, encoding="utf-8")

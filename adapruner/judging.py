@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from adapruner import checkpoint as ckpt
-from adapruner.config import ModelConfig, Objective, ReconstructionConfig
+from adapruner.config import Objective
 from adapruner.perplexity import TOKENS_AT_ONCE, perplexity
 from adapruner.plan import PruningPlan
-from adapruner.reconstruction import apply_and_update
 from adapruner.surgery import narrowed
 from adapruner.teacher import Likely, divergence, likeliest
 
@@ -42,31 +40,17 @@ class Judge:
     def value(self, model: Any) -> float:
         if self.known is None:
             return perplexity(model, self.windows)
-        return _mean_divergence(model, self.windows, self.known)
+        return mean_divergence(model, self.windows, self.known)
 
-    def value_cut(self, dense: Any, plan: PruningPlan) -> float:
-        """The value of the model that `plan` leaves, its weights not updated."""
-        with narrowed(dense, plan):
+    def value_cut(self, dense: Any, plan: PruningPlan, down: Mapping[int, Tensor]) -> float:
+        """The value of the model that `plan` leaves, with the down projections `down` by layer."""
+        with narrowed(dense, plan, down):
             return self.value(dense)
-
-    def value_updated(
-        self,
-        checkpoint: Path,
-        model: ModelConfig,
-        plan: PruningPlan,
-        samples: Tensor,
-        reconstruction: ReconstructionConfig,
-    ) -> float:
-        """The value of the model that `plan` leaves, updated on `samples`, int [N, T], or not."""
-        loaded = ckpt.load_model(checkpoint, model)
-        if reconstruction.method != "least_squares":
-            return self.value_cut(loaded, plan)
-        apply_and_update(loaded, plan, samples, reconstruction.ridge)
-        return self.value(loaded)
 
 
 @torch.inference_mode()
-def _mean_divergence(model: Any, windows: Tensor, known: Likely) -> float:
+def mean_divergence(model: Any, windows: Tensor, known: Likely) -> float:
+    """In nats a token of `windows`, int [M, T]: KL(known || model), see `teacher.divergence`."""
     device = model.get_input_embeddings().weight.device
     size = max(TOKENS_AT_ONCE // windows.shape[1], 1)
     total = 0.0

@@ -52,8 +52,8 @@ def apply_and_update(
     """
     structures = describe_model(model)
     check_fits(plan, structures)
-    stream = _Stream(model, tokens)
-    judging = _Stream(model, judged_on) if ridge is None and judged_on is not None else None
+    stream = Stream(model, tokens)
+    judging = Stream(model, judged_on) if ridge is None and judged_on is not None else None
     chosen = []
     layers = list(zip(layer_modules(model), structures.layers, plan.layers, strict=True))
     for modules, dense, kept in track(layers, description) if description else layers:
@@ -105,7 +105,7 @@ class _Stop(Exception):  # noqa: N818
     """Ends a forward pass once the first layer's input is known."""
 
 
-class _Stream:
+class Stream:
     """The calibration set's hidden states on their way through the layers, one layer at a time."""
 
     def __init__(self, model: Any, tokens: Tensor) -> None:

@@ -54,7 +54,8 @@ class Recipe(BaseModel):
 
     Wanda and FLAP look at the projections down and output alone, so key and value score nothing.
 
-    `width_exponent` shapes the widths over the layers, see `allocation`; `protect` says how many
+    `width_profile` says how far the widths follow the layers' losses, see `profile`, from not at
+    all (0: equal widths) to wholly (1); `protect` says how many
     first and last layers stay whole, where that is not as pruning.protect_first and _last say.
     """
 
@@ -68,7 +69,7 @@ class Recipe(BaseModel):
     alpha_token: float = Field(0.0, ge=0, le=1)
     shares: tuple[Annotated[float, Field(ge=0)], ...] = ()
     align: dict[Literal["coarse", "magnitude", "fisher"], float] = Field(default_factory=dict)
-    width_exponent: float = 0.0
+    width_profile: float = Field(0.0, ge=0, le=1)
     protect: tuple[int, int] | None = None
 
 
@@ -77,14 +78,12 @@ class Scores:
     """Scores by layer, higher is more important: channels [C], query heads [H], KV groups [G].
 
     A head's score is of its own rows and columns; a group's is of its key and value alone.
-    `sensitivity` [L] is each layer's mean Fisher importance over the whole pool. `comparable` says
-    that channels of different layers may be ranked together.
+    `comparable` says that channels of different layers may be ranked together.
     """
 
     mlp: list[Tensor]
     heads: list[Tensor]
     groups: list[Tensor]
-    sensitivity: Tensor
     comparable: bool = False
 
 
@@ -92,12 +91,7 @@ def score(table: ImportanceTable, recipe: Recipe) -> Scores:
     """The scores that `recipe` gives the structures of `table`."""
     parts = {kind: _METRICS[recipe.metric](table, recipe, kind) for kind in KINDS}
     comparable = recipe.metric == "flap"
-    return Scores(**parts, sensitivity=sensitivity(table), comparable=comparable)
-
-
-def sensitivity(table: ImportanceTable) -> Tensor:
-    """[L]: the mean over a layer's channels of the masks' Fisher information, over the pool."""
-    return torch.stack([layer.sum(0).mean() for layer in table.token["down"]])
+    return Scores(**parts, comparable=comparable)
 
 
 def _mix(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:

@@ -1,22 +1,22 @@
 """The Bayesian search over calibration samples, importance metrics and width profiles.
 
-Each trial scores the structures, plans, and measures the narrowed model on the objective text. The
-study is stored; one that was interrupted goes on where it stopped, and as each trial's sampler is
-seeded by how many trials are finished, it ends as if never interrupted.
+Each trial scores the structures, plans, cuts and updates as what is shipped will be, and measures
+that on the objective text. The study is stored; one that was interrupted goes on where it stopped,
+and as each trial's sampler is seeded by how many trials are finished, it ends as if never
+interrupted.
 
 Many trials on one text find also what fits that text alone. So the best trials and all warm starts
-are judged again, on held-back text that no trial has seen, each cut and updated as what is shipped
-will be; that decides.
+are judged again, on held-back text that no trial has seen; that decides.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import optuna
 from safetensors.torch import load_file
@@ -29,11 +29,15 @@ from adapruner import (
     gradients,
     importance,
     judging,
+    layer_losses,
     modeling,
     perplexity,
     plan,
+    profile,
     reconstruction,
+    rehearsal,
     scoring,
+    search_results,
     space,
     structures,
     study,
@@ -47,28 +51,23 @@ from adapruner.hashing import hash_file, hash_json
 from adapruner.judging import Judge
 from adapruner.plan import PruningPlan
 from adapruner.progress import say, track
+from adapruner.reconstruction import RIDGE
 from adapruner.scoring import Recipe, score
+from adapruner.search_results import Final, Planned
 from adapruner.structures import Structures
 from adapruner.study import owned_study, run_trials
 
-TRIAL_SECONDS = "trial_seconds.json"
-UPDATED_ON = 64
-"""Samples of the update split that a finalist is updated on."""
+UPDATED_ON = 128
+"""Samples of the update split that trials are updated on."""
+
+LAYER = "layer_loss:"
 
 _DECIDING = (
-    allocation, ckpt, families, fixed, gradients, importance, judging, modeling, perplexity, plan,
-    reconstruction, scoring, space, structures, study, surgery, teacher,
+    allocation, ckpt, families, fixed, gradients, importance, judging, layer_losses, modeling,
+    perplexity, plan, profile, reconstruction, rehearsal, scoring, search_results, space,
+    structures, study, surgery, teacher,
 )  # fmt: skip
 """The modules that decide, with this one, what a trial's value is: a study is of one version."""
-
-Planned = Callable[[Recipe, dict[str, Any]], PruningPlan]
-
-
-class Final(NamedTuple):
-    """What the held-back text said: of the dense model, and by number of the judged trials."""
-
-    dense: float
-    values: dict[int, float]
 
 
 def search(
@@ -94,30 +93,37 @@ def search(
         decide = partial(fixed.decide, checkpoint, pool, table, statistics, structures, model)
         decide(search.metric, pruning, seed, out)
         return
-    planned = partial(_plan, statistics, structures, pruning)
+    planned = partial(_plan, statistics, structures, pruning, None)
     planned(Recipe(samples=tuple(range(statistics.samples))), {})
 
     texts = load_file(pool / "pool.safetensors")
     depends = depends_on(table, texts, model, search, pruning, reconstruction, seed)
-    with owned_study(f"adapruner-{hash_json(depends)[:16]}", storage) as opened:
+    name = f"adapruner-{hash_json(depends)[:16]}"
+    with owned_study(name, storage) as opened, TemporaryDirectory(dir=out) as folder:
         loaded = ckpt.load_model(checkpoint, model)
-        started = time.perf_counter()
+        grams = Path(folder) if reconstruction.method == "least_squares" else None
+        if grams:
+            rehearsal.gather(loaded, texts["update"][:UPDATED_ON], grams)
+        updated = partial(rehearsal.updates, loaded, grams, reconstruction.ridge or RIDGE)
+        begun = time.perf_counter()
         judge = Judge.of(loaded, texts["objective"], search.objective)
-        cost = time.perf_counter() - started
-        say(f"search: {search.trials} trials of about {cost:.0f} s each, study {opened.study_name}")
-        objective = partial(_trial, planned, judge, loaded)
+        cost = time.perf_counter() - begun
+        say(f"search: {search.trials} trials, each an update and {cost:.0f} s of judging: {name}")
+        losses = None
+        if "widths" in search.vary and pruning.layout == "per_layer":
+            losses = _layer_losses(opened, loaded, statistics, texts, grams, reconstruction)
+            planned = partial(_plan, statistics, structures, pruning, losses)
+
+        def value(judge: Judge, decided: PruningPlan) -> float:
+            return judge.value_cut(loaded, decided, updated(decided))
+
+        objective = partial(_trial, planned, partial(value, judge))
         distributions = space.search_space(statistics, search, pruning, _reach(planned, pruning))
         starts = space.warm_starts(statistics, distributions, search, pruning)
         signatures = space.signatures(statistics)
         trials = run_trials(opened, distributions, starts, signatures, search, seed, objective)
         held_back = Judge.of(loaded, texts["held_back"], search.objective)
-        del loaded, objective
-
-        def shipped(decided: PruningPlan) -> float:
-            samples = texts["update"][:UPDATED_ON]
-            return held_back.value_updated(checkpoint, model, decided, samples, reconstruction)
-
-        final = Final(held_back.dense, _finals(opened, trials, search, planned, shipped))
+        values = _finals(opened, trials, search, planned, partial(value, held_back))
     provenance = {
         "method": "adapruner",
         "study": opened.study_name,
@@ -131,8 +137,10 @@ def search(
         "held_back_tokens": texts["held_back"].numel(),
         "dense_value": judge.dense,
         "study": opened.study_name,
+        "layer_losses": None if losses is None else losses.tolist(),
     }
-    _write(trials, final, planned, provenance, summary, out)
+    final = Final(held_back.dense, values)
+    search_results.write(trials, final, planned, provenance, summary, out)
 
 
 def depends_on(
@@ -162,14 +170,37 @@ def _plan(
     table: importance.ImportanceTable,
     structures: Structures,
     pruning: PruningConfig,
+    losses: Tensor | None,
     recipe: Recipe,
     provenance: dict[str, Any],
 ) -> PruningPlan:
     if recipe.protect is not None:
         ends = dict(zip(("protect_first", "protect_last"), recipe.protect, strict=True))
         pruning = pruning.model_copy(update=ends)
-    scores = score(table, recipe)
-    return allocation.allocate(scores, structures, pruning, recipe.width_exponent, provenance)
+    shape = None if losses is None else profile.Profile(losses, recipe.width_profile)
+    return allocation.allocate(score(table, recipe), structures, pruning, provenance, shape)
+
+
+def _layer_losses(
+    opened: optuna.Study,
+    loaded: Any,
+    table: importance.ImportanceTable,
+    texts: dict[str, Tensor],
+    grams: Path | None,
+    reconstruction: ReconstructionConfig,
+) -> Tensor:
+    """What cutting each layer alone costs. Kept in the study, layer by layer."""
+    known = {
+        int(key.removeprefix(LAYER)): value
+        for key, value in opened.user_attrs.items()
+        if key.startswith(LAYER)
+    }
+    recipe = Recipe(samples=tuple(range(table.samples)), alpha_token=0.5)
+    return layer_losses.measure(
+        loaded, score(table, recipe).mlp, texts["objective"], grams,
+        reconstruction.ridge or RIDGE, known,
+        lambda index, found: opened.set_user_attr(f"{LAYER}{index}", found),
+    )  # fmt: skip
 
 
 def _reach(planned: Planned, pruning: PruningConfig) -> int:
@@ -185,13 +216,13 @@ def _reach(planned: Planned, pruning: PruningConfig) -> int:
 
 
 def _trial(
-    planned: Planned, judge: Judge, loaded: Any, recipe: Recipe
+    planned: Planned, value: Callable[[PruningPlan], float], recipe: Recipe
 ) -> tuple[float, dict[str, Any]]:
     begun = time.perf_counter()
     decided = planned(recipe, {})
     plan_s = time.perf_counter() - begun
-    value = judge.value_cut(loaded, decided)
-    return value, {"plan_s": plan_s, "total_s": time.perf_counter() - begun}
+    found = value(decided)
+    return found, {"plan_s": plan_s, "total_s": time.perf_counter() - begun}
 
 
 def _finals(
@@ -199,7 +230,7 @@ def _finals(
     trials: list[Any],
     search: SearchConfig,
     planned: Planned,
-    shipped: Callable[[PruningPlan], float],
+    value: Callable[[PruningPlan], float],
 ) -> dict[int, float]:
     """Value on the held-back text by trial number: of the warm starts and the best of the others.
 
@@ -212,53 +243,6 @@ def _finals(
         recipe = Recipe.model_validate_json(trials[number].user_attrs["recipe"])
         key = f"held_back:{hash_json(recipe.model_dump(mode='json'))[:16]}"
         known = opened.user_attrs.get(key)
-        values[number] = shipped(planned(recipe, {})) if known is None else known
+        values[number] = value(planned(recipe, {})) if known is None else known
         opened.set_user_attr(key, values[number])
     return values
-
-
-def _write(
-    trials: list[Any],
-    final: Final,
-    planned: Planned,
-    provenance: dict[str, Any],
-    summary: dict[str, Any],
-    out: Path,
-) -> None:
-    rows: list[dict[str, Any]] = []
-    for number, trial in enumerate(trials):
-        lowest = min(trial.value, rows[-1]["best_so_far"]) if rows else trial.value
-        rows.append(
-            {
-                "number": number,
-                "name": trial.user_attrs["name"],
-                "value": trial.value,
-                "held_back": final.values.get(number),
-                "state": "complete",
-                "params": trial.params,
-                "best_so_far": lowest,
-            }
-        )
-    chosen = min(final.values, key=lambda number: (final.values[number], number))
-    recipe = Recipe.model_validate_json(trials[chosen].user_attrs["recipe"])
-    origin = {"trial": chosen, "recipe": recipe.model_dump(mode="json")}
-    planned(recipe, provenance | origin).write(out / plan.FILE)
-    best = {key: rows[chosen][key] for key in ("number", "name", "value", "held_back")}
-    warm = [row for row in rows if row["name"] != "trial"]
-    found = {
-        "best": best,
-        "warm_starts": {row["name"]: row["value"] for row in warm},
-        "held_back": {
-            "dense_value": final.dense,
-            "value": best["held_back"],
-            "warm_starts": {row["name"]: row["held_back"] for row in warm},
-        },
-        "trials": len(rows),
-    }
-    _dump(rows, out / "trials.json")
-    _dump(summary | found, out / "summary.json")
-    _dump([trial.user_attrs["seconds"] for trial in trials], out / TRIAL_SECONDS)
-
-
-def _dump(value: Any, file: Path) -> None:
-    file.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -54,7 +54,7 @@ def search_space(
     if "shares" in search.vary and sources > 1:
         space |= {f"share_{i}": FloatDistribution(0.05, 1) for i in range(sources)}
     if pruning.layout == "per_layer" and "widths" in search.vary:
-        space["width_exponent"] = FloatDistribution(0, 1)
+        space["width_profile"] = FloatDistribution(0, 1)
     if pruning.layout == "per_layer" and "protection" in search.vary:
         for end, count in protected(pruning).items():
             space[end] = IntDistribution(max(count - REACH, 0), count + reach)
@@ -79,7 +79,7 @@ def recipe_of(params: Mapping[str, Any], signatures: Tensor) -> Recipe:
         alpha_token=params.get("alpha_token", 0.0),
         shares=shares,
         align=align,
-        width_exponent=params.get("width_exponent", 0.0),
+        width_profile=params.get("width_profile", 0.0),
         protect=(params[ends[0]], params[ends[1]]) if ends[0] in params else None,
     )
 
@@ -97,11 +97,14 @@ def warm_starts(
     known = {
         "fisher": Recipe(samples=samples),
         "masks": Recipe(samples=samples, alpha_token=1.0),
-        "both": Recipe(samples=samples, alpha_token=0.5, width_exponent=0.2),
+        "both": Recipe(samples=samples, alpha_token=0.5),
+        "profile": Recipe(samples=samples, alpha_token=0.5, width_profile=1.0),
         "llm-pruner-element": Recipe(metric="element1", samples=table.reference),
     }
     if "alpha_token" not in space:
-        del known["masks"], known["both"]
+        del known["masks"], known["both"], known["profile"]
+    elif "width_profile" not in space:
+        del known["profile"]
     signs = signatures(table)
     return {
         name: (_spelt(recipe, table, space, signs, pruning), recipe)
@@ -124,7 +127,7 @@ def _spelt(
         return {}
     params = {name: centre[name] for name in space}
     planned = recipe_of(params, signs)
-    same = ("metric", "samples", "alpha_token", "width_exponent")
+    same = ("metric", "samples", "alpha_token", "width_profile")
     return params if all(getattr(planned, f) == getattr(recipe, f) for f in same) else {}
 
 

@@ -6,7 +6,7 @@ that no copy of the model is made. Both use the same slices.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -66,20 +66,22 @@ def check_fits(plan: PruningPlan, structures: Structures) -> None:
 
 
 @contextmanager
-def narrowed(model: Any, plan: PruningPlan) -> Iterator[None]:
+def narrowed(
+    model: Any, plan: PruningPlan, down: Mapping[int, Tensor] | None = None
+) -> Iterator[None]:
     """Within it, `model` computes what the cut model would; afterwards it is the dense one again.
 
-    A layer's slices live only while that layer runs.
+    A layer's slices live only while that layer runs. `down` has the down projections of layers,
+    [hidden, kept channels], that are more than slices.
     """
     structures = describe_model(model)
     check_fits(plan, structures)
     handles = []
-    for modules, dense, kept in zip(
-        layer_modules(model), structures.layers, plan.layers, strict=True
-    ):
+    layers = zip(layer_modules(model), structures.layers, plan.layers, strict=True)
+    for index, (modules, dense, kept) in enumerate(layers):
         if (dense.mlp_channels, dense.query_heads) == (len(kept.channels()), len(kept.heads())):
             continue
-        swap = _Swap(modules, dense, kept, structures.head_dim)
+        swap = _Swap(modules, dense, kept, structures.head_dim, (down or {}).get(index))
         for module in (modules.mlp, modules.attention):
             handles.append(module.register_forward_pre_hook(swap.enter))
             handles.append(module.register_forward_hook(swap.leave, always_call=True))
@@ -175,9 +177,15 @@ class _Swap:
     """Puts one layer's slices in place while its MLP or attention runs."""
 
     def __init__(
-        self, modules: LayerModules, dense: LayerWidths, kept: LayerPlan, head_dim: int
+        self,
+        modules: LayerModules,
+        dense: LayerWidths,
+        kept: LayerPlan,
+        head_dim: int,
+        down: Tensor | None,
     ) -> None:
         self.modules, self.dense, self.kept, self.head_dim = modules, dense, kept, head_dim
+        self.down = down
         self.whole: dict[str, tuple[Tensor, Tensor | None]] = {}
 
     def enter(self, module: nn.Module, _: Any) -> None:
@@ -187,7 +195,7 @@ class _Swap:
         ):
             linear = self.modules.projections[name]
             self.whole[name] = (linear.weight, linear.bias)
-            _put(linear, weight, bias)
+            _put(linear, self.down if name == "down" and self.down is not None else weight, bias)
         if module is self.modules.attention:
             widths = kept_widths(self.dense, self.kept)
             module.num_key_value_groups = widths.heads_per_group

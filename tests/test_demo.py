@@ -121,7 +121,7 @@ def test_it_beats_element_wise_scores_of_ten_random_samples_on_the_test_text(dem
     recipe = scoring.Recipe(metric="element1", samples=table.reference)
     assert len(table.reference) == 10
     baseline = allocation.allocate(
-        scoring.score(table, recipe), checkpoint.inspect(dense), PruningConfig(), 0.0, {}
+        scoring.score(table, recipe), checkpoint.inspect(dense), PruningConfig(), {}
     )
     values = []
     for plan in (read_plan(demo.results / "plan.json"), baseline):

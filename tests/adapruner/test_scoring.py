@@ -172,7 +172,7 @@ def test_flap_takes_the_lowest_of_all_unprotected_layers_together() -> None:
                             round_to=1)  # fmt: skip
     found = case.scores("flap")
     assert found.comparable
-    plan = allocate(found, structures, pruning, 0.0, {})
+    plan = allocate(found, structures, pruning, {})
     kept = [set(layer.channels()) for layer in plan.layers]
     free = [1, 2]
     ranked = sorted((float(s), i, c) for i in free for c, s in enumerate(found.mlp[i]))
@@ -184,7 +184,7 @@ def test_flap_takes_the_lowest_of_all_unprotected_layers_together() -> None:
     assert plan.ratio.achieved_blocks == pytest.approx(0.15, abs=0.01)
 
     uniform = pruning.model_copy(update={"layout": "uniform"})
-    widths = {len(layer.channels()) for layer in allocate(found, structures, uniform, 0, {}).layers}
+    widths = {len(layer.channels()) for layer in allocate(found, structures, uniform, {}).layers}
     assert len(widths) == 1
 
 
@@ -192,12 +192,10 @@ def test_a_layer_that_would_lose_all_its_channels_keeps_some() -> None:
     structures = describe_model(small_model("llama"))
     mlp = [torch.zeros(48), torch.full((48,), -1.0), torch.ones(48), torch.zeros(48)]
     scores = Scores(mlp=mlp, heads=[torch.ones(4)] * 4, groups=[torch.ones(2)] * 4,
-                    sensitivity=torch.ones(4), comparable=True)  # fmt: skip
+                    comparable=True)  # fmt: skip
     pruning = PruningConfig(ratio=0.2, ratio_of="blocks", protect_first=1, protect_last=1,
                             round_to=4)  # fmt: skip
-    widths = [
-        len(layer.channels()) for layer in allocate(scores, structures, pruning, 0, {}).layers
-    ]
+    widths = [len(layer.channels()) for layer in allocate(scores, structures, pruning, {}).layers]
     assert widths[0] == widths[3] == 48
     assert 4 <= widths[1] < widths[2]
 

@@ -25,9 +25,12 @@ from adapruner.errors import UserError
 from adapruner.hashing import hash_file
 from adapruner.importance import estimate
 from adapruner.perplexity import perplexity
+from adapruner.plan import FILE as PLAN
 from adapruner.plan import read_plan
-from adapruner.reconstruction import apply_and_update
+from adapruner.reconstruction import RIDGE, apply_and_update
+from adapruner.rehearsal import gather, updates
 from adapruner.search import depends_on, search
+from adapruner.surgery import narrowed
 from tests.adapruner.conftest import Workplace
 from tests.models import tokens
 
@@ -148,15 +151,23 @@ def test_held_back_text_never_enters_a_trial(
     assert best["held_back"] == min(v for v in judged[0] if v is not None)
 
 
-def test_finalists_are_judged_as_they_ship(
+def test_trials_and_finalists_are_judged_with_the_update(
     workplace: Workplace, table: Path, tmp_path: Path
 ) -> None:
     out = run(workplace, table, tmp_path, "out", trials=4)
     texts = load_file(workplace.pool / "pool.safetensors")
-    model = ckpt.load_model(workplace.checkpoint, workplace.model)
-    apply_and_update(model, read_plan(out / "plan.json"), texts["update"], None)
+    model, plan = ckpt.load_model(workplace.checkpoint, workplace.model), read_plan(out / PLAN)
+    gather(model, texts["update"], tmp_path)
+    with narrowed(model, plan, updates(model, tmp_path, RIDGE, plan)):
+        judged = {name: perplexity(model, texts[name]) for name in ("objective", "held_back")}
     best = json.loads((out / "summary.json").read_text())["best"]
-    assert best["held_back"] == pytest.approx(perplexity(model, texts["held_back"]), rel=1e-5)
+    assert best["value"] == pytest.approx(judged["objective"], rel=1e-5)
+    assert best["held_back"] == pytest.approx(judged["held_back"], rel=1e-5)
+    with narrowed(model, plan):
+        assert perplexity(model, texts["held_back"]) != pytest.approx(best["held_back"], rel=1e-3)
+    apply_and_update(model, plan, texts["update"], None)
+    shipped = perplexity(model, texts["held_back"])
+    assert best["held_back"] == pytest.approx(shipped, rel=0.02)
 
 
 def test_protection_stays_where_the_ratio_can_be_met(
@@ -236,7 +247,7 @@ def test_all_warm_starts_are_considered_however_few_trials_are_asked_for(
 ) -> None:
     out = run(workplace, table, tmp_path, "out", trials=1)
     rows, summary = trials(out), json.loads((out / "summary.json").read_text())
-    assert len(rows) == len(summary["warm_starts"]) == 4
+    assert len(rows) == len(summary["warm_starts"]) == 5
     assert summary["best"]["held_back"] == min(summary["held_back"]["warm_starts"].values())
 
 
