@@ -89,6 +89,35 @@ def heat_map(plan: Mapping[str, Any]) -> Markup | None:
     return both("widths", "Share of each structure that each layer keeps", draw, height=190)
 
 
+def layer_losses(search: Mapping[str, Any]) -> Markup | None:
+    """What cutting each layer alone costs, a line for each share that is removed; None if unknown.
+
+    The more is removed, the stronger the line.
+    """
+    known = search.get("layer_losses")
+    if not known:
+        return None
+
+    def draw(axes: Axes) -> Tips:
+        tips: Tips = {}
+        layers = range(len(known["losses"]))
+        for position, removed in enumerate(known["removed"]):
+            losses = [row[position] for row in known["losses"]]
+            strength = (position + 1) / len(known["removed"])
+            axes.plot(layers, losses, color=COLOURS["accent"], linewidth=2, alpha=strength)
+            for layer, loss in zip(layers, losses, strict=True):
+                mark = _mark(axes, layer, loss, "accent", width=5)
+                mark.set_alpha(strength)
+                tip(tips, mark, f"layer {layer} without {removed:.0%}: {number(loss)} nats a token")
+        scale(axes, [max(loss, 1e-6) for row in known["losses"] for loss in row])
+        axes.set_xlabel("layer")
+        axes.set_ylabel("nats a token")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        return tips
+
+    return both("layer-losses", "Divergence from the dense model with one layer cut", draw)
+
+
 def least_kept(plan: Mapping[str, Any]) -> float:
     """The least share of a structure that a layer keeps; 1 where nothing was cut."""
     return min((s for layer in plan["layers"] for s in _shares(layer).values()), default=1.0)

@@ -52,6 +52,7 @@ def page(report: Mapping[str, Any]) -> str:
         protocol=comparison.protocol(report["speed"]),
         removed=sections.removed(report["plan"]),
         heat_map=charts.heat_map(report["plan"]),
+        layer_losses=charts.layer_losses(search),
         least_kept=charts.least_kept(report["plan"]),
         search_chart=charts.search_history(search),
         held_back_chart=charts.held_back(search),

@@ -137,7 +137,9 @@ def search(
         "held_back_tokens": texts["held_back"].numel(),
         "dense_value": judge.dense,
         "study": opened.study_name,
-        "layer_losses": None if losses is None else losses.tolist(),
+        "layer_losses": None
+        if losses is None
+        else {"removed": profile.REMOVED, "losses": losses.tolist()},
     }
     final = Final(held_back.dense, values)
     search_results.write(trials, final, planned, provenance, summary, out)

@@ -157,7 +157,10 @@ def write_stages(root: Path, layers: int = 4, total: int = 6) -> dict[str, Path]
     write_json(root / "search", "plan.json", plan(layers))
     write_json(root / "search", "trials.json", trials(total))
     best = min(trials(total), key=lambda trial: trial["value"])
-    write_json(root / "search", "summary.json", {"best": best, "dense_value": 21.5})
+    losses = [[(i + 1) ** -0.5 * share for share in (0.02, 0.05, 0.2)] for i in range(layers)]
+    summary = {"best": best, "dense_value": 21.5,
+               "layer_losses": {"removed": [0.25, 0.5, 0.95], "losses": losses}}  # fmt: skip
+    write_json(root / "search", "summary.json", summary)
     curve: list[dict[str, Any]] = [{"step": i + 1, "loss": 3 + math.exp(-i)} for i in range(20)]
     for row in curve[4::5]:
         row["held_back"] = row["loss"] + 0.1

@@ -192,6 +192,15 @@ def test_the_page_says_what_the_search_added_to_its_warm_starts(stages: dict[str
     assert "reached 70.00, which is the warm start fisher-pool." in page_of(build(stages))
 
 
+def test_the_page_shows_what_each_layer_alone_costs(stages: dict[str, Path]) -> None:
+    report = build(stages)
+    shown = page_of(report)
+    assert "layer 3 without 95%: 0.1" in shown
+    assert "95.0 % removed" in shown or "95 % removed" in shown
+    del report["search"]["layer_losses"]
+    assert "What each layer alone costs" not in page_of(report)
+
+
 def test_the_pool_s_counts_stand_below_their_heads(stages: dict[str, Path]) -> None:
     page = page_of(build(stages))
     table = page[page.index("<h3>Sources</h3>") : page.index("<h3>Splits</h3>")]
