@@ -5,21 +5,16 @@ from __future__ import annotations
 from zenml import pipeline
 
 from adapruner.config import RunConfig
-from steps.cache import forget_vanished
+from pipelines.opening import open_with
 from steps.compare_behaviour import compare_behaviour
-from steps.estimate_importance import estimate_importance
 from steps.evaluate import evaluate
 from steps.expect_tokens import expect_tokens
-from steps.filter_calibration_pool import filter_calibration_pool
 from steps.finetune import finetune
-from steps.load_model import load_model
 from steps.measure_speed import measure_speed
 from steps.prune import prune
 from steps.register import register
 from steps.report import report
-from steps.resolve_source import resolve_source
 from steps.search import search
-from steps.take_test_texts import take_test_texts
 
 
 @pipeline
@@ -29,19 +24,10 @@ def compress(config: RunConfig) -> None:
     Each step gets the sections of the configuration that it depends on, so that a changed setting
     leaves the steps before it cached.
     """
-    forget_vanished()
     model, seed = config.model, config.seed
+    begun = open_with(config)
+    dense, pool, table = begun.dense, begun.pool, begun.table
 
-    source, texts, tasks = resolve_source(config)
-    dense = load_model(source)
-    tested = config.evaluation.only("texts", "text_field", "sequence_length", "max_windows")
-    pool = filter_calibration_pool(
-        texts, dense, config.calibration, config.finetune, tested, seed,
-        model.on if config.calibration.writes_its_own else None,
-    )  # fmt: skip
-    test = take_test_texts(pool)
-
-    table = estimate_importance(dense, pool, model, config.search.set_size, seed)
     plan = search(
         dense, pool, table, model, config.search, config.pruning, config.reconstruction, seed
     )
@@ -49,11 +35,12 @@ def compress(config: RunConfig) -> None:
     expected = expect_tokens(dense, pool, model, config.finetune.expectation)
     finetuned = finetune(pruned, expected, pool, model, config.finetune, seed)
 
+    quality = config.evaluation.quality
     measured = {
         name: evaluate(
-            checkpoint, test, tasks, model.on, config.evaluation.quality, id=f"evaluate_{name}"
+            checkpoint, begun.test, begun.tasks, model.on, quality, id=f"evaluate_{name}"
         )
-        for name, checkpoint in (("dense", dense), ("pruned", pruned), ("finetuned", finetuned))
+        for name, checkpoint in (("pruned", pruned), ("finetuned", finetuned))
     }
     timed = config.evaluation.only(
         "speed", "batch_sizes", "prompt_tokens", "new_tokens", "repeats", "peak_memory"
@@ -62,12 +49,12 @@ def compress(config: RunConfig) -> None:
     spoken = config.evaluation.only(
         "prompts", "behaviour_windows", "sequence_length", "max_windows"
     )
-    behaviour = compare_behaviour(dense, pruned, finetuned, test, model, spoken)
+    behaviour = compare_behaviour(dense, pruned, finetuned, begun.test, model, spoken)
 
     written = report(
         config,
-        resolve_source=source,
-        texts=texts,
+        resolve_source=begun.source,
+        texts=begun.texts,
         load_model=dense,
         filter_calibration_pool=pool,
         estimate_importance=table,
@@ -75,7 +62,7 @@ def compress(config: RunConfig) -> None:
         prune=pruned,
         expect_tokens=expected,
         finetune=finetuned,
-        evaluate_dense=measured["dense"],
+        evaluate_dense=begun.measured,
         evaluate_pruned=measured["pruned"],
         evaluate_finetuned=measured["finetuned"],
         measure_speed=speed,
