@@ -108,7 +108,8 @@ def search(
         begun = time.perf_counter()
         judge = Judge.of(loaded, texts["objective"], search.objective)
         cost = time.perf_counter() - begun
-        say(f"search: {search.trials} trials, each an update and {cost:.0f} s of judging: {name}")
+        update = "an update and " if grams else ""
+        say(f"search: {search.trials} trials, each {update}{cost:.0f} s of judging: {name}")
         losses = None
         if "widths" in search.vary and pruning.layout == "per_layer":
             losses = _layer_losses(opened, loaded, statistics, texts, grams, reconstruction)
