@@ -6,6 +6,7 @@ measured with that candidate alone in the model (see `profile` for what becomes 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ from adapruner.teacher import likeliest
 WINDOWS = 16
 """Windows of the objective text that a candidate is measured on. Divergences from one and the same
 model vary little, so these few tell the layers apart."""
+
+WORST = 100.0
+"""Nats a token that a candidate counts whose divergence overflows: far beyond any that does not."""
 
 
 def measure(
@@ -47,9 +51,10 @@ def measure(
     losses = dict(known)
     for index, modules in enumerate(track(layer_modules(model), "layers, one by one")):
         if index not in losses:
-            found = gram(grams, index) if grams else None
-            candidates = _candidates(modules.down, scores[index], found, ridge)
-            losses[index] = [mean_divergence(model, few, expected) for _ in candidates]
+            products = gram(grams, index) if grams else None
+            candidates = _candidates(modules.down, scores[index], products, ridge)
+            found = [mean_divergence(model, few, expected) for _ in candidates]
+            losses[index] = [loss if math.isfinite(loss) else WORST for loss in found]
             note(index, losses[index])
     return torch.tensor([losses[index] for index in sorted(losses)], dtype=torch.float64)
 

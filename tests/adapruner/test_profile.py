@@ -126,3 +126,12 @@ def test_layers_that_were_measured_are_not_measured_again() -> None:
     assert sorted(noted) == [1, 3]
     assert found[0].tolist() == known[0]
     assert found[2].tolist() == known[2]
+
+
+def test_a_candidate_that_overflows_is_the_worst_and_no_trouble() -> None:
+    model, windows = small_model("llama"), tokens(4, 16)
+    model.model.layers[2].mlp.down_proj.weight.data.mul_(1e38)
+    scores = [torch.arange(w.mlp_channels).float() for w in describe_model(model).layers]
+    found = measure(model, scores, windows, None, 0.1, {}, lambda *_: None)
+    assert bool(found.isfinite().all())
+    assert bool(removal(found, [48] * 4, 60.0).isfinite().all())
