@@ -90,8 +90,9 @@ def test_a_browser_shows_every_section_and_asks_for_nothing(tmp_path: Path) -> N
     assert console == []
     for view in views:
         assert view["sections"] == SECTIONS
-        # Retention, speed, widths, search, held back, loss: of two drawings the one for the width.
-        assert view["charts"] == [1] * 6
+        # Retention, speed, widths, layers, search, held back, loss: of two drawings the one for
+        # the width.
+        assert view["charts"] == [1] * 7
         assert view["tooWide"] == 0
         assert view["requests"] == []
 
