@@ -20,8 +20,8 @@ def write_wide(path: Path) -> None:
 
     config = LlamaConfig(
         vocab_size=256,
-        hidden_size=256,
-        intermediate_size=1024,
+        hidden_size=416,
+        intermediate_size=256,
         num_hidden_layers=2,
         num_attention_heads=4,
     )
