@@ -20,8 +20,8 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet 
 
 help:
 	@echo "make setup      install into $(VENV); does nothing when that is up to date"
-	@echo "make demo       compress a real model of 135 million parameters: about 10 minutes"
-	@echo "make test       all tests: about 25 minutes"
+	@echo "make demo       compress a real model of 135 million parameters: about 15 minutes"
+	@echo "make test       all tests: about 15 minutes"
 	@echo "make test-fast  the quick ones: about 4 minutes"
 	@echo "make check      ruff, formatting, mypy"
 	@echo "make clean      remove what tools left; keeps $(VENV), .adapruner/ and runs/"
@@ -40,7 +40,7 @@ $(INSTALLED):
 demo:
 	@echo "This compresses SmolLM2-135M, a real language model, by 20 % on English Wikipedia articles:"
 	@echo "finds out what it can do without, cuts, fine-tunes, measures, registers. Nothing is fetched"
-	@echo "from a model hub. About 10 minutes on two cores; done again, what is unchanged is reused."
+	@echo "from a model hub. About 15 minutes on two cores; done again, what is unchanged is reused."
 	@$(MAKE) --no-print-directory --silent setup
 	$(BIN)/adapruner compress -c configs/demo.yaml $(ARGS)
 

@@ -223,7 +223,7 @@ def test_demo_takes_an_environment_and_options() -> None:
 def test_demo_says_at_once_what_it_will_do_and_how_long() -> None:
     planned = make("-n", "demo", "VENV=/nowhere").stdout
     first, _, rest = planned.partition("pip install")
-    assert "10 minutes" in first
+    assert "15 minutes" in first
     assert "adapruner compress" in rest
 
 
