@@ -104,7 +104,8 @@ def search(
         grams = Path(folder) if reconstruction.method == "least_squares" else None
         if grams:
             rehearsal.gather(loaded, texts["update"][:UPDATED_ON], grams)
-        updated = partial(rehearsal.updates, loaded, grams, reconstruction.ridge or RIDGE)
+        ridge = reconstruction.ridge or RIDGE
+        updated = partial(rehearsal.updates, loaded, grams, ridge)
         begun = time.perf_counter()
         judge = Judge.of(loaded, texts["objective"], search.objective)
         cost = time.perf_counter() - begun
@@ -112,7 +113,7 @@ def search(
         say(f"search: {search.trials} trials, each {update}{cost:.0f} s of judging: {name}")
         losses = None
         if "widths" in search.vary and pruning.layout == "per_layer":
-            losses = _layer_losses(opened, loaded, statistics, texts, grams, reconstruction)
+            losses = _layer_losses(opened, loaded, statistics, texts["objective"], grams, ridge)
             planned = partial(_plan, statistics, structures, pruning, losses)
 
         def value(judge: Judge, decided: PruningPlan) -> float:
@@ -188,9 +189,9 @@ def _layer_losses(
     opened: optuna.Study,
     loaded: Any,
     table: importance.ImportanceTable,
-    texts: dict[str, Tensor],
+    windows: Tensor,
     grams: Path | None,
-    reconstruction: ReconstructionConfig,
+    ridge: float,
 ) -> Tensor:
     """What cutting each layer alone costs. Kept in the study, layer by layer."""
     known = {
@@ -200,8 +201,7 @@ def _layer_losses(
     }
     recipe = Recipe(samples=tuple(range(table.samples)), alpha_token=0.5)
     return layer_losses.measure(
-        loaded, score(table, recipe).mlp, texts["objective"], grams,
-        reconstruction.ridge or RIDGE, known,
+        loaded, score(table, recipe).mlp, windows, grams, ridge, known,
         lambda index, found: opened.set_user_attr(f"{LAYER}{index}", found),
     )  # fmt: skip
 
