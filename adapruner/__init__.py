@@ -1,11 +1,8 @@
 """Sample-aware adaptive structured pruning of large language models.
 
-Importing this package teaches Transformers' auto classes to load checkpoints whose layers differ
-in width, with no remote code. It imports torch and Transformers to do so, which takes seconds.
+The package itself imports nothing, so that a command answers at once. `import
+adapruner.auto_classes` registers the classes of checkpoints whose layers differ in width with
+Transformers' auto classes.
 """
 
-from adapruner.registration import register
-
 __version__ = "0.1.0"
-
-register()

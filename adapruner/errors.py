@@ -1,8 +1,8 @@
-"""The one exception a user is meant to see."""
+"""The exceptions that are shown to a user as one line."""
 
 
 class UserError(Exception):
-    """Something the user gave can't be used.
+    """Invalid input.
 
     The message is one line: what was given, what was wanted, what to do. The command line prints
     it without a traceback and exits with 2.
@@ -10,4 +10,10 @@ class UserError(Exception):
 
 
 class UnreachableError(UserError):
-    """What was asked for can't be had of this model; of another, or in another way, it can."""
+    """The requested ratio or method can't be applied to this model, in this layout."""
+
+
+def first_line(error: BaseException, length: int = 200) -> str:
+    """The first line of an exception's message, at most `length` characters."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:length]

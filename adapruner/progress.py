@@ -1,4 +1,4 @@
-"""What long work says while it goes on: lines and bars for a terminal, lines alone elsewhere."""
+"""Progress of long work: messages, and bars that are hidden when the output is no terminal."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ T = TypeVar("T")
 console = Console(stderr=True)
 
 
-def say(message: str) -> None:
-    """One line about what is done now and what it costs."""
+def announce(message: str) -> None:
+    """Prints one line on what is computed now and what it costs."""
     console.print(message, markup=False, highlight=False)
 
 
-def quieten_libraries() -> None:
-    """Keeps Transformers' own bars off where no terminal shows them."""
+def hide_library_bars() -> None:
+    """Disables Transformers' own progress bars when the output is no terminal."""
     from transformers.utils import logging
 
     if not console.is_terminal:
@@ -26,12 +26,12 @@ def quieten_libraries() -> None:
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterable[T]:
-    """`items`, with a progress bar that is quiet when the output is no terminal."""
+    """`items` with a progress bar; without a `description`, or outside a terminal, no bar."""
     return _track(
         items,
         description,
         total=total,
         console=console,
-        disable=not console.is_terminal,
+        disable=not (console.is_terminal and description),
         transient=True,
     )

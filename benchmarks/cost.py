@@ -28,13 +28,13 @@ from typing import Any
 
 import torch
 
-from adapruner import checkpoint, sources
-from adapruner.allocation import allocate
+from adapruner.models import checkpoint, sources
+from adapruner.pruning.allocation.allocate import allocate
 from adapruner.config import ModelConfig, PruningConfig
-from adapruner.importance import MICRO_BATCH, importance_table, reference_subset
-from adapruner.perplexity import mean_loss
-from adapruner.scoring import Recipe, score
-from adapruner.surgery import apply, narrowed
+from adapruner.importance.statistics import MICRO_BATCH, importance_table, reference_subset
+from adapruner.evaluation.perplexity import mean_loss
+from adapruner.importance.scores import Recipe, score
+from adapruner.pruning.surgery import apply, narrowed
 
 SAMPLES, LENGTH, REPEATS = 12, 128, 3
 

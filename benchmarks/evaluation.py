@@ -23,12 +23,12 @@ from typing import Any
 
 from lm_eval.models.huggingface import HFLM
 
-from adapruner import checkpoint as ckpt
-from adapruner import sources
+from adapruner.models import checkpoint as ckpt
+from adapruner.models import sources
 from adapruner.config import EvaluationConfig, ModelConfig
-from adapruner.likelihood import SharedContextLM
-from adapruner.tasks import resolve, task_manager
-from adapruner.zero_shot import quieten
+from adapruner.evaluation.shared_context_lm import SharedContextLM
+from adapruner.evaluation.tasks import resolve, task_manager
+from adapruner.evaluation.zero_shot import quieten
 
 TASKS = ("hellaswag", "piqa", "arc_easy", "boolq")
 ROWS, REPEATS, BATCH_SIZE, MAX_LENGTH = 40, 3, 8, 1024

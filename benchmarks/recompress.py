@@ -25,7 +25,7 @@ from rich.table import Table
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.pipelines.registry import Registry  # noqa: E402
+from tests.pipelines.recompress.registry import Registry  # noqa: E402
 
 FIRST, LATER, CORRUPT = 10, 3, "4"
 KILLED_IN = ("3", "prune")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from zenml import pipeline
 
-from adapruner.comparison import ComparisonConfig, cells, draws_samples, settings_of
+from adapruner.comparison.cells import ComparisonConfig, cells, draws_samples, settings_of
 from adapruner.config import RunConfig
-from pipelines.opening import open_with
+from pipelines.shared_steps import open_with
 from steps.compare_candidates import compare_candidates
-from steps.expect_tokens import expect_tokens
+from steps.compute_teacher_logits import expect_tokens
 from steps.measure_candidate import measure_candidate
-from steps.rereference import rereference
-from steps.results import COMPARISON
+from steps.redraw_reference_subset import rereference
+from steps.publishing.results import COMPARISON
 
 
 @pipeline
@@ -23,7 +23,7 @@ def compare(config: RunConfig, comparison: ComparisonConfig) -> None:
     model, seed = config.model, config.seed
     begun = open_with(config, COMPARISON)
     dense, pool, table = begun.dense, begun.pool, begun.table
-    wanted = config.finetune.expectation if comparison.finetune else None
+    wanted = config.finetune.teacher if comparison.finetune else None
     expected = expect_tokens(dense, pool, model, wanted)
 
     tables = {seed: table}

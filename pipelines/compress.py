@@ -5,12 +5,12 @@ from __future__ import annotations
 from zenml import pipeline
 
 from adapruner.config import RunConfig
-from pipelines.opening import open_with
+from pipelines.shared_steps import open_with
 from steps.compare_behaviour import compare_behaviour
 from steps.evaluate import evaluate
-from steps.expect_tokens import expect_tokens
+from steps.compute_teacher_logits import expect_tokens
 from steps.finetune import finetune
-from steps.measure_speed import measure_speed
+from steps.measure_efficiency import measure_speed
 from steps.prune import prune
 from steps.register import register
 from steps.report import report
@@ -32,13 +32,13 @@ def compress(config: RunConfig) -> None:
         dense, pool, table, model, config.search, config.pruning, config.reconstruction, seed
     )
     pruned = prune(dense, plan, pool, model, config.reconstruction)
-    expected = expect_tokens(dense, pool, model, config.finetune.expectation)
+    expected = expect_tokens(dense, pool, model, config.finetune.teacher)
     finetuned = finetune(pruned, expected, pool, model, config.finetune, seed)
 
     quality = config.evaluation.quality
     measured = {
         name: evaluate(
-            checkpoint, begun.test, begun.tasks, model.on, quality, id=f"evaluate_{name}"
+            checkpoint, begun.test, begun.tasks, model.device_config, quality, id=f"evaluate_{name}"
         )
         for name, checkpoint in (("pruned", pruned), ("finetuned", finetuned))
     }

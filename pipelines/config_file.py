@@ -11,10 +11,10 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from adapruner.comparison import ComparisonConfig
+from adapruner.comparison.cells import ComparisonConfig
 from adapruner.config import GateConfig, RunConfig
 from adapruner.errors import UserError
-from adapruner.parsing import nearest, parse_config, parse_section
+from adapruner.config.parsing import nearest, parse_section
 
 GATE = "evaluation.gate"
 LIMIT = "mean_retention=0.95"
@@ -80,7 +80,7 @@ def _checked(values: dict[str, Any], path: Path, overrides: Sequence[str]) -> Ru
     config = config_of(values, str(path))
     for override in overrides:
         _put(config, override)
-    return parse_config(config, f"{path} with --set" if overrides else str(path))
+    return parse_section(RunConfig, config, f"{path} with --set" if overrides else str(path))
 
 
 def read_gate(report: Mapping[str, Any], path: Path | None, overrides: Sequence[str]) -> GateConfig:

@@ -61,7 +61,7 @@ def ensure_stack(home: Path) -> None:
     from zenml.client import Client
     from zenml.enums import StackComponentType as Kind
 
-    from steps.tracking import local_uri
+    from steps.mlflow_support.tracking import local_uri
 
     home = home.absolute()
     client = Client()

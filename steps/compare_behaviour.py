@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 from adapruner.config import EvaluationConfig, ModelConfig
-from steps.cache import cached_step
-from steps.workspace import stage
+from steps.zenml_support.cache import cached_step
+from steps.zenml_support.workspace import stage
 
 
 @cached_step
@@ -21,7 +21,7 @@ def compare_behaviour(
     evaluation: EvaluationConfig,
 ) -> Annotated[Path, "behaviour"]:
     """`behaviour.json`; the fine-tuned model is left out where nothing was fine-tuned."""
-    from adapruner import behaviour
+    from adapruner.evaluation import behaviour
 
     models = {"pruned": pruned}
     healed = json.loads((finetuned / "summary.json").read_text(encoding="utf-8"))

@@ -8,10 +8,10 @@ from typing import Annotated
 
 from zenml import get_step_context
 
-from adapruner.comparison import ComparisonConfig
+from adapruner.comparison.cells import ComparisonConfig
 from adapruner.config import RunConfig
-from steps.cache import uncached_step
-from steps.workspace import seconds_of, stage
+from steps.zenml_support.cache import uncached_step
+from steps.zenml_support.workspace import seconds_of, stage
 
 
 @uncached_step
@@ -27,9 +27,10 @@ def compare_candidates(
 ) -> Annotated[Path, "comparison"]:
     """`comparison.json`, `.md`, `.svg` and `.png`; `candidates` are in the order of the cells."""
     shared = {name: path for name, path in locals().items() if isinstance(path, Path)}
-    from adapruner import comparison_chart, comparison_table
-    from steps import mlflow_comparison, results
-    from steps.provenance import published
+    from adapruner.comparison import chart as comparison_chart, table as comparison_table
+    from steps.mlflow_support import comparison as mlflow_comparison
+    from steps.publishing import results
+    from steps.publishing.provenance import published
 
     seconds = {name: seconds_of(path) for name, path in shared.items()}
     dense = json.loads((evaluate_dense / "metrics.json").read_text(encoding="utf-8"))

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 from adapruner.config import DeviceConfig, QualityConfig
-from steps.cache import cached_step
-from steps.workspace import stage
+from steps.zenml_support.cache import cached_step
+from steps.zenml_support.workspace import stage
 
 
 @cached_step
@@ -19,8 +19,8 @@ def evaluate(
     Its inputs are all that the figures depend on: where the checkpoint came from, the run's seed
     and how texts were split are not among them, so a dense model is measured once.
     """
-    from adapruner import evaluation as library
-    from adapruner.tasks import batch_size
+    from adapruner.evaluation import quality as library
+    from adapruner.evaluation.tasks import batch_size
 
     below = checkpoint / "checkpoint"
     with stage("evaluate") as out:

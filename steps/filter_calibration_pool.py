@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 from adapruner.config import CalibrationConfig, DeviceConfig, EvaluationConfig, FinetuneConfig
-from steps.cache import cached_step
-from steps.workspace import stage
+from steps.zenml_support.cache import cached_step
+from steps.zenml_support.workspace import stage
 
 
 @cached_step
@@ -25,9 +25,9 @@ def filter_calibration_pool(
 
     `writer` says on what the model of `checkpoint` writes the texts of the source `self`.
     """
-    from adapruner.calibration import build_pool
-    from adapruner.generation import written
-    from adapruner.texts import TextSource
+    from adapruner.data.build_pool import build_pool
+    from adapruner.data.self_generated import written
+    from adapruner.data.sources import TextSource
 
     found = json.loads((texts / "texts.json").read_text(encoding="utf-8"))
     named = {given: TextSource.model_validate(fields) for given, fields in found.items()}

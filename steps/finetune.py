@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 from adapruner.config import FinetuneConfig, ModelConfig
-from steps.cache import cached_step
-from steps.workspace import stage
+from steps.zenml_support.cache import cached_step
+from steps.zenml_support.workspace import stage
 
 
 @cached_step
@@ -20,7 +20,7 @@ def finetune(
     seed: int,
 ) -> Annotated[Path, "finetuned"]:
     """`checkpoint/` and the loss curve."""
-    from adapruner import finetune as library
+    from adapruner.recovery import lora as library
 
     with stage("finetune") as out:
         library.finetune(checkpoint, expected, pool, model, finetune, seed, out)

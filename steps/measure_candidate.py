@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 from adapruner.config import CandidateConfig
-from steps.cache import cached_step
-from steps.workspace import stage, study_storage
+from steps.zenml_support.cache import cached_step
+from steps.zenml_support.workspace import stage, study_storage
 
 
 @cached_step
@@ -24,7 +24,7 @@ def measure_candidate(
 
     The weights are not kept: a comparison of many would fill any disk.
     """
-    from adapruner import candidate
+    from adapruner.comparison import candidate
 
     with stage("measure_candidate") as out:
         storage = study_storage(config.search.storage)

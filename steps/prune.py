@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 from adapruner.config import ModelConfig, ReconstructionConfig
-from steps.cache import cached_step
-from steps.workspace import stage
+from steps.zenml_support.cache import cached_step
+from steps.zenml_support.workspace import stage
 
 
 @cached_step
@@ -19,7 +19,7 @@ def prune(
     reconstruction: ReconstructionConfig,
 ) -> Annotated[Path, "pruned_checkpoint"]:
     """A checkpoint directory with the plan beside the weights."""
-    from adapruner import pruning
+    from adapruner.pruning import apply as pruning
 
     with stage("prune") as out:
         pruning.prune(checkpoint, plan, pool, model, reconstruction, out)

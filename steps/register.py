@@ -11,8 +11,8 @@ from zenml import get_step_context
 
 from adapruner.config import RunConfig
 from adapruner.errors import UserError
-from steps.cache import uncached_step
-from steps.workspace import stage
+from steps.zenml_support.cache import uncached_step
+from steps.zenml_support.workspace import stage
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,8 @@ def register(config: RunConfig, report: Path, finetuned: Path) -> Annotated[Path
     A model that failed the gate becomes a version, but the alias stays where it is. Raises
     UserError for a model that predicts nothing, before anything is logged or published.
     """
-    from steps import mlflow_run, results, tracking
+    from steps.mlflow_support import runs as mlflow_run, tracking
+    from steps.publishing import results
 
     content = json.loads((report / "report.json").read_text(encoding="utf-8"))
     refuse_broken(content)
@@ -54,7 +55,7 @@ def refuse_broken(report: dict[str, Any]) -> None:
 
     Whoever follows the alias would be handed a model that can't be used.
     """
-    from adapruner.report_text import PERPLEXITY, final_model
+    from adapruner.report.format import PERPLEXITY, final_model
 
     final = final_model(report)
     measured = report["metrics"].get(final) or {}

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 from adapruner.config import RunConfig
-from steps.cache import uncached_step
-from steps.workspace import seconds_of, stage
+from steps.zenml_support.cache import uncached_step
+from steps.zenml_support.workspace import seconds_of, stage
 
 
 @uncached_step
@@ -30,8 +30,8 @@ def report(
 ) -> Annotated[Path, "report"]:
     """`report.json`, `report.html` and `plan.json`. Inputs are named as the stages are."""
     stages = {name: path for name, path in locals().items() if name not in ("config", "texts")}
-    from adapruner import report as library
-    from steps.provenance import provenance, published
+    from adapruner.report import build as library
+    from steps.publishing.provenance import provenance, published
 
     timings = {name: seconds_of(path) for name, path in stages.items()}
     with stage("report") as out:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Annotated
 
 from adapruner.config import RunConfig
-from steps.cache import uncached_step
-from steps.workspace import stage
+from steps.zenml_support.cache import uncached_step
+from steps.zenml_support.workspace import stage
 
 
 @uncached_step
@@ -26,10 +26,11 @@ def resolve_source(
     Raises UserError for what can't be found, a device among it, for an MLflow that does not
     answer, and for an output folder that is not ours: before anything costs time.
     """
-    from adapruner.checkpoint import device_of
-    from adapruner.tasks import resolve
-    from adapruner.texts import resolve_texts
-    from steps import results, sources, tracking
+    from adapruner.models.checkpoint import device_of
+    from adapruner.evaluation.tasks import resolve
+    from adapruner.data.sources import resolve_texts
+    from steps.publishing import results
+    from steps.mlflow_support import registered_checkpoints as sources, tracking
 
     results.check_target(config, mark)
     device_of(config.model)

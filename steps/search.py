@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 from adapruner.config import ModelConfig, PruningConfig, ReconstructionConfig, SearchConfig
-from steps.cache import cached_step
-from steps.workspace import stage, study_storage
+from steps.zenml_support.cache import cached_step
+from steps.zenml_support.workspace import stage, study_storage
 
 
 @cached_step
@@ -22,7 +22,7 @@ def search(
     seed: int,
 ) -> Annotated[Path, "pruning_plan"]:
     """The best plan and the trials that led to it; the study goes on where it stopped."""
-    from adapruner import search as library
+    from adapruner.search import search as library
 
     storage = study_storage(search.storage)
     with stage("search") as out:

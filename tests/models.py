@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from adapruner.families import FAMILIES
+from adapruner.models.families import FAMILIES
 
 BASE = {
     "vocab_size": 96,

@@ -85,7 +85,7 @@ def test_mlflow_takes_the_options_and_variables_that_it_is_given() -> None:
     assert SERVICES["watch"]["environment"]["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"
     assert "mlflow:5000" in parsed["allowed_hosts"]
     pause = int(SERVICES["watch"]["stop_grace_period"].removesuffix("s"))
-    from pipelines.passes import GRACE_SECONDS
+    from pipelines.schedules.passes import GRACE_SECONDS
 
     assert pause > GRACE_SECONDS
 

@@ -109,11 +109,14 @@ def test_it_beats_element_wise_scores_of_ten_random_samples_on_the_test_text(
 ) -> None:
     from safetensors.torch import load_file
 
-    from adapruner import allocation, checkpoint, importance, perplexity, rehearsal, scoring
+    from adapruner.pruning import allocation, gram_matrices as rehearsal
+    from adapruner.models import checkpoint
+    from adapruner.importance import statistics as importance, scores as scoring
+    from adapruner.evaluation import perplexity
     from adapruner.config import ModelConfig, PruningConfig
-    from adapruner.plan import PruningPlan, read_plan
-    from adapruner.reconstruction import RIDGE
-    from adapruner.surgery import narrowed
+    from adapruner.pruning.plan import PruningPlan, read_plan
+    from adapruner.pruning.reconstruction.least_squares import RIDGE
+    from adapruner.pruning.surgery import narrowed
 
     table = importance.read_table(next(demo.home.rglob("importance.safetensors")))
     text = json.loads(next(demo.home.rglob("test.json")).read_text())["wikipedia"]

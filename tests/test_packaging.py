@@ -23,10 +23,10 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from adapruner.parsing import parse_config
+from adapruner.config.parsing import parse_section
 from pipelines import config_file
-from pipelines.cli import main
-from pipelines.recompress_config import Plan
+from pipelines.cli.main import main
+from pipelines.recompress.config import Plan
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("adapruner", "steps", "pipelines", "tests")
@@ -125,7 +125,7 @@ def test_settings_shown_in_the_readme_are_understood() -> None:
     values = yaml.safe_load((ROOT / "configs/demo.yaml").read_text())["parameters"]["config"]
     for block in blocks(ROOT / "README.md", "yaml"):
         for section, shown in yaml.safe_load(block).items():
-            parse_config({**values, section: {**values[section], **shown}}, "README.md")
+            parse_section(RunConfig, {**values, section: {**values[section], **shown}}, "README.md")
 
 
 def test_python_shown_in_the_readme_is_about_what_is_installed() -> None:

@@ -135,7 +135,7 @@ def test_clients_may_keep_artifacts_on_s3_themselves(
     from mlflow import MlflowClient
 
     from adapruner.config import RegistryConfig
-    from steps import mlflow_run
+    from steps.mlflow_support import runs as mlflow_run
 
     with servers.s3_server(tmp_path) as s3:
         login = {

@@ -13,7 +13,7 @@ import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipelines.failures import mistake
+from pipelines.errors import mistake
 from pipelines.schedules.plan import Installed, Plan, check_text
 
 BEGIN = "# adapruner schedule {} (in UTC; `adapruner schedule remove` takes it away)"

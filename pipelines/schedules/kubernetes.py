@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from pipelines.failures import mistake
-from pipelines.timetable import Timetable
+from pipelines.errors import mistake
+from pipelines.schedules.timetable import Timetable
 
 FILE = "recompress.yaml"
 CONFIG_FOLDER = "/etc/adapruner"

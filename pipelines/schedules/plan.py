@@ -7,8 +7,8 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.failures import mistake
-from pipelines.timetable import Timetable
+from pipelines.errors import mistake
+from pipelines.schedules.timetable import Timetable
 
 MARK = "Written by `adapruner schedule install`; `adapruner schedule remove` takes it away."
 

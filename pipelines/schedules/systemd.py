@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.failures import mistake
+from pipelines.errors import mistake
 from pipelines.schedules.plan import MARK, Installed, Plan, check_text
 
 

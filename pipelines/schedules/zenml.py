@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from pipelines.failures import mistake
-from pipelines.timetable import Timetable
+from pipelines.errors import mistake
+from pipelines.schedules.timetable import Timetable
 
 INSTEAD = (
     "use `adapruner schedule install` (systemd or cron), `adapruner recompress --watch`, "

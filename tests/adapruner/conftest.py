@@ -48,7 +48,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
         "source": torch.tensor([0] * 6 + [1] * 6),
         "update": torch.cat([calibration, tokens(4, 16, seed=3)]),
         "objective": tokens(6, 16, seed=1),
-        "held_back": tokens(6, 16, seed=2),
+        "held_out": tokens(6, 16, seed=2),
     }
     save_file(pool_texts, pool / "pool.safetensors")
     words = [f"w{i % 90 + 3}" for i in range(0, 4000, 7)]

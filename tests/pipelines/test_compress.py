@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.adapruner.task_rows import write_rows
+from tests.adapruner.evaluation.task_rows import write_rows
 from tests.pipelines import small
 from tests.pipelines.small import AFTER_PRUNING, ALWAYS, BEFORE_PRUNING
 

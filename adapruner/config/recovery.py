@@ -1,0 +1,58 @@
+"""Fine-tuning of the pruned model."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from adapruner.config.base import Section, Sources
+from adapruner.config.choices import RECOVERY, one_of
+
+RecoveryMethod = Annotated[str, one_of(RECOVERY)]
+
+
+class TeacherConfig(Section):
+    """What the teacher logits depend on: the examples and the number of tokens kept."""
+
+    sequence_length: int
+    examples: int
+    top_k: int
+
+
+class FinetuneConfig(Section):
+    """Fine-tuning on the fine-tune split."""
+
+    method: RecoveryMethod = Field(
+        "lora", description="lora: adapters on all projections, merged into the weights; none"
+    )
+    source: Sources | None = Field(
+        None, description="text or Alpaca rows; default: a split of calibration.source"
+    )
+    loss: Literal["data", "distill"] = Field(
+        "data",
+        description="data: cross-entropy of the text; distill: divergence from the dense model's "
+        "next-token distributions",
+    )
+    top_k: int = Field(
+        64, ge=1, description="distill: tokens kept of each of the dense model's distributions"
+    )
+    steps: int = Field(60, ge=1, description="optimizer steps")
+    batch_size: int = Field(4, ge=1, description="examples per step")
+    sequence_length: int = Field(128, ge=2, description="tokens per example")
+    learning_rate: float = Field(4e-4, gt=0, description="peak learning rate, with cosine decay")
+    warmup_steps: int = Field(5, ge=0, description="steps of linear warm-up")
+    rank: int = Field(16, ge=1, description="rank of the LoRA adapters")
+    alpha: int = Field(32, ge=1, description="scale of the LoRA adapters")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout of the LoRA adapters")
+
+    @property
+    def teacher(self) -> TeacherConfig | None:
+        """What the teacher logits depend on; None where nothing is distilled."""
+        if self.method == "none" or self.loss != "distill":
+            return None
+        return TeacherConfig(
+            sequence_length=self.sequence_length,
+            examples=self.steps * self.batch_size,
+            top_k=self.top_k,
+        )

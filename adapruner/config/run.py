@@ -1,0 +1,94 @@
+"""One run: all sections together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from adapruner.config.base import SafeName, Section
+from adapruner.config.calibration import CalibrationConfig
+from adapruner.config.evaluation import EvaluationConfig
+from adapruner.config.model import ModelConfig
+from adapruner.config.presets import apply_defaults, check_preset, presets
+from adapruner.config.pruning import PruningConfig, ReconstructionConfig
+from adapruner.config.recovery import FinetuneConfig
+from adapruner.config.search import SearchConfig
+
+
+class RegistryConfig(Section):
+    """The registered model that the result becomes a version of."""
+
+    name: SafeName = Field(description="name of the registered model")
+    alias: SafeName | None = Field("candidate", description="alias of the new version; null: none")
+
+    @field_validator("alias")
+    @classmethod
+    def _check_alias(cls, alias: str | None) -> str | None:
+        if alias is None:
+            return None
+        if re.fullmatch(r"latest|v\d+", alias, re.IGNORECASE):
+            raise ValueError(
+                "MLflow reserves 'latest', 'v1', 'v2' and so on; choose another, such as "
+                "'candidate'"
+            )
+        if "." in alias:
+            raise ValueError("MLflow takes letters, digits, '_' and '-' in an alias, no '.'")
+        return alias
+
+
+class PlanConfig(Section):
+    """The settings that a pruning plan depends on, beside the pool and the importance table."""
+
+    seed: int
+    model: ModelConfig
+    search: SearchConfig
+    pruning: PruningConfig
+    reconstruction: ReconstructionConfig
+
+
+class RunConfig(Section):
+    """One compression, from the source to the registered version."""
+
+    name: SafeName = Field(description="results go to <output_dir>/<name>/")
+    method: str = Field(
+        "adapruner", description="a preset, which sets the defaults of some sections"
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of everything that is random")
+    model: ModelConfig
+    calibration: CalibrationConfig
+    search: SearchConfig = SearchConfig()
+    pruning: PruningConfig = PruningConfig()
+    reconstruction: ReconstructionConfig = ReconstructionConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    registry: RegistryConfig
+    output_dir: str = Field("runs", description="folder of the results")
+
+    @property
+    def plan_config(self) -> PlanConfig:
+        """The settings of the search."""
+        return PlanConfig(**{name: getattr(self, name) for name in PlanConfig.model_fields})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apply_preset(cls, values: Any) -> Any:
+        return apply_defaults(values) if isinstance(values, Mapping) else values
+
+    @field_validator("method")
+    @classmethod
+    def _check_method(cls, method: str) -> str:
+        return check_preset(method)
+
+
+def with_preset(config: RunConfig, name: str) -> RunConfig:
+    """`config` with the settings of the preset `name` in place of its own.
+
+    Raises ValueError when there is no such preset.
+    """
+    values = config.model_dump()
+    for section, settings in presets()[check_preset(name)].settings.items():
+        values[section] |= settings
+    return RunConfig.model_validate(values | {"method": name})

@@ -1,0 +1,239 @@
+"""The records of a text source: one reader a format, every mistake told with its line or row."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from adapruner.errors import UserError
+from adapruner.data.sources import TextSource
+
+ALPACA_FIELDS = ("instruction", "input", "output")
+
+_SNIFFED_BYTES = 8192
+_SNIFFED_LINES = 1000
+_PARQUET_BATCH = 1024
+_HEADING = re.compile(r"= ([^=\n].*?) =")
+
+
+class Record(NamedTuple):
+    """One text, and the name of the document it is part of (unique within its source)."""
+
+    text: str
+    document: str
+
+
+def read_records(source: TextSource, *, text_field: str, max_records: int) -> Iterator[Record]:
+    """The first `max_records` records of `source`, in its order, streamed where the format can be.
+
+    Text file: paragraphs, separated by blank lines; where fewer than one line in a hundred is
+    blank, every line is a record. A paragraph below a ` = Title = ` heading belongs to the document
+    of that title; any other record of a file is a document of its own. JSONL, JSON, Parquet, hub:
+    the string in `text_field` of each row. Wikipedia: passages of some paragraphs; the article is
+    the document. Raises UserError, naming the line or row, for what can't be read.
+    """
+    if source.kind == "txt":
+        yield from islice(_paragraphs(source), max_records)
+    elif source.kind == "wikipedia":
+        yield from islice(_wikipedia(source), max_records)
+    else:
+        for where, row in islice(_rows(source, (text_field,)), max_records):
+            yield Record(_string(source, where, row, text_field), where)
+
+
+def read_rows(source: TextSource, *, text_field: str, max_records: int) -> Iterator[dict[str, str]]:
+    """As `read_records`, but the rows of fine-tuning: {"text"} or {"instruction","input","output"}.
+
+    A row that has both "instruction" and "output" is an Alpaca row; its "input" may be missing.
+    """
+    if source.kind in ("txt", "wikipedia"):
+        for record in read_records(source, text_field=text_field, max_records=max_records):
+            yield {"text": record.text}
+        return
+    for where, row in islice(_rows(source, (text_field, *ALPACA_FIELDS)), max_records):
+        if "instruction" in row and "output" in row:
+            filled = {**row, "input": row.get("input") or ""}
+            yield {name: _string(source, where, filled, name) for name in ALPACA_FIELDS}
+        else:
+            yield {"text": _string(source, where, row, text_field)}
+
+
+def read_text(source: TextSource, *, text_field: str, max_records: int) -> str:
+    """The whole text of `source`: a text file as it is, else its records joined by a blank line."""
+    if source.kind == "txt":
+        return "".join(line for _, line in _lines(source))
+    records = read_records(source, text_field=text_field, max_records=max_records)
+    return "\n\n".join(record.text for record in records)
+
+
+def _string(source: TextSource, where: str, row: dict[str, Any], field: str) -> str:
+    text = row.get(field)
+    if isinstance(text, str):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UserError(
+                f"{source.given}: {where}: '{field}' holds half a surrogate pair"
+            ) from None
+        return text
+    fields = ", ".join(map(str, row)) or "none"
+    if field not in row:
+        hint = "set text_field, or take that row out"
+        raise UserError(f"{source.given}: {where}: no field '{field}'; it has: {fields}; {hint}")
+    kind = "null" if text is None else type(text).__name__
+    raise UserError(f"{source.given}: {where}: '{field}' is {kind}, not a text")
+
+
+def _lines(source: TextSource) -> Iterator[tuple[int, str]]:
+    """Number (from 1) and text of each line, its line end kept as `\\n`."""
+    try:
+        with Path(source.location).open("rb") as file:
+            if b"\0" in file.read(_SNIFFED_BYTES):
+                raise UserError(f"{source.given} is binary, not text in UTF-8")
+            file.seek(0)
+            offset = 0
+            for number, raw in enumerate(file, 1):
+                line = _decode(source, raw, number, offset)
+                offset += len(raw)
+                end = "\n" if raw.endswith(b"\n") else ""
+                yield number, line.removesuffix("\n").removesuffix("\r") + end
+    except OSError as error:
+        raise UserError(f"{source.given} can't be read: {error.strerror}") from None
+
+
+def _decode(source: TextSource, raw: bytes, number: int, offset: int) -> str:
+    if b"\0" in raw:
+        raise UserError(f"{source.given} is binary: a zero byte in line {number}")
+    try:
+        return raw.decode().removeprefix("\ufeff" if number == 1 else "")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{source.given} is not UTF-8: byte {raw[error.start]:#04x} at offset "
+            f"{offset + error.start} (line {number}); convert it to UTF-8"
+        ) from None
+
+
+def _paragraphs(source: TextSource) -> Iterator[Record]:
+    title: str | None = None
+    for number, paragraph in _blocks(source):
+        if heading := _HEADING.fullmatch(paragraph):
+            title = f"line {number}: {heading[1]}"
+        yield Record(paragraph, title or f"line {number}")
+
+
+def _blocks(source: TextSource) -> Iterator[tuple[int, str]]:
+    """Number of the first line and text of each paragraph."""
+    sniffed = [line for _, line in islice(_lines(source), _SNIFFED_LINES)]
+    one_text_a_line = sum(not line.strip() for line in sniffed) * 100 < len(sniffed)
+    held: list[str] = []
+    start = 1
+    for number, line in _lines(source):
+        if held and (one_text_a_line or not line.strip()):
+            yield start, "".join(held).strip()
+            held = []
+        if line.strip():
+            start = start if held else number
+            held.append(line)
+    if held:
+        yield start, "".join(held).strip()
+
+
+def _wikipedia(source: TextSource) -> Iterator[Record]:
+    from adapruner.data import wikipedia
+
+    for title, markup in wikipedia.articles(Path(source.location)):
+        for passage in wikipedia.passages(markup):
+            yield Record(passage, title)
+
+
+def _rows(source: TextSource, fields: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Where a row stands ("line 3") and the row; of a Parquet file only the columns `fields`."""
+    return _READERS[source.kind](source, fields)
+
+
+def _jsonl_rows(source: TextSource, _: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in _lines(source):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{source.given}: line {number} is not JSON: {error}") from None
+        if not isinstance(row, dict):
+            kind = type(row).__name__
+            raise UserError(f"{source.given}: line {number} is a {kind}, not an object with fields")
+        yield f"line {number}", row
+
+
+def _json_rows(source: TextSource, _: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        rows = json.loads("".join(line for _, line in _lines(source)))
+    except (ValueError, RecursionError) as error:
+        hint = "; one row a line is a .jsonl file" if "Extra data" in str(error) else ""
+        raise UserError(f"{source.given} is not JSON: {error}{hint}") from None
+    if not isinstance(rows, list):
+        raise UserError(f"{source.given} holds a {type(rows).__name__}, not a list of rows")
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            kind = type(row).__name__
+            raise UserError(f"{source.given}: row {number} is a {kind}, not an object with fields")
+        yield f"row {number}", row
+
+
+def _parquet_rows(
+    source: TextSource, fields: Sequence[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(source.location) as file:
+            columns = [name for name in file.schema_arrow.names if name in fields]
+            if not columns:
+                names = ", ".join(file.schema_arrow.names)
+                raise UserError(
+                    f"{source.given}: no column '{fields[0]}'; it has: {names}; set text_field"
+                )
+            batches = file.iter_batches(batch_size=_PARQUET_BATCH, columns=columns)
+            rows: Iterable[dict[str, Any]] = (row for b in batches for row in b.to_pylist())
+            for number, row in enumerate(rows, 1):
+                yield f"row {number}", row
+    except (pyarrow.ArrowException, OSError) as error:
+        detail = " ".join(str(error).split())[:200]
+        raise UserError(f"{source.given} is not a readable Parquet file: {detail}") from None
+
+
+def _hub_rows(source: TextSource, _: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    import datasets
+
+    dataset, _hash, split = source.location.partition("#")
+    name, _colon, config = dataset.partition(":")
+    try:
+        rows = datasets.load_dataset(
+            name, config or None, split=split, revision=source.revision, streaming=True
+        )
+        for number, row in enumerate(rows, 1):
+            yield f"row {number}", dict(row)
+    except UserError:
+        raise
+    # Whatever the hub client raises (no network, no such data set, no such split), the way out is
+    # the same.
+    except Exception as error:
+        detail = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{source.given}: can't be read from the hub: {type(error).__name__}: {detail}; "
+            "check name, config, split and commit, or give a local file"
+        ) from None
+
+
+_Reader = Callable[[TextSource, Sequence[str]], Iterator[tuple[str, dict[str, Any]]]]
+_READERS: dict[str, _Reader] = {
+    "jsonl": _jsonl_rows,
+    "json": _json_rows,
+    "parquet": _parquet_rows,
+    "hub": _hub_rows,
+}

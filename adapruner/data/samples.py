@@ -1,0 +1,157 @@
+"""Records become items: tokenised, counted, without exact duplicates."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapruner.errors import UserError
+from adapruner.data.overlap import normalise
+from adapruner.data.readers import Record
+
+_BATCH = 256
+_CHARACTERS_A_TOKEN = 16
+_MARGIN_TOKENS = 16
+_T = TypeVar("_T")
+
+
+class Item(NamedTuple):
+    """A record as a sample: its first tokens, int32 [<= min_tokens], and what they were cut from.
+
+    `document` is (index of the source, name in it); the sample's text is `text[:end]`.
+    """
+
+    text: str
+    document: tuple[int, str]
+    tokens: NDArray[np.int32]
+    end: int
+
+
+@dataclass
+class Counts:
+    """What became of the records of a source: read = too_short + duplicate + kept."""
+
+    read: int = 0
+    too_short: int = 0
+    duplicate: int = 0
+    kept: int = 0
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in asdict(self).items())
+
+
+@dataclass
+class Deduplicator:
+    """Remembers what it was shown, as digests."""
+
+    seen: set[bytes] = field(default_factory=set)
+
+    def is_new(self, *keys: bytes) -> bool:
+        """Whether none of `keys` was shown before; they all are remembered if so."""
+        digests = {hashlib.blake2b(key, digest_size=16).digest() for key in keys}
+        if digests & self.seen:
+            return False
+        self.seen |= digests
+        return True
+
+
+class Tokens:
+    """A checkpoint's tokenizer: every sample begins with BOS if and only if the tokenizer's own
+    default puts it there; no other special token is added.
+
+    So models trained to need BOS (Gemma) get it at each window, and others see plain text, as with
+    lm-eval's defaults.
+    """
+
+    def __init__(self, checkpoint: Path) -> None:
+        from adapruner.models.checkpoint import load_tokenizer
+
+        self._tokenizer = load_tokenizer(checkpoint)
+        if not self._tokenizer.is_fast:
+            raise UserError(
+                f"{checkpoint}: its tokenizer has no fast form (tokenizer.json): convert it first"
+            )
+        bos, default = self._tokenizer.bos_token_id, self._tokenizer("").input_ids
+        self.prefix: list[int] = [bos] if bos is not None and default[:1] == [bos] else []
+
+    def describe(self) -> dict[str, Any]:
+        """What the samples' tokens depend on, for the summary."""
+        return {
+            "class": type(self._tokenizer).__name__,
+            "vocabulary": len(self._tokenizer),
+            "begins_with_bos": bool(self.prefix),
+        }
+
+    def count(self, texts: Iterable[str]) -> int:
+        """Tokens of all `texts`, special ones not counted."""
+        return sum(len(ids) for part in _batches(texts) for ids in self._encode(part).input_ids)
+
+    def head(self, text: str, length: int) -> NDArray[np.int32]:
+        """The first `length` tokens of `text`, BOS counted, int32 [<= length]."""
+        return self.heads([text], length)[0][0]
+
+    def heads(self, texts: Sequence[str], length: int) -> list[tuple[NDArray[np.int32], int]]:
+        """For each text its first `length` tokens, BOS counted, and the character they end at.
+
+        A long text is tokenised only as far as needed.
+        """
+        reach = length * _CHARACTERS_A_TOKEN
+        encoded = self._encode([text[:reach] for text in texts])
+        heads = []
+        for index, text in enumerate(texts):
+            batch, row = encoded, index
+            # Near the cut a token may differ from that of the whole text, hence the margin.
+            if len(text) > reach and len(batch.input_ids[row]) < length + _MARGIN_TOKENS:
+                batch, row = self._encode([text]), 0
+            ids = (self.prefix + batch.input_ids[row])[:length]
+            last = len(ids) - len(self.prefix) - 1
+            end = batch.token_to_chars(row, last).end if last >= 0 else 0
+            heads.append((np.array(ids, dtype=np.int32), end))
+        return heads
+
+    def _encode(self, texts: list[str]) -> Any:
+        return self._tokenizer(
+            texts, add_special_tokens=False, return_attention_mask=False, verbose=False
+        )
+
+
+def read_items(
+    records: Iterable[Record],
+    source: int,
+    tokens: Tokens,
+    min_tokens: int,
+    sequence_length: int,
+    seen: Deduplicator,
+) -> tuple[list[Item], Counts]:
+    """All new items of the records, the too short ones too, in their order; and what was counted.
+
+    A duplicate has the normalised text of an earlier record, or the same first `sequence_length`
+    tokens.
+    """
+    counts, items = Counts(), []
+    for batch in _batches(records):
+        heads = tokens.heads([record.text for record in batch], min_tokens)
+        for record, (ids, end) in zip(batch, heads, strict=True):
+            counts.read += 1
+            is_long = len(ids) >= min_tokens
+            keys = [normalise(record.text).encode()] + [ids[:sequence_length].tobytes()] * is_long
+            is_new = bool(record.text.strip()) and seen.is_new(*keys)
+            if is_new:
+                items.append(Item(record.text, (source, record.document), ids, end))
+            counts.too_short += not is_long
+            counts.duplicate += is_long and not is_new
+            counts.kept += is_long and is_new
+    return items, counts
+
+
+def _batches(values: Iterable[_T]) -> Iterator[list[_T]]:
+    rest = iter(values)
+    while batch := list(islice(rest, _BATCH)):
+        yield batch

@@ -1,0 +1,112 @@
+"""Which documents go to which split, and which samples of a split are used."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+
+from adapruner.data.samples import Item
+
+Document = tuple[int, str]
+
+SHARES = {"calibration": 0.3, "objective": 0.1, "held_out": 0.1, "finetune": 0.3, "test": 0.2}
+"""How what is left, after every split has what it needs, is shared out."""
+
+
+def assign(
+    items: Sequence[Item], needs: Mapping[str, int], seed: int
+) -> dict[str, list[Item]] | None:
+    """Items by split; a document is whole in one split. None when a need can't be met.
+
+    `needs` says how many items a split must have. Documents are dealt in seeded order, each to the
+    split that is furthest from its goal: its need and its share of the rest. Where large documents
+    make that fail, they are dealt largest first.
+    """
+    spare = len(items) - sum(needs.values())
+    if spare < 0:
+        return None
+    shares = sum(SHARES[split] for split in needs)
+    goals = {split: need + spare * SHARES[split] / shares for split, need in needs.items()}
+    sizes: dict[Document, int] = {}
+    for item in items:
+        sizes[item.document] = sizes.get(item.document, 0) + 1
+    shuffled = list(sizes)
+    random.Random(f"{seed}:documents").shuffle(shuffled)
+    for order in (shuffled, sorted(shuffled, key=lambda document: -sizes[document])):
+        filled = dict.fromkeys(goals, 0)
+        chosen: dict[Document, str] = {}
+        for document in order:
+            split = min(filled, key=lambda name: filled[name] / goals[name])
+            chosen[document] = split
+            filled[split] += sizes[document]
+        if all(filled[split] >= need for split, need in needs.items()):
+            return {s: [i for i in items if chosen[i.document] == s] for s in goals}
+    return None
+
+
+def draw(
+    items: Sequence[Item],
+    size: int,
+    rng: random.Random,
+    shares: Sequence[float] | None = None,
+    *,
+    by_document: bool = False,
+) -> list[Item]:
+    """`size` items, of each source its share (default: all alike) as far as it has it.
+
+    What a source can't give is asked of the others. Within a source they are uniformly at random,
+    or `by_document`, of as many documents as can be.
+    """
+    groups = _by_source(items)
+    parts = {source: shares[source] if shares else 1.0 for source in groups}
+    drawn: list[Item] = []
+    # The scarcest first: what it can't give is asked of the others.
+    for source in sorted(groups, key=lambda s: len(groups[s]) / max(parts[s], 1e-9)):
+        open_ = sum(parts.values())
+        wanted = (size - len(drawn)) * (parts.pop(source) / open_ if open_ else 1.0)
+        group, count = groups[source], min(math.ceil(wanted - 1e-9), len(groups[source]))
+        drawn += spread(group, rng)[:count] if by_document else rng.sample(group, count)
+    rng.shuffle(drawn)
+    return drawn
+
+
+def mixed(
+    items: Sequence[Item], rng: random.Random, shares: Sequence[float] | None = None
+) -> list[Item]:
+    """Items in an order whose every beginning has each source's share (default: all alike).
+
+    Within a source, every beginning is of as many documents as can be. The order ends where a
+    source has no more to give.
+    """
+    groups = {source: spread(group, rng) for source, group in _by_source(items).items()}
+    parts = {source: shares[source] if shares else 1.0 for source in groups}
+    taken = dict.fromkeys((s for s in groups if parts[s]), 0)
+    order = []
+    while taken:
+        source = min(taken, key=lambda s: (taken[s] + 1) / parts[s])
+        if taken[source] == len(groups[source]):
+            break
+        order.append(groups[source][taken[source]])
+        taken[source] += 1
+    return order
+
+
+def _by_source(items: Sequence[Item]) -> dict[int, list[Item]]:
+    groups: dict[int, list[Item]] = {}
+    for item in items:
+        groups.setdefault(item.document[0], []).append(item)
+    return groups
+
+
+def spread(items: Sequence[Item], rng: random.Random) -> list[Item]:
+    """The items in an order whose every beginning is of as many documents as can be."""
+    by_document: dict[Document, list[Item]] = {}
+    for item in items:
+        by_document.setdefault(item.document, []).append(item)
+    queues = list(by_document.values())
+    rng.shuffle(queues)
+    for queue in queues:
+        rng.shuffle(queue)
+    longest = max(map(len, queues), default=0)
+    return [queue[turn] for turn in range(longest) for queue in queues if turn < len(queue)]

@@ -1,0 +1,77 @@
+"""A backward pass whose weight gradients are never kept: each is looked at while the pass runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adapruner.errors import UserError
+from adapruner.models.structures import LayerModules
+
+Sink = Callable[[int, str, nn.Linear, Tensor, Tensor], None]
+
+
+def backward(model: Any, tokens: Tensor) -> None:
+    """Backward pass of the sum over samples of their mean token losses, weights left alone."""
+    embedding = model.get_input_embeddings()
+    tokens = tokens.to(embedding.weight.device).long()
+    inputs = embedding(tokens).detach().requires_grad_()
+    with torch.enable_grad():
+        logits = model(inputs_embeds=inputs, use_cache=False).logits[:, :-1].float()
+        targets = tokens[:, 1:].to(logits.device)
+        losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
+        loss = losses / targets.shape[1]
+    if not torch.isfinite(loss):
+        raise UserError(
+            f"the model's loss on the calibration set is {loss.item()}; check the weights, "
+            "or use dtype: float32"
+        )
+    loss.backward()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def watched(layers: list[LayerModules], sink: Sink) -> Iterator[None]:
+    """Within it, `sink` gets layer, projection, module, input [B, T, in] and output gradient."""
+
+    def watch(layer: int, name: str, module: nn.Linear, args: Any, output: Tensor) -> None:
+        inputs = args[0].detach()
+        reduce: Any = lambda grad: sink(layer, name, module, inputs, grad)  # noqa: E731
+        output.register_hook(reduce)  # type: ignore[no-untyped-call]
+
+    handles = [
+        linear.register_forward_hook(partial(watch, index, name))
+        for index, layer in enumerate(layers)
+        for name, linear in layer.projections.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def with_bias(product: Tensor, delta: Tensor, module: nn.Linear, columns: bool) -> Tensor:
+    """`product` with the units as rows, and what belongs to their biases as a last column."""
+    if columns:
+        return product.T
+    if module.bias is None:
+        return product
+    return torch.cat([product, (delta.sum(0) * module.bias.float()).unsqueeze(1)], 1)
+
+
+def unit_sums(product: Tensor, rows: int) -> Tensor:
+    """[3, units] on the CPU: sum, sum of magnitudes, sum of squares over `rows` rows a unit."""
+    sums = torch.stack(
+        [
+            product.sum(1),
+            torch.linalg.vector_norm(product, 1, dim=1),
+            torch.linalg.vector_norm(product, 2, dim=1).square(),
+        ]
+    )
+    return sums.view(3, -1, rows).sum(2).cpu()

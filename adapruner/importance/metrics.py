@@ -1,0 +1,278 @@
+"""The importance metrics: one registered function each.
+
+A metric takes the importance table, a recipe and a kind of structure (mlp, heads or groups), and
+returns one tensor per layer: the scores of its units of that kind, higher is more important. In the
+formulas w is a weight, g_n its gradient of sample n, R the number of samples, X the input of the
+projection W (down or output) and c a column of it.
+
+LLM-Pruner's scores (arXiv 2305.11627, section 3.2) are implemented as its code computes them: sums
+over all coupled projections, where the equal vector parts of up and down both count. Constant
+factors that change no order are left out.
+
+This module imports no torch, so that the configuration can list the metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from adapruner.importance.recipe import Recipe
+    from adapruner.importance.table import ImportanceTable
+
+Function = Callable[["ImportanceTable", "Recipe", str], "list[Tensor]"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric and what it needs.
+
+    `samples`: the whole calibration pool, the random reference subset, or none. `statistics`: the
+    groups of the importance table that it reads. `comparable`: scores of MLP channels in different
+    layers can be ranked together. `preset`: the name of the method that uses it alone, with
+    `reconstruction` after the cut. `seeded`: the result depends on the seed.
+    """
+
+    function: Function
+    summary: str
+    samples: Literal["pool", "reference", "none"]
+    statistics: tuple[str, ...]
+    comparable: bool
+    preset: str | None
+    reconstruction: str
+    seeded: bool
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the result depends on the seed, beyond the draw of the pool."""
+        return self.seeded or self.samples == "reference"
+
+
+METRICS: dict[str, Metric] = {}
+"""Name -> metric, in the order of registration."""
+
+
+def metric(
+    name: str,
+    summary: str,
+    *,
+    samples: Literal["pool", "reference", "none"] = "pool",
+    statistics: tuple[str, ...] = (),
+    comparable: bool = False,
+    preset: str | None = None,
+    reconstruction: str = "none",
+    seeded: bool = False,
+) -> Callable[[Function], Function]:
+    """Registers a function as the metric `name`; the other arguments are those of `Metric`."""
+
+    def register(function: Function) -> Function:
+        METRICS[name] = Metric(
+            function, summary, samples, statistics, comparable, preset, reconstruction, seeded
+        )
+        return function
+
+    return register
+
+
+@metric(
+    "fisher",
+    "sum of squared weight * gradient over the whole pool",
+    statistics=("fisher",),
+    preset="fisher",
+)
+def fisher(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
+    """sum_n sum (w g_n)^2: second order, with the Fisher information in place of the Hessian."""
+    return [layer[list(recipe.samples)].sum(0) for layer in table.fisher[kind]]
+
+
+@metric(
+    "flap",
+    "fluctuation score, adaptive widths, bias compensation (arXiv 2312.11983)",
+    statistics=("input_sum", "input_square", "column_square"),
+    comparable=True,
+    preset="flap",
+    reconstruction="bias",
+)
+def flap(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
+    """FLAP's fluctuation score (arXiv 2312.11983, eq. 4): Var(X_c) * sum_i W_ic^2 over all tokens.
+
+    Standardized in each layer, so that channels compare across layers. The score of a head is the
+    sum over its columns and is ranked within the layer. (The authors' code squares the scores of
+    heads, their text does not; here they are not squared.) Keys and values score nothing.
+    """
+    rows = list(recipe.samples)
+    tokens = len(rows) * table.length
+
+    def column_scores(part: str, layer: int) -> Tensor:
+        mean = table.input_sum[part][layer][rows].double().sum(0) / tokens
+        square = table.input_square[part][layer][rows].double().sum(0) / tokens
+        variance = (square - mean.square()).clamp_min(0) * tokens / (tokens - 1)
+        return (variance * table.column_square[part][layer]).float()
+
+    layers = _by_column(table, kind, column_scores)
+    if kind != "mlp":
+        return layers
+    return [(layer - layer.mean()) / layer.std().clamp_min(1e-30) for layer in layers]
+
+
+@metric(
+    "wanda",
+    "|weight| * norm of its input (arXiv 2306.11695), by structure",
+    statistics=("input_square", "column_mean"),
+    preset="wanda-sp",
+)
+def wanda(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
+    """Wanda (arXiv 2306.11695) for structures, as FLAP's authors run it (arXiv 2312.11983).
+
+    |X_c| * mean_i |W_ic|, with the norm over all tokens; of a head, the sum over its columns. Keys
+    and values score nothing.
+    """
+    rows = list(recipe.samples)
+
+    def column_scores(part: str, layer: int) -> Tensor:
+        squares = table.input_square[part][layer][rows].sum(0)
+        return squares.sqrt() * table.column_mean[part][layer]
+
+    return _by_column(table, kind, column_scores)
+
+
+@metric(
+    "vector",
+    "LLM-Pruner, vector-wise, random samples (arXiv 2305.11627)",
+    samples="reference",
+    statistics=("coarse",),
+    preset="llm-pruner-vector",
+)
+def vector(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
+    """LLM-Pruner's vector-wise score (--taylor vectorize): sum over projections of |sum w g|."""
+    rows = list(recipe.samples)
+    weights = table.coarse["gate"][0].new_ones(len(rows), 1)
+    layers = range(len(table.fisher[kind]))
+    return [coarse(table, kind, i, rows, weights, count_twice=True) for i in layers]
+
+
+@metric(
+    "element1",
+    "LLM-Pruner, element-wise of first order, random samples",
+    samples="reference",
+    statistics=("element",),
+    preset="llm-pruner-element1",
+)
+def element1(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
+    """LLM-Pruner's element-wise score of first order (param_first): sum |w g|, g = sum_n g_n / R.
+
+    Exact for the table's reference subset alone. Raises ValueError for other samples.
+    """
+    return _of_reference(table, recipe, table.element[kind])
+
+
+@metric(
+    "element2",
+    "LLM-Pruner, element-wise of second order, random samples",
+    samples="reference",
+    statistics=("fisher",),
+    preset="llm-pruner-element2",
+)
+def element2(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
+    """LLM-Pruner's element-wise score of second order (param_second): sum |w^2 F|.
+
+    F = sum_n g_n^2 / R. It orders structures as `fisher` does, on the reference subset.
+    """
+    return fisher(table, recipe, kind)
+
+
+@metric(
+    "mixed",
+    "LLM-Pruner, element-wise of both orders, random samples",
+    samples="reference",
+    statistics=("mixed",),
+    preset="llm-pruner-mixed",
+)
+def mixed(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
+    """LLM-Pruner's element-wise score of both orders (param_mix): sum |w g - w^2 F / 2|.
+
+    Exact for the table's reference subset alone. Raises ValueError for other samples.
+    """
+    return _of_reference(table, recipe, table.mixed[kind])
+
+
+@metric(
+    "magnitude",
+    "L2 norm of the coupled weights",
+    samples="none",
+    statistics=("weight_square",),
+    preset="magnitude",
+)
+def magnitude(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
+    """The sum of squares of the coupled weights, which orders structures as their L2 norm does."""
+    return table.weight_square[kind]
+
+
+@metric(
+    "random",
+    "structures drawn at random with the seed",
+    samples="none",
+    preset="random",
+    seeded=True,
+)
+def random(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
+    """Uniform random numbers, seeded by the recipe's seed and the kind of structure."""
+    import torch
+
+    from adapruner.importance.table import KINDS
+
+    generator = torch.Generator().manual_seed(len(KINDS) * recipe.seed + KINDS.index(kind))
+    return [torch.rand(len(layer), generator=generator) for layer in table.element[kind]]
+
+
+def coarse(
+    table: ImportanceTable,
+    kind: str,
+    layer: int,
+    rows: list[int],
+    weights: Tensor,
+    *,
+    count_twice: bool,
+) -> Tensor:
+    """[units]: sum over the coupled projections of |weighted sum over `rows` of sum w g_n|.
+
+    `weights` is [len(rows), 1]. Projections with equal sums (up and down; value and output; key and
+    query) count once or, as in LLM-Pruner's code, twice.
+    """
+
+    def total(part: str) -> Tensor:
+        return (table.coarse[part][layer][rows] * weights).sum(0)
+
+    if kind == "mlp":
+        return total("gate").abs() + (2 if count_twice else 1) * total("down").abs()
+    query, output = total("query"), total("output")
+    if kind == "heads":
+        return query.abs() + output.abs()
+    groups = table.fisher["groups"][layer].shape[1]
+    if not count_twice:
+        return query.new_zeros(groups)
+    return query.view(groups, -1).sum(1).abs() + output.view(groups, -1).sum(1).abs()
+
+
+def _of_reference(table: ImportanceTable, recipe: Recipe, scores: list[Tensor]) -> list[Tensor]:
+    if recipe.samples != table.reference:
+        raise ValueError(
+            f"the element-wise score is exact for the reference subset {table.reference} alone, "
+            f"not for {recipe.samples}"
+        )
+    return scores
+
+
+def _by_column(
+    table: ImportanceTable, kind: str, column_scores: Callable[[str, int], Tensor]
+) -> list[Tensor]:
+    """The scores of the units of `kind` from those of the columns of down or output."""
+    layers = table.element[kind]
+    if kind == "groups":
+        return [layer.new_zeros(len(layer)) for layer in layers]
+    part = "down" if kind == "mlp" else "output"
+    return [column_scores(part, i).view(len(layer), -1).sum(1) for i, layer in enumerate(layers)]

@@ -1,0 +1,186 @@
+"""The importance pass: one forward-backward pass over the pool fills the importance table.
+
+For a sample n with loss L_n (mean negative log-likelihood of its tokens, in nats) and a structure
+made of the weights w_j, the table holds
+
+- *coarse* (vector-wise): sum_j w_j dL_n/dw_j, with its sign. It is linear in the gradient, so the
+  sum over any subset of samples is exact.
+- *magnitude*: sum_j |w_j dL_n/dw_j|. Summed over samples it is an upper bound of the element-wise
+  score of the summed gradient, not that score.
+- *fisher*: sum_j (w_j dL_n/dw_j)^2, the second-order term with the Fisher information in place of
+  the Hessian. Additive over samples by definition.
+- *token*: sum_t (sum_c x_tc dL_n/dx_tc)^2 over the sample's tokens t and the structure's columns c
+  of down or output, with x what goes into that projection. It is the Fisher information of a mask
+  on the structure (Kwon et al., arXiv 2204.09656) with a token, not a sample, as the observation.
+
+For one reference subset of R samples it also holds LLM-Pruner's element-wise scores (arXiv
+2305.11627, section 3.2), which are not sums over samples: *element*, sum_j |w_j sum_n dL_n/dw_j|,
+of first order, and *mixed*, sum_j |w_j g_j - w_j^2 F_j / 2| with g = sum_n dL_n/dw / R and the
+diagonal F = sum_n (dL_n/dw)^2 / R in place of the Hessian. That subset is run as one batch of
+search.set_size samples, all others in batches of `MICRO_BATCH`; the larger of the two determines
+the memory of the activations.
+
+For metrics without gradients it holds, of the projections down and output, each sample's sums over
+its tokens of the inputs and of their squares by column, and sums over the weights alone.
+
+Only coarse parts that differ are stored: coarse(up) = coarse(down) for a channel,
+coarse(value) = coarse(output) and coarse(key) = coarse(query) summed over the heads of a KV group.
+A bias belongs to its structure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from adapruner.errors import UserError
+from adapruner.importance.gradients import backward, unit_sums, watched, with_bias
+from adapruner.importance.table import (
+    COARSE_PARTS,
+    INPUT_PARTS,
+    UNITS,
+    ImportanceTable,
+    empty_table,
+)
+from adapruner.models.structures import LayerModules, describe_model, layer_modules
+from adapruner.progress import announce, track
+
+MICRO_BATCH = 4
+"""Samples of one forward-backward pass, except for the reference subset, which is one batch."""
+
+
+def reference_subset(samples: int, size: int, seed: int) -> list[int]:
+    """`size` of `samples` indices, drawn with `seed`, ascending. Raises UserError for too few."""
+    if size > samples:
+        raise UserError(
+            f"search.set_size is {size}, but the calibration pool has {samples} samples; "
+            "raise calibration.pool_size or lower search.set_size"
+        )
+    drawn = np.random.default_rng(seed).choice(samples, size, replace=False)
+    return sorted(int(n) for n in drawn)
+
+
+def with_reference(
+    model: Any, tokens: Tensor, table: ImportanceTable, seed: int
+) -> ImportanceTable:
+    """`table` with another reference subset of the same size, drawn with `seed` from `tokens`.
+
+    Only the samples of that subset are run.
+    """
+    drawn = reference_subset(len(tokens), len(table.reference), seed)
+    exact = importance_table(model, tokens[drawn], list(range(len(drawn))))
+    return replace(table, element=exact.element, mixed=exact.mixed, reference=tuple(drawn))
+
+
+def importance_table(
+    model: Any, tokens: Tensor, reference: list[int], source: tuple[int, ...] | None = None
+) -> ImportanceTable:
+    """The table of `model` (weights frozen) over `tokens`, int [N, T].
+
+    `reference` are the indices of the reference subset; `source` is each sample's text source
+    (default: all of one). Gradients are reduced matrix by matrix while the backward pass runs:
+    beside the weights, memory holds one projection's gradient (of the reference subset also its sum
+    and sum of squares) and the activations of one batch, which has MICRO_BATCH samples or those of
+    the reference subset, whichever are more.
+    """
+    structures, layers = describe_model(model), layer_modules(model)
+    table = empty_table(structures.layers, structures.head_dim, tokens, tuple(reference))
+    if source is not None:
+        table = replace(table, source=source)
+    for index, layer in enumerate(layers):
+        _add_weight_statistics(table, index, layer, structures.head_dim)
+    _announce_cost(model, layers, tokens, len(reference))
+    others = [n for n in range(len(tokens)) if n not in set(reference)]
+    batches = [reference] if reference else []
+    batches += [others[i : i + MICRO_BATCH] for i in range(0, len(others), MICRO_BATCH)]
+    for number, batch in enumerate(track(batches, "importance")):
+        is_reference = bool(reference) and number == 0
+        with watched(layers, _Accumulator(table, structures.head_dim, batch, is_reference)):
+            backward(model, tokens[batch])
+    return table
+
+
+@dataclass(frozen=True)
+class _Accumulator:
+    """Adds the statistics of one batch to a table, one projection at a time."""
+
+    table: ImportanceTable
+    head_dim: int
+    batch: list[int]
+    is_reference: bool
+
+    def __call__(
+        self, layer: int, name: str, module: nn.Linear, inputs: Tensor, grads: Tensor
+    ) -> None:
+        """`inputs` [B, T, in] and output gradients `grads` [B, T, out] of one projection."""
+        kind, rows = UNITS[name], self._rows(name)
+        weight = module.weight.float()
+        by_column = name in INPUT_PARTS
+        first, second = torch.zeros(()), torch.zeros(())
+        for position, sample in enumerate(self.batch):
+            gradient = (grads[position].T @ inputs[position]).float()
+            product = with_bias(
+                gradient.mul_(weight), grads[position].float(), module, by_column
+            )
+            total, magnitude, square = unit_sums(product, rows)
+            if name in COARSE_PARTS:
+                self.table.coarse[name][layer][sample] = total
+            self.table.magnitude[kind][layer][sample] += magnitude
+            self.table.fisher[kind][layer][sample] += square
+            if by_column:
+                self._add_inputs(layer, name, module, inputs[position], grads[position], sample)
+            if self.is_reference:
+                first = product.clone() if not position else first.add_(product)
+                second = product.square() if not position else second.addcmul_(product, product)
+        if self.is_reference:
+            self.table.element[kind][layer] += unit_sums(first, rows)[1]
+            mixed = first.sub_(second, alpha=0.5).div_(len(self.batch))
+            self.table.mixed[kind][layer] += unit_sums(mixed, rows)[1]
+
+    def _add_inputs(
+        self, layer: int, name: str, module: nn.Linear, inputs: Tensor, grad: Tensor, sample: int
+    ) -> None:
+        """The sums over the inputs [T, in] of down or output, and the token statistic."""
+        x = inputs.float()
+        self.table.input_sum[name][layer][sample] = x.sum(0)
+        self.table.input_square[name][layer][sample] = x.square().sum(0)
+        masks = (grad @ module.weight).float().mul_(x).view(len(x), -1, self._rows(name)).sum(2)
+        self.table.token[name][layer][sample] = masks.square().sum(0)
+
+    def _rows(self, name: str) -> int:
+        """Rows (of down and output: columns) of a projection that make one unit."""
+        return 1 if UNITS[name] == "mlp" else self.head_dim
+
+
+def _add_weight_statistics(
+    table: ImportanceTable, index: int, layer: LayerModules, head_dim: int
+) -> None:
+    """Adds the statistics that depend on one layer's weights alone."""
+    for name, module in layer.projections.items():
+        weight, kind = module.weight.detach().float(), UNITS[name]
+        columns = name in INPUT_PARTS
+        squares = torch.linalg.vector_norm(weight, 2, dim=0 if columns else 1).square()
+        if columns:
+            magnitudes = torch.linalg.vector_norm(weight, 1, dim=0)
+            table.column_mean[name][index] += magnitudes.cpu() / len(weight)
+            table.column_square[name][index] += squares.cpu()
+        elif module.bias is not None:
+            squares += module.bias.detach().float().square()
+        rows = 1 if kind == "mlp" else head_dim
+        table.weight_square[kind][index] += squares.view(-1, rows).sum(1).cpu()
+
+
+def _announce_cost(model: Any, layers: list[LayerModules], tokens: Tensor, reference: int) -> None:
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    largest = max(p.weight.numel() for layer in layers for p in layer.projections.values()) * 4
+    batch = max(reference, MICRO_BATCH) * tokens.shape[1]
+    width = sum(p.in_features + 2 * p.out_features for p in layers[0].projections.values())
+    held = batch * (len(layers) * width * weights // model.num_parameters()
+                    + 3 * 4 * model.config.vocab_size)  # fmt: skip
+    gib = (weights + 3 * largest + held) / 2**30
+    announce(f"importance: {tokens.shape[0]} x {tokens.shape[1]} tokens forward and backward, "
+        f"about {gib:.1f} GiB of memory")  # fmt: skip

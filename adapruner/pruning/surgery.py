@@ -1,0 +1,202 @@
+"""Cutting: does to a model what a plan says.
+
+`apply` cuts for good; `narrowed` runs the model as if it were cut, slicing one layer at a time so
+that no copy of the model is made. Both use the same slices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig
+
+from adapruner.models.checkpoint import MODELING_FILE
+from adapruner.errors import UserError
+from adapruner.pruning.plan import LayerPlan, PruningPlan, kept_groups, kept_widths
+from adapruner.models.structures import LayerModules, LayerWidths, Structures, describe_model, layer_modules
+
+MLP_PARTS = ("gate", "up", "down")
+ATTENTION_PARTS = ("query", "key", "value", "output")
+
+
+def apply(model: Any, plan: PruningPlan) -> None:
+    """Removes from `model`, in place, what `plan` does not keep, and gives it a fitting config."""
+    structures = describe_model(model)
+    check_fits(plan, structures)
+    parts = zip(layer_modules(model), structures.layers, plan.layers, strict=True)
+    for modules, dense, kept in parts:
+        cut_layer(modules, dense, kept, structures.head_dim)
+    model.config = narrow_config(model.config, structures, plan)
+
+
+def cut_layer(
+    modules: LayerModules,
+    dense: LayerWidths,
+    kept: LayerPlan,
+    head_dim: int,
+    names: tuple[str, ...] = MLP_PARTS + ATTENTION_PARTS,
+) -> None:
+    """Removes from the named projections of one layer, in place, what the plan does not keep."""
+    for name, weight, bias in _slices(modules, dense, kept, head_dim, names):
+        linear = modules.projections[name]
+        _put(linear, weight, bias)
+        linear.out_features, linear.in_features = weight.shape
+    if "query" in names:
+        modules.attention.num_key_value_groups = kept_widths(dense, kept).heads_per_group
+
+
+def check_fits(plan: PruningPlan, structures: Structures) -> None:
+    """Raises UserError when the plan was made for a model of other widths."""
+    dense = tuple(vars(widths) for widths in structures.layers)
+    if plan.model_type != structures.family.model_type or plan.dense != dense:
+        raise UserError(
+            f"the plan is for a {plan.model_type} of {len(plan.dense)} layers, the model is a "
+            f"{structures.family.model_type} of {len(dense)} with other widths; make a plan for it"
+        )
+
+
+@contextmanager
+def narrowed(
+    model: Any, plan: PruningPlan, down: Mapping[int, Tensor] | None = None
+) -> Iterator[None]:
+    """Within it, `model` computes what the cut model would; afterwards it is the dense one again.
+
+    A layer's slices live only while that layer runs. `down` has the down projections of layers,
+    [hidden, kept channels], that are more than slices.
+    """
+    structures = describe_model(model)
+    check_fits(plan, structures)
+    handles = []
+    layers = zip(layer_modules(model), structures.layers, plan.layers, strict=True)
+    for index, (modules, dense, kept) in enumerate(layers):
+        if (dense.mlp_channels, dense.query_heads) == (len(kept.channels()), len(kept.heads())):
+            continue
+        swap = _Swap(modules, dense, kept, structures.head_dim, (down or {}).get(index))
+        for module in (modules.mlp, modules.attention):
+            handles.append(module.register_forward_pre_hook(swap.enter))
+            handles.append(module.register_forward_hook(swap.leave, always_call=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def narrow_config(config: Any, structures: Structures, plan: PruningPlan) -> Any:
+    """The config of the cut model.
+
+    A stock config when all layers share one width that it takes; otherwise one of the per-layer
+    type, whose `per_layer_config` holds what differs from the first layer.
+    """
+    family = structures.family
+    widths = [kept_widths(d, p) for d, p in zip(structures.layers, plan.layers, strict=True)]
+    by_layer = {index: _config_fields(own) for index, own in enumerate(widths)}
+    fields = config.to_dict() | by_layer[0] | {"head_dim": structures.head_dim}
+    for replaced in ("per_layer_config", "auto_map", "architectures", "model_type"):
+        fields.pop(replaced, None)
+    refused = family.divides_hidden and structures.hidden_size % widths[0].query_heads
+    if len(set(widths)) == 1 and not refused:
+        narrow = AutoConfig.for_model(family.model_type, **fields)
+        narrow.architectures = [family.architecture]
+    else:
+        narrow = AutoConfig.for_model(family.per_layer_type, per_layer_config=by_layer, **fields)
+        narrow.architectures = [family.per_layer_architecture]
+        file = MODELING_FILE.removesuffix(".py")
+        narrow.auto_map = {
+            "AutoConfig": f"{file}.{family.per_layer_config}",
+            "AutoModelForCausalLM": f"{file}.{family.per_layer_architecture}",
+        }
+    narrow._attn_implementation = config._attn_implementation
+    return narrow
+
+
+def _config_fields(widths: LayerWidths) -> dict[str, int]:
+    return {
+        "intermediate_size": widths.mlp_channels,
+        "num_attention_heads": widths.query_heads,
+        "num_key_value_heads": widths.kv_groups,
+    }
+
+
+def _slices(
+    modules: LayerModules,
+    dense: LayerWidths,
+    kept: LayerPlan,
+    head_dim: int,
+    names: tuple[str, ...],
+) -> Iterator[tuple[str, Tensor, Tensor | None]]:
+    """Name, weight and bias of the named projections of a layer, as the plan keeps them."""
+    heads = kept.heads()
+    rows = {
+        "gate": kept.channels(),
+        "up": kept.channels(),
+        "query": _rows_of_heads(heads, head_dim),
+        "key": _rows_of_heads(kept_groups(dense, heads), head_dim),
+        "value": _rows_of_heads(kept_groups(dense, heads), head_dim),
+    }
+    columns = {"down": rows["gate"], "output": rows["query"]}
+    for name in names:
+        linear = modules.projections[name]
+        axis = 0 if name in rows else 1
+        index = torch.tensor((rows | columns)[name], device=linear.weight.device)
+        weight = linear.weight.detach().index_select(axis, index)
+        bias: Tensor | None = linear.bias
+        if bias is not None and axis == 0:
+            yield name, weight, bias.detach().index_select(0, index)
+        else:
+            yield name, weight, bias
+
+
+def _rows_of_heads(heads: list[int], head_dim: int) -> list[int]:
+    return [head * head_dim + row for head in heads for row in range(head_dim)]
+
+
+def _put(linear: nn.Linear, weight: Tensor, bias: Tensor | None) -> None:
+    linear.weight = _parameter(weight)
+    if bias is not None:
+        linear.bias = _parameter(bias)
+
+
+def _parameter(tensor: Tensor) -> nn.Parameter:
+    if isinstance(tensor, nn.Parameter):
+        return tensor
+    return nn.Parameter(tensor, requires_grad=False)
+
+
+class _Swap:
+    """Puts one layer's slices in place while its MLP or attention runs."""
+
+    def __init__(
+        self,
+        modules: LayerModules,
+        dense: LayerWidths,
+        kept: LayerPlan,
+        head_dim: int,
+        down: Tensor | None,
+    ) -> None:
+        self.modules, self.dense, self.kept, self.head_dim = modules, dense, kept, head_dim
+        self.down = down
+        self.whole: dict[str, tuple[Tensor, Tensor | None]] = {}
+
+    def enter(self, module: nn.Module, _: Any) -> None:
+        names = MLP_PARTS if module is self.modules.mlp else ATTENTION_PARTS
+        for name, weight, bias in _slices(
+            self.modules, self.dense, self.kept, self.head_dim, names
+        ):
+            linear = self.modules.projections[name]
+            self.whole[name] = (linear.weight, linear.bias)
+            _put(linear, self.down if name == "down" and self.down is not None else weight, bias)
+        if module is self.modules.attention:
+            widths = kept_widths(self.dense, self.kept)
+            module.num_key_value_groups = widths.heads_per_group
+
+    def leave(self, module: nn.Module, *_: Any) -> None:
+        for name, (weight, bias) in self.whole.items():
+            _put(self.modules.projections[name], weight, bias)
+        self.whole.clear()
+        if module is self.modules.attention:
+            module.num_key_value_groups = self.dense.heads_per_group

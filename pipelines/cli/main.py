@@ -1,0 +1,47 @@
+"""The command line: `adapruner compress -c configs/demo.yaml`.
+
+One file a command in `pipelines/commands/`. Everything heavy is imported where it is used, so that
+--help and mistakes answer at once.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from pipelines.cli.compare import compare
+from pipelines.cli.compress import compress
+from pipelines.cli.gate import gate
+from pipelines.cli.listen import listen
+from pipelines.cli.methods import methods
+from pipelines.cli.promote import promote, rollback
+from pipelines.cli.recompress import recompress
+from pipelines.cli.report import report
+from pipelines.cli.schedule import schedule
+from pipelines.cli.status import status
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="adapruner")
+def main() -> None:
+    """AdaPruner: make a causal language model smaller, and say what that cost.
+
+    A checkpoint and some text go in; a smaller checkpoint, a report and a registered MLflow model
+    version come out. Every stage is cached: the same command again takes seconds.
+
+    \b
+    Start with:
+      adapruner compress -c configs/demo.yaml
+    """
+
+
+for command in (
+    compress, compare, methods, report, gate,
+    recompress, status, promote, rollback, schedule, listen,
+):  # fmt: skip
+    main.add_command(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""What `adapruner recompress` is told: which registered models, compressed how, into which."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from adapruner.config import RunConfig, SafeName, Section
+from adapruner.errors import UserError
+from adapruner.hashing import hash_json
+from adapruner.config.parsing import parse_section
+from pipelines import config_file
+
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+DURATION = re.compile(r"(\d{1,6})([smhd])")
+NAME_LENGTH = 100
+DEFAULT_BODY = '{"text": {{ summary | tojson }}, "event": {{ event | tojson }}}'
+
+
+def _duration(value: Any) -> Any:
+    match = DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("wanted a number with its unit, such as 90s, 30m, 12h or 7d")
+    return int(match[1]) * SECONDS[match[2]]
+
+
+Seconds = Annotated[int, BeforeValidator(_duration, json_schema_input_type=str)]
+
+
+class Versions(Section):
+    """Which versions of a source model are looked at; none of these: all."""
+
+    newest: int | None = Field(None, ge=1)
+    alias: str | None = None
+    tag: str | None = Field(None, pattern=r"^[^='`\"]+=[^'`\"]*$", description="KEY=VALUE")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spelt_all(cls, value: Any) -> Any:
+        if value == "all":
+            return {}
+        if not isinstance(value, Mapping):
+            raise ValueError("wanted all, {newest: N}, {alias: NAME} or {tag: KEY=VALUE}")
+        if len(value) > 1:
+            raise ValueError("wanted one of newest, alias and tag")
+        return value
+
+
+class Entry(Section):
+    """One registered model and the registered model of its compressed versions."""
+
+    source: str = Field(pattern=r"^[^/:@'`\"]{1,250}$", description="name of a registered model")
+    versions: Versions = Versions()
+    target: SafeName
+
+
+class Retry(Section):
+    """When a version that failed is tried again: after `backoff`, then after twice that, ..."""
+
+    attempts: int = Field(3, ge=1, le=100)
+    backoff: Seconds = 30 * 60
+
+
+class Promotion(Section):
+    """What makes a version the champion of its registered model."""
+
+    metric: str | None = Field(
+        None,
+        description="a metric of the report, such as wikipedia_ppl_seq128, or mean_retention; "
+        "none: no champion",
+    )
+    direction: Literal["lower", "higher"] = "lower"
+    min_improvement: float = Field(
+        0.0, ge=0, description="share of the champion's value that it must be better by"
+    )
+
+
+class Notify(Section):
+    """A request to a URL that an environment variable holds."""
+
+    url_env: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    events: tuple[Literal["promotion", "failure"], ...] = ("promotion", "failure")
+    body: str = Field(DEFAULT_BODY, description="Jinja2; fields of the event, and `summary`")
+    timeout: Seconds = 5
+
+    @field_validator("body")
+    @classmethod
+    def _renders(cls, body: str) -> str:
+        from pipelines.recompress.notify import render
+
+        render(body, {"event": "promoted"})
+        return body
+
+
+class RecompressConfig(Section):
+    """All registered models that are kept compressed by one configuration."""
+
+    template: str | None = Field(None, description="a file for `adapruner compress`")
+    parameters: dict[str, Any] | None = Field(None, description="the same, written here")
+    models: tuple[Entry, ...] = Field(min_length=1)
+    retry: Retry = Retry()
+    lock_expiry: Seconds = Field(10 * 60, ge=2, description="silence after which an owner is dead")
+    on_change: Literal["refuse", "compress"] = Field(
+        "refuse", description="a compressed version whose files are no longer what they were"
+    )
+    verify: Literal["fingerprint", "content"] = Field(
+        "fingerprint", description="how a changed file is looked for: by size and time, or read"
+    )
+    promotion: Promotion = Promotion()
+    notify: Notify | None = None
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> RecompressConfig:
+        if (self.template is None) == (self.parameters is None):
+            raise ValueError("wanted one of `template: FILE` and `parameters: {config: ...}`")
+        targets = {entry.target for entry in self.models}
+        for entry in self.models:
+            if entry.source in targets:
+                raise ValueError(
+                    f"'{entry.source}' is both a source and a target: what was compressed would "
+                    "be compressed again"
+                )
+        pairs = [(entry.source, entry.target) for entry in self.models]
+        if len(set(pairs)) < len(pairs):
+            raise ValueError("two entries of `models` have the same source and target")
+        return self
+
+
+class Plan:
+    """A recompress file as it was read, with the compression that it stands for."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises UserError for a mistake in the file or in the template that it names."""
+        self.config = parse_section(RecompressConfig, config_file.load(path), str(path))
+        if self.config.template is not None:
+            self._where = self.config.template
+            self._values, _ = config_file.read(Path(self.config.template), [])
+        else:
+            self._where = str(path)
+            self._values = {"parameters": copy.deepcopy(self.config.parameters)}
+        for entry in self.config.models:
+            self.run_of(entry, "1")
+
+    def run_of(self, entry: Entry, version: str) -> tuple[dict[str, Any], RunConfig]:
+        """The content of a file for `adapruner compress` for one version, and its configuration."""
+        values = copy.deepcopy(self._values)
+        sections = config_file.config_of(values, self._where)
+        for name in ("model", "registry"):
+            if not isinstance(sections.get(name, {}), dict):
+                raise UserError(f"{self._where}: '{name}' is {sections[name]!r}; wanted a section")
+        sections["name"] = _run_name(entry, version)
+        sections["model"] = {
+            **sections.get("model", {}),
+            "source": f"models:/{entry.source}/{version}",
+            "revision": None,
+        }
+        # Aliases are set by the promotion, once a version has passed its gate.
+        sections["registry"] = {"name": entry.target, "alias": None}
+        return values, parse_section(RunConfig, sections, self._where)
+
+
+def _run_name(entry: Entry, version: str) -> str:
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", entry.source)
+    name = f"{entry.target}-from-{plain}-{version}"
+    if plain == entry.source and len(name) <= NAME_LENGTH:
+        return name
+    told_apart = hash_json([entry.source, entry.target, version])[:10]
+    return f"{name[: NAME_LENGTH - 11]}-{told_apart}"

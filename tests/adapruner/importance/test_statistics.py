@@ -1,0 +1,144 @@
+"""The table against gradients taken directly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from adapruner.errors import UserError
+from adapruner.importance.statistics import UNITS, ImportanceTable, importance_table, read_table, reference_subset
+from adapruner.importance.scores import Recipe, score
+from adapruner.models.structures import describe_model, layer_modules
+from tests.models import KINDS, small_model, tokens
+
+SAMPLES, LENGTH, LAYER = 7, 10, 1
+SUBSET, REFERENCE = [1, 2, 5], [0, 3, 4]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def case(request: pytest.FixtureRequest) -> tuple[Any, Tensor, ImportanceTable]:
+    model, ids = small_model(request.param), tokens(SAMPLES, LENGTH)
+    return model, ids, importance_table(model, ids, REFERENCE)
+
+
+def direct(model: Any, ids: Tensor, samples: list[int]) -> dict[str, Tensor]:
+    """w * dL/dw by projection, rows first (columns of down and output), bias as a last column."""
+    model.requires_grad_(True)
+    model.zero_grad()
+    rows = ids[samples].long()
+    sum(model(row[None], labels=row[None]).loss for row in rows).backward()
+    products = {}
+    for name, linear in layer_modules(model)[LAYER].projections.items():
+        product = linear.weight * linear.weight.grad
+        if name in ("down", "output"):
+            product = product.T
+        elif linear.bias is not None:
+            product = torch.cat([product, (linear.bias * linear.bias.grad)[:, None]], 1)
+        products[name] = product.detach()
+    model.requires_grad_(False)
+    return products
+
+
+def by_unit(model: Any, name: str, values: Tensor) -> Tensor:
+    rows = 1 if UNITS[name] == "mlp" else describe_model(model).head_dim
+    return values.view(-1, rows).sum(1)
+
+
+def close(a: Tensor, b: Tensor) -> None:
+    torch.testing.assert_close(a, b, rtol=2e-4, atol=2e-6 * float(b.abs().max()) + 1e-12)
+
+
+def test_coarse_of_any_subset_is_that_of_its_summed_gradient(case: Any) -> None:
+    model, ids, table = case
+    products = direct(model, ids, SUBSET)
+    for name in ("gate", "down", "query", "output"):
+        expected = by_unit(model, name, products[name].sum(1))
+        got = table.coarse[name][LAYER][SUBSET].sum(0)
+        # A normalised query's sum is zero but for rounding, so the scale is that of its terms.
+        scale = float(products[name].abs().sum(1).max())
+        torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-5 * scale)
+
+
+def test_fisher_and_magnitude_of_any_subset_are_sums_over_samples(case: Any) -> None:
+    model, ids, table = case
+    for kind in ("mlp", "heads", "groups"):
+        fisher, magnitude = 0, 0
+        for sample in SUBSET:
+            products = direct(model, ids, [sample])
+            for name in (n for n, unit in UNITS.items() if unit == kind):
+                fisher += by_unit(model, name, products[name].square().sum(1))
+                magnitude += by_unit(model, name, products[name].abs().sum(1))
+        close(table.fisher[kind][LAYER][SUBSET].sum(0), fisher)
+        close(table.magnitude[kind][LAYER][SUBSET].sum(0), magnitude)
+
+
+def test_element_is_exact_on_the_reference_subset_and_magnitude_bounds_it(case: Any) -> None:
+    model, ids, table = case
+    products = direct(model, ids, REFERENCE)
+    for kind in ("mlp", "heads", "groups"):
+        names = [n for n, unit in UNITS.items() if unit == kind]
+        expected = sum(by_unit(model, n, products[n].abs().sum(1)) for n in names)
+        close(table.element[kind][LAYER], expected)
+        bound = table.magnitude[kind][LAYER][REFERENCE].sum(0)
+        assert (bound >= table.element[kind][LAYER] * (1 - 1e-5)).all()
+        assert (bound > 1.05 * table.element[kind][LAYER]).any()
+
+
+def test_equal_parts_are_equal(case: Any) -> None:
+    model, ids, _ = case
+    products = direct(model, ids, SUBSET)
+    groups = describe_model(model).layers[0].kv_groups
+    down, up = products["down"].sum(1), products["up"].sum(1)
+    torch.testing.assert_close(up, down, rtol=1e-3, atol=1e-4 * float(down.abs().max()))
+    for few, many in (("key", "query"), ("value", "output")):
+        heads = by_unit(model, many, products[many].sum(1)).view(groups, -1).sum(1)
+        got = by_unit(model, few, products[few].sum(1))
+        scale = float(products[few].abs().sum())
+        torch.testing.assert_close(got, heads, rtol=1e-3, atol=1e-5 * scale)
+
+
+def test_scores_of_extreme_recipes(case: Any) -> None:
+    model, ids, table = case
+    fisher = score(table, Recipe(samples=tuple(SUBSET))).mlp[LAYER]
+    expected = table.fisher["mlp"][LAYER][SUBSET].sum(0)
+    close(fisher, expected / expected.mean())
+
+    products = direct(model, ids, REFERENCE)
+    reference = tuple(REFERENCE)
+    vector = score(table, Recipe(metric="vector", samples=reference)).mlp[LAYER]
+    by_hand = sum(products[n].sum(1).abs() for n in ("gate", "up", "down"))
+    torch.testing.assert_close(vector, by_hand, rtol=2e-3, atol=1e-4 * float(by_hand.max()))
+    element = score(table, Recipe(metric="element1", samples=reference)).mlp[LAYER]
+    close(element, sum(products[n].abs().sum(1) for n in ("gate", "up", "down")))
+    with pytest.raises(ValueError, match="exact for the reference subset"):
+        score(table, Recipe(metric="element1", samples=tuple(SUBSET)))
+
+
+def test_table_survives_its_file_and_no_gradient_is_left(case: Any, tmp_path: Path) -> None:
+    _, _, table = case
+    table.write(tmp_path / "t.safetensors")
+    again = read_table(tmp_path / "t.safetensors")
+    assert again.reference == table.reference
+    for group in ("coarse", "magnitude", "fisher", "element"):
+        for part, layers in getattr(table, group).items():
+            assert all(
+                map(
+                    torch.equal,
+                    layers,
+                    getattr(again, group)[part],
+                )
+            )
+    fresh = small_model("llama")
+    importance_table(fresh, tokens(2, 8), [])
+    assert all(p.grad is None for p in fresh.parameters())
+
+
+def test_reference_subset_needs_enough_samples() -> None:
+    assert reference_subset(64, 10, 3) == reference_subset(64, 10, 3)
+    assert len(set(reference_subset(64, 10, 3))) == 10
+    with pytest.raises(UserError, match="has 4 samples"):
+        reference_subset(4, 10, 0)

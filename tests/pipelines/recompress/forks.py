@@ -1,0 +1,153 @@
+"""Passes in processes of their own that need not import everything each: a host forks them.
+
+The host reads one JSON request a line. A pass's events go to a file. `at` is a part of an event's
+line at which something happens to the world: the pass is killed (-9) or stopped,
+another process is killed, or a model version is deleted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines import stack
+
+ROOT = Path(__file__).parents[2]
+TIMEOUT = 240
+
+
+@dataclass
+class Ended:
+    code: int
+    events: list[dict[str, Any]]
+
+    def told(self, event: str) -> list[dict[str, Any]]:
+        return [told for told in self.events if told["event"] == event]
+
+    def steps(self, state: str) -> list[str]:
+        return [told["step"] for told in self.told("step") if told["state"] == state]
+
+    def versions(self, event: str) -> list[str]:
+        return [told["version"] for told in self.told(event)]
+
+
+def _without_mlflow() -> dict[str, str]:
+    """The environment but for what MLflow put there when another test set its tracking URI."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+
+
+class Host:
+    """The host's other end. One request at a time is answered; passes run side by side."""
+
+    def __init__(self, home: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.pipelines.forks", str(home)],
+            cwd=home.parent, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env={**_without_mlflow(), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        self._home, self._count = home, 0
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait(TIMEOUT)
+
+    def run(self, path: Path, **request: Any) -> Ended:
+        return self.wait(self.start(path, **request))
+
+    def start(self, path: Path, **request: Any) -> tuple[int, Path]:
+        """Begin a pass: its process number and the file of its events."""
+        self._count += 1
+        out = self._home.parent / f"pass-{self._count}.jsonl"
+        given = {"path": str(path), "home": str(self._home), "out": str(out), **request}
+        return int(self._ask({"do": "start", **given})), out
+
+    def wait(self, started: tuple[int, Path]) -> Ended:
+        pid, out = started
+        code = int(self._ask({"do": "wait", "pid": pid}))
+        return Ended(code, [json.loads(line) for line in out.read_text().splitlines()])
+
+    def _ask(self, request: dict[str, Any]) -> str:
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return self._process.stdout.readline()
+
+
+class _Watched:
+    """A stream on which something happens once a line holds `at`."""
+
+    def __init__(self, stream: Any, at: str | None, then: list[str]) -> None:
+        self._stream, self._at, self._then = stream, at, then
+
+    def write(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
+        if self._at and self._at in text:
+            self._at = None
+            _happen(*self._then)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _happen(what: str, *about: str) -> None:
+    if what == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif what == "kill_group":
+        os.killpg(int(about[0]), signal.SIGKILL)
+    elif what == "stop":
+        os.kill(os.getpid(), signal.SIGTERM)
+    else:
+        from mlflow import MlflowClient
+
+        MlflowClient().delete_model_version(*about)
+
+
+def _child(request: dict[str, Any]) -> None:
+    from pipelines.recompress.run import recompress
+
+    os.environ.update(request.get("env", {}))
+    then = request.get("then", ["kill"])
+    out = Path(request["out"]).open("w")  # noqa: SIM115  (until the process ends)
+    sys.stdout = _Watched(out, request.get("at"), then)
+    code = 1
+    try:
+        code = recompress(Path(request["path"]), Path(request["home"]))
+    except SystemExit as stopped:
+        code = int(stopped.code or 0)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _serve(home: Path) -> None:
+    answers, sys.stdout = sys.stdout, sys.stderr
+    stack.quiet_libraries()
+    stack.use_home(home)
+    for module in ("pipelines.compress", "pipelines.recompress_pass", "adapruner.report_html"):
+        importlib.import_module(module)
+    for line in sys.stdin:
+        request = json.loads(line)
+        if request["do"] == "start":
+            pid = os.fork()
+            if pid == 0:
+                _child(request)
+            answers.write(f"{pid}\n")
+        else:
+            _, status = os.waitpid(request["pid"], 0)
+            answers.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    _serve(Path(sys.argv[1]))

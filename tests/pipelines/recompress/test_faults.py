@@ -1,0 +1,252 @@
+"""Passes that are killed, that meet, and that find the world broken: on real stores."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from pipelines.recompress.status import rows
+from tests.pipelines.recompress.forks import ROOT, Host
+from tests.pipelines.recompress.registry import Registry
+
+pytestmark = pytest.mark.slow
+
+STEPS = (
+    "resolve_source",
+    "load_model",
+    "filter_calibration_pool",
+    "estimate_importance",
+    "expect_tokens",
+    "take_test_texts",
+    "evaluate_dense",
+    "search",
+    "prune",
+    "evaluate_pruned",
+    "finetune",
+    "measure_speed",
+    "compare_behaviour",
+    "evaluate_finetuned",
+    "report",
+    "register",
+)
+ALWAYS = {"resolve_source", "report", "register"}
+KILLED = -9
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    return Registry(tmp_path_factory.mktemp("registry"))
+
+
+@pytest.fixture(scope="module")
+def host(registry: Registry) -> Iterator[Host]:
+    host = Host(registry.home)
+    yield host
+    host.close()
+
+
+def test_killed_in_every_step_it_goes_on_and_does_no_finished_step_again(
+    registry: Registry, host: Host
+) -> None:
+    registry.push("killed", 0)
+    path = registry.plan("killed", retry={"attempts": 100, "backoff": "1h"})
+    finished: set[str] = set()
+    events = [f'"step": "{step}", "state": "started"' for step in STEPS]
+    for at in [*events, '"event": "compressed"']:
+        ended = host.run(path, at=at)
+        assert ended.code == KILLED, at
+        again = set(ended.steps("finished")) & finished
+        assert again <= ALWAYS, at
+        finished |= set(ended.steps("finished"))
+        (row,) = rows(path, registry.home)
+        assert row["state"] == ("done" if registry.versions("killed-small") else "dead"), at
+    assert finished == set(STEPS)
+
+    last = host.run(path)
+    assert last.code == 0
+    assert last.versions("skipped") == ["1"]
+    assert not last.steps("started")
+    (made,) = registry.versions("killed-small")
+    (source,) = registry.versions("killed")
+    pointers = [v for k, v in source.tags.items() if k.startswith("adapruner.compressed.")]
+    assert pointers == ["models:/killed-small/1"]
+    assert (made.tags["source_name"], made.tags["source_version"]) == ("killed", "1")
+    champion = registry.client.get_model_version_by_alias("killed-small", "champion")
+    assert str(champion.version) == "1"
+    assert not registry.has_locks()
+
+
+def test_one_deleted_one_corrupt_one_good_then_one_repaired_and_one_overwritten(
+    registry: Registry, host: Host
+) -> None:
+    deleted, corrupt, good = (registry.push("mixed", seed) for seed in range(3))
+    weights = registry.files(corrupt) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    path = registry.plan("mixed")
+
+    first = host.run(path, at='"event": "started"', then=["delete", "mixed", str(deleted.version)])
+    assert first.code == 4
+    assert first.versions("compressed") == [str(good.version)]
+    (failed,) = first.told("failed")
+    assert failed["version"] == str(corrupt.version)
+    assert len(failed["reason"]) <= 500
+    (skipped,) = first.told("skipped")
+    assert (skipped["version"], skipped["why"]) == (str(deleted.version), "deleted")
+
+    second = host.run(path)
+    assert second.code == 0
+    whys = {told["version"]: told["why"] for told in second.told("skipped")}
+    assert whys == {str(corrupt.version): "waiting", str(good.version): "done"}
+    assert not second.told("started")
+
+    registry.overwrite(corrupt, seed=5)
+    registry.overwrite(good, seed=6)
+    third = host.run(path)
+    assert third.code == 4
+    assert third.versions("compressed") == [str(corrupt.version)]
+    changes = {told["version"]: told for told in third.told("changed")}
+    assert changes[str(good.version)]["refused"]
+    assert changes[str(good.version)]["was"] != changes[str(good.version)]["now"]
+    assert len(registry.versions("mixed-small")) == 2
+
+    fourth = host.run(registry.plan("mixed", on_change="compress"))
+    assert fourth.code == 0
+    assert fourth.versions("compressed") == [str(good.version)]
+    newest = registry.versions("mixed-small")[-1]
+    assert newest.tags["source_hash"] == changes[str(good.version)]["now"]
+    the_champion_is_a_plain_model(registry, "mixed-small")
+
+
+def the_champion_is_a_plain_model(registry: Registry, name: str) -> None:
+    import mlflow
+    from transformers import AutoModelForCausalLM
+
+    mlflow.set_tracking_uri(registry.uri)
+    to = registry.folder / f"{name}-champion"
+    to.mkdir()
+    folder = mlflow.artifacts.download_artifacts(f"models:/{name}@champion", dst_path=str(to))
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert type(model).__name__ == "LlamaForCausalLM"
+    assert model.config.intermediate_size < 64
+
+
+def test_two_at_once_share_the_work_and_a_third_in_the_same_home_does_nothing(
+    registry: Registry, host: Host
+) -> None:
+    versions = {str(registry.push("shared", seed).version) for seed in range(3)}
+    path = registry.plan("shared")
+    other = {
+        "home": str(registry.folder / "elsewhere"),
+        "env": {"MLFLOW_TRACKING_URI": registry.uri},
+    }
+    started = [host.start(path), host.start(path, **other), host.start(path, **other)]
+    ended = [host.wait(each) for each in started]
+    assert all(each.code in (0, 5) for each in ended)
+    stopped = [told["reason"] for each in ended[1:] for told in each.told("stopped")]
+    assert any("another pass" in reason for reason in stopped)
+    done = [version for each in ended for version in each.versions("compressed")]
+    assert sorted(done) == sorted(versions)
+    made = registry.versions("shared-small")
+    assert {version.tags["source_version"] for version in made} == versions
+    assert len(made) == len(versions)
+
+
+def test_a_stop_puts_the_version_back_and_leaves_no_lock(registry: Registry, host: Host) -> None:
+    registry.push("stopped", 0)
+    ended = host.run(registry.plan("stopped"), at='"step": "prune"', then=["stop"])
+    assert ended.code == 143
+    (source,) = registry.versions("stopped")
+    (record,) = [json.loads(v) for k, v in source.tags.items() if ".state." in k]
+    assert (record["state"], record["attempts"]) == ("put_back", 0)
+    assert not registry.has_locks()
+
+
+@contextmanager
+def server(registry: Registry, port: int) -> Iterator[int]:
+    """An MLflow server over the registry's database; its process group."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", registry.uri,
+         "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+         "--artifacts-destination", str(registry.folder / "served")],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        until = time.monotonic() + 180
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+                break
+            except OSError:
+                assert process.poll() is None
+                assert time.monotonic() < until
+                time.sleep(0.2)
+        yield process.pid
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_a_registry_that_is_down_at_the_start_and_goes_in_the_middle(
+    registry: Registry, host: Host
+) -> None:
+    registry.push("served", 0)
+    path = registry.plan("served", lock_expiry="2s")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = {
+        "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    }
+    down = host.run(path, env=env)
+    assert down.code == 5
+    assert "does not answer" in down.told("stopped")[0]["reason"]
+    with server(registry, port) as pid:
+        middle = host.run(path, env=env, at='"step": "prune"', then=["kill_group", str(pid)])
+    assert middle.code == 5
+    assert not middle.told("failed")
+    with server(registry, port):
+        after = host.run(path, env=env)
+    assert after.code == 0
+    assert after.versions("compressed") == ["1"]
+    assert not set(after.steps("finished")) & set(middle.steps("finished")) - ALWAYS
+    assert len(registry.versions("served-small")) == 1
+
+
+def test_a_full_disk_stops_the_pass_and_is_not_the_versions_fault(
+    registry: Registry, host: Host
+) -> None:
+    folder = registry.folder
+    (folder / "few").mkdir()
+    mounted = ["unshare", "-rm", "sh", "-c"]
+    mounted += ['mount -t tmpfs -o size=13m none few && exec "$@"', "sh"]
+    if subprocess.run([*mounted, "true"], cwd=folder, capture_output=True, check=False).returncode:
+        pytest.skip("this system lets nobody mount a file system of their own")
+    registry.push("large", 0, wide=True)
+    path = registry.plan("large")
+    ended = subprocess.run(
+        [*mounted, sys.executable, "-m", "pipelines.cli", "recompress", "-c", str(path),
+         "--home", "few"],
+        cwd=folder, capture_output=True, text=True, timeout=300, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": registry.uri},
+    )  # fmt: skip
+    assert ended.returncode == 2, ended.stderr
+    events = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert [e["step"] for e in events if e["event"] == "step"][-1] == "prune"
+    assert "the disk is full" in next(e for e in events if e["event"] == "stopped")["reason"]
+    assert not registry.versions("large-small")
+    again = host.run(path)
+    assert again.code == 0
+    assert again.told("started")[0]["attempt"] == 1
+    assert again.versions("compressed") == ["1"]

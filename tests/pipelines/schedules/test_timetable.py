@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from adapruner.errors import UserError
+from pipelines.schedules import timetable
+
+GOOD = [
+    ("15m", None, "*/15 * * * *", "*-*-* *:0/15:00 UTC"),
+    ("1m", None, "* * * * *", "*-*-* *:*:00 UTC"),
+    ("1h", None, "0 * * * *", "*-*-* *:0:00 UTC"),
+    ("60m", None, "0 * * * *", "*-*-* *:0:00 UTC"),
+    ("6h", None, "0 */6 * * *", "*-*-* 0/6:0:00 UTC"),
+    ("1d", None, "0 0 * * *", "*-*-* 0:0:00 UTC"),
+    (None, "0 3 * * 1-5", "0 3 * * 1-5", "Mon,Tue,Wed,Thu,Fri *-*-* 3:0:00 UTC"),
+    (None, " 5  4 1-15/3 * *", "5 4 1-15/3 * *", "*-*-1..15/3 4:5:00 UTC"),
+    (None, "*/20 1-5,8 * */2 *", "*/20 1-5,8 * */2 *", "*-1/2-* 1..5,8:0/20:00 UTC"),
+    (None, "0 0 * * 0,*/3", "0 0 * * 0,*/3", "Sun,Wed,Sat *-*-* 0:0:00 UTC"),
+]
+
+
+@pytest.mark.parametrize(("every", "cron", "as_cron", "as_calendar"), GOOD)
+def test_times_in_the_words_of_cron_and_of_systemd(
+    every: str | None, cron: str | None, as_cron: str, as_calendar: str
+) -> None:
+    read = timetable.read(every, cron)
+    assert (read.cron, read.calendar) == (as_cron, as_calendar)
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
+@pytest.mark.parametrize("text", [row[2] for row in GOOD])
+def test_systemd_starts_when_cron_would(text: str) -> None:
+    from croniter import croniter
+
+    after = datetime(2030, 1, 31, 23, 59, 30, tzinfo=UTC)
+    calendar = timetable.read(None, text).calendar
+    shown = subprocess.run(
+        [
+            "systemd-analyze",
+            "calendar",
+            "--iterations=5",
+            f"--base-time={after:%F %T} UTC",
+            calendar,
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"TZ": "UTC", "LC_ALL": "C"},
+    ).stdout
+    # Each start is a line "LABEL: Fri 2030-02-01 00:00:00 UTC".
+    words = [line.split() for line in shown.splitlines() if line.endswith(" UTC") and "-" in line]
+    starts = [" ".join(row[-3:-1]) for row in words if row[-3].count("-") == 2]
+    expected = croniter(text, after)
+    wanted = [f"{expected.get_next(datetime):%Y-%m-%d %H:%M:%S}" for _ in range(5)]
+    assert [start for start in starts if not start.startswith("*")] == wanted
+
+
+@pytest.mark.parametrize(
+    ("every", "cron"),
+    [
+        (None, None),
+        ("15m", "* * * * *"),
+        ("7m", None),
+        ("90s", None),
+        ("5h", None),
+        ("2d", None),
+        ("15m; rm x", None),
+        (None, "* * * *"),
+        (None, "60 * * * *"),
+        (None, "* 24 * * *"),
+        (None, "* * 0 * *"),
+        (None, "* * * * 7"),
+        (None, "* * * * mon"),
+        (None, "5-1 * * * *"),
+        (None, "*/0 * * * *"),
+        (None, "5/5 * * * *"),
+        (None, "0 0 1 * 1"),
+        (None, "@daily"),
+        (None, "0 0 * * * && x"),
+    ],
+)
+def test_times_that_some_scheduler_would_read_otherwise_are_refused(
+    every: str | None, cron: str | None
+) -> None:
+    with pytest.raises(UserError, match=r"--every|--cron") as caught:
+        timetable.read(every, cron)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("cron", "hours", "same"),
+    [
+        ("0 3 * * *", 0, True),
+        ("0 3 * * *", 1, False),
+        ("*/15 * * * *", -5, True),
+        ("*/15 * * * *", 5.75, True),
+        ("*/20 * * * *", 5.5, False),
+        ("0 */6 * * *", 6, False),
+    ],
+)
+def test_which_times_are_the_same_in_another_zone(cron: str, hours: float, same: bool) -> None:
+    assert timetable.Timetable(cron).is_the_same_at(timedelta(hours=hours)) == same

@@ -1,0 +1,256 @@
+"""The service as a process of its own, spoken to over a socket."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from adapruner.errors import UserError
+from pipelines.service import listen, webhooks
+from pipelines.cli.main import main
+from pipelines.schedules.passes import Passes
+from pipelines.service.webhooks import Deliveries, RefusedError, check_signature, signature
+from tests.pipelines.services import PATIENCE, Service, started
+
+SECRET = "a-secret-of-some-length"
+LISTEN = """
+import json, sys
+from pathlib import Path
+from pipelines import listen
+from pipelines.passes import Passes
+if len(sys.argv) > 3:
+    listen.REQUEST_SECONDS = float(sys.argv[3])
+command, home = json.loads(sys.argv[1]), Path(sys.argv[2])
+passes = Passes(command, grace=1)
+sys.exit(listen.listen(passes, listen.secret_in("SECRET"), home, "127.0.0.1", 0, ["mine"]))
+"""
+# A pass that counts itself and ends when a file says so.
+PASS = """
+import os, sys, time
+open("passes", "a").write("x")
+while not os.path.exists("go"):
+    time.sleep(0.02)
+"""
+BODY = json.dumps(
+    {"entity": "model_version", "action": "created", "data": {"name": "mine", "version": "1"}}
+).encode()
+
+
+@dataclass
+class Listener:
+    service: Service
+    port: int
+
+    def request(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> int:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        try:
+            connection.request(method, path, body, headers)
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+    def post(self, delivery: str, body: bytes = BODY, **other: str) -> int:
+        return self.request("POST", "/", body, signed(delivery, body) | other)
+
+    def raw(self, data: bytes) -> bytes:
+        with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as connection:
+            connection.sendall(data)
+            return b"".join(iter(lambda: connection.recv(4096), b""))
+
+
+def signed(delivery: str, body: bytes, timestamp: int | None = None) -> dict[str, str]:
+    text = str(int(time.time()) if timestamp is None else timestamp)
+    return {
+        webhooks.DELIVERY: delivery,
+        webhooks.TIMESTAMP: text,
+        webhooks.SIGNATURE: signature(SECRET, delivery, text, body),
+    }
+
+
+def listening(folder: Path, *arguments: str):
+    command = json.dumps([sys.executable, "-c", PASS])
+    environment = {"SECRET": SECRET}
+    return started(LISTEN, command, "home", *arguments, cwd=folder, environment=environment)
+
+
+@pytest.fixture(scope="module")
+def listener(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listener]:
+    folder = tmp_path_factory.mktemp("listener")
+    with listening(folder, "1.5") as service:
+        yield Listener(service, service.event("listening")["port"])
+
+
+def test_what_arrives_during_a_pass_makes_one_more_and_a_restart_knows_it(tmp_path: Path) -> None:
+    with listening(tmp_path) as service:
+        first = Listener(service, service.event("listening")["port"])
+        assert first.post("one") == 202
+        service.event("pass started")
+        assert [first.post(f"more-{n}") for n in range(5)] == [202] * 5
+        (tmp_path / "go").touch()
+        service.event("pass ended")
+        service.event("pass ended")
+        (tmp_path / "go").unlink()
+        assert first.post("last") == 202
+        service.event("pass started")
+        assert service.end(signal.SIGTERM) == 0
+    assert (tmp_path / "passes").read_text() == "xxx"
+    assert service.lines[-1]["event"] == "stopped"
+    assert service.count("pass started") == service.count("pass ended") == 3
+    assert SECRET not in json.dumps(service.lines)
+    with listening(tmp_path) as service:
+        again = Listener(service, service.event("listening")["port"])
+        assert again.post("one") == 409
+        assert service.event("refused")["reason"] == "this delivery was taken before"
+        assert service.end(signal.SIGINT) == 0
+    assert (tmp_path / "passes").read_text() == "xxx"
+
+
+FORGED = [
+    (401, {webhooks.SIGNATURE: "v1,AAAA"}),
+    (401, {webhooks.SIGNATURE: ""}),
+    (401, {webhooks.SIGNATURE: signature("another secret of length", "f", "0", BODY)}),
+    (401, {webhooks.DELIVERY: "another"}),
+    (401, signed("old", BODY, int(time.time()) - 100_000)),
+    (401, signed("ahead", BODY, int(time.time()) + 100_000)),
+    (400, {webhooks.TIMESTAMP: "1e9"}),
+    (400, {webhooks.TIMESTAMP: "-5"}),
+    (400, {webhooks.DELIVERY: "a b"}),
+    (400, {webhooks.DELIVERY: "x" * 101}),
+]
+
+
+@pytest.mark.parametrize(("status", "changed"), FORGED)
+def test_a_forged_request_is_refused_and_logged(
+    listener: Listener, status: int, changed: dict[str, str]
+) -> None:
+    assert listener.post("forged", BODY, **changed) == status
+    line = listener.service.event("refused")
+    assert line["status"] == status
+    assert not {"body", "headers"} & set(line)
+    assert listener.service.count("accepted") == 0
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{", b'{"entity": 1, "action": [], "data": {}}', b"[" * 100_000]
+)
+def test_a_signed_body_that_is_no_event_is_refused(listener: Listener, body: bytes) -> None:
+    assert listener.post(f"no-event-{len(body)}", body) == 400
+    assert "not an event" in listener.service.event("refused")["reason"]
+
+
+@pytest.mark.parametrize(
+    ("entity", "action", "model"),
+    [
+        ("model_version_tag", "set", "mine"),
+        ("model_version", "created", "another"),
+        ("prompt", "created", "mine"),
+    ],
+)
+def test_other_events_are_taken_and_start_nothing(
+    listener: Listener, entity: str, action: str, model: str
+) -> None:
+    body = json.dumps({"entity": entity, "action": action, "data": {"name": model}}).encode()
+    assert listener.post(f"other-{entity}-{model}", body) == 200
+    assert listener.service.event("ignored")["webhook"] == f"{entity}.{action}"
+    assert listener.service.count("pass started") == 0
+
+
+def test_only_two_paths_and_their_methods_are_there(listener: Listener) -> None:
+    assert listener.request("GET", "/healthz", b"", {}) == 200
+    assert listener.request("GET", "/", b"", {}) == 405
+    assert listener.request("POST", "/healthz", b"", {}) == 405
+    assert listener.request("POST", "/other", BODY, signed("elsewhere", BODY)) == 404
+    assert [listener.service.event("refused")["status"] for _ in range(3)] == [405, 405, 404]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Content-Length: 99999999\r\n\r\n",
+        b"Content-Length: 1048577\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n" + (b"%x\r\n%s\r\n" % (60_000, b"y" * 60_000)) * 18,
+    ],
+)
+def test_an_oversized_body_is_refused_before_it_is_read(listener: Listener, head: bytes) -> None:
+    assert b" 413 " in listener.raw(b"POST / HTTP/1.1\r\nHost: x\r\n" + head).splitlines()[0]
+    assert listener.service.event("refused")["status"] == 413
+
+
+@pytest.mark.parametrize(
+    "part",
+    [b"", b"POST / HTTP/1.1\r\nHos", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nxx"],
+)
+def test_a_request_that_does_not_come_to_an_end_is_ended(listener: Listener, part: bytes) -> None:
+    try:
+        answer = listener.raw(part)
+    except ConnectionResetError:
+        answer = b""
+    assert answer == b"" or b" 408 " in answer.splitlines()[0]
+    assert listener.request("GET", "/healthz", b"", {}) == 200
+
+
+def test_a_head_without_end_is_refused(listener: Listener) -> None:
+    head = b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 40_000
+    assert b" 400 " in listener.raw(head).splitlines()[0]
+
+
+def test_a_secret_that_is_absent_or_short_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "passes.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SHORT", "1234567")
+    for name, length in (("ABSENT", 0), ("SHORT", 7)):
+        ended = CliRunner().invoke(main, ["listen", "-c", "passes.yaml", "--secret-env", name])
+        assert ended.exit_code == 2
+        (line,) = ended.stderr.splitlines()
+        assert f"{name} holds {length} characters" in line
+        assert "1234567" not in line
+    assert [path.name for path in tmp_path.iterdir()] == ["passes.yaml"]
+
+
+def test_a_port_that_is_taken_is_one_line(listener: Listener, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="give another --host or --port"):
+        listen.listen(Passes(["true"]), SECRET, tmp_path, "127.0.0.1", listener.port)
+
+
+def test_the_signature_is_that_of_mlflow() -> None:
+    from mlflow.webhooks import constants, delivery
+
+    theirs = delivery._generate_hmac_signature(SECRET, "id", "1700000000", '{"a": "é"}')
+    assert signature(SECRET, "id", "1700000000", '{"a": "é"}'.encode()) == theirs
+    names = (webhooks.DELIVERY, webhooks.TIMESTAMP, webhooks.SIGNATURE)
+    assert names == tuple(
+        name.lower()
+        for name in (
+            constants.WEBHOOK_DELIVERY_ID_HEADER,
+            constants.WEBHOOK_TIMESTAMP_HEADER,
+            constants.WEBHOOK_SIGNATURE_HEADER,
+        )
+    )
+
+
+def test_an_id_is_remembered_for_as_long_as_its_timestamp_can_pass(tmp_path: Path) -> None:
+    deliveries = Deliveries(tmp_path / "deliveries.db", most=2)
+    ahead = 1000.0 + webhooks.TOLERANCE_SECONDS
+    headers = signed("id", BODY, int(ahead))
+    deliveries.take(check_signature(SECRET, headers, BODY, 1000.0), 1000.0)
+    last = ahead + webhooks.TOLERANCE_SECONDS
+    with pytest.raises(RefusedError, match="taken before"):
+        deliveries.take(check_signature(SECRET, headers, BODY, last), last)
+    with pytest.raises(RefusedError, match="too old"):
+        check_signature(SECRET, headers, BODY, last + 1)
+    deliveries.take("second", last)
+    with pytest.raises(RefusedError, match="too many"):
+        deliveries.take("third", last)
+    deliveries.take("third", last + 2)
