@@ -1,18 +1,14 @@
-"""What a step's result depends on beside its inputs, and what becomes of results that vanish.
+"""Which step results are reused: the cache key of each step, and expiry of damaged results.
 
-The cache key of a step holds its parameters and the content hashes of its inputs (ZenML's part),
-and the files of this project that compute the result (ours): the step's own file and every library
-module that it imports, directly or through others. The list is read from the import statements, so
-it can't fall behind the code.
+The cache key of a step consists of its parameters and the content hashes of its inputs, which ZenML
+computes, and of the source files that compute its result, which are listed here.
 """
 
 from __future__ import annotations
 
-import ast
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
-from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -27,147 +23,79 @@ from zenml.utils import source_utils
 from zenml.utils.pagination_utils import depaginate
 from zenml.utils.time_utils import utc_now
 
-from steps.zenml_support.materializer import DirectoryMaterializer, complete, intact
+from adapruner.dependencies import source_files
+from steps.zenml_support.materializer import DirectoryMaterializer, is_complete, is_intact
 
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("adapruner.", "steps.")
-UNTRACKED = frozenset(
-    {
-        # Settings reach the key as parameters: a new one must not throw away all results.
-        "adapruner.config",
-        # These say and store what was computed; they compute nothing.
-        "adapruner.evaluation_config",
-        "adapruner.section",
-        "adapruner.errors",
-        "adapruner.parsing",
-        "adapruner.progress",
-        "steps.cache",
-        "steps.materializer",
-        "steps.tracking",
-        "steps.workspace",
-    }
-)
+PACKAGES = ("adapruner", "steps")
+"""Packages whose modules are part of a cache key where a step reaches them."""
+
+PAGE_SIZE = 1000
 
 logger = logging.getLogger(__name__)
 
 
 def cached_step(function: Callable[..., Any]) -> BaseStep:
-    """A step that returns directories and runs only where its inputs or its code changed."""
+    """A step that returns directories and runs only when its inputs or its code have changed."""
     policy = CachePolicy(file_dependencies=file_dependencies(function.__module__))
     return step(output_materializers=DirectoryMaterializer, cache_policy=policy)(function)
 
 
 def uncached_step(function: Callable[..., Any]) -> BaseStep:
-    """A step that returns directories and runs every time, because it looks at the world."""
+    """A step that returns directories and runs every time: it reads or writes external state."""
     return step(output_materializers=DirectoryMaterializer, enable_cache=False)(function)
 
 
 def file_dependencies(module: str) -> list[str]:
-    """Files that the results of `module` depend on: itself and the library modules it reaches.
+    """The source files that the result of the step in `module` depends on, its own among them.
 
-    Paths are relative to ZenML's source root, so that the key is the same on every machine; where
-    the project is installed outside that root they are absolute.
+    Paths are relative to ZenML's source root, so that the key is the same on every machine. Files
+    outside that root have absolute paths.
     """
-    files = sorted(_reached_files(module))
     root = Path(source_utils.get_source_root()).resolve()
+    files = source_files(module, PACKAGES)
     return [str(f.relative_to(root) if f.is_relative_to(root) else f) for f in files]
 
 
-def forget_vanished() -> list[str]:
-    """Take step runs whose artifacts are gone, altered or incomplete out of the cache's candidates.
+def expire_damaged_results() -> list[str]:
+    """Expires cached step runs whose artifacts are missing, altered or incomplete; their URIs.
 
-    ZenML doesn't look whether a cached artifact still exists, and a part that failed may do better
-    another time. Called before a run is planned, this
-    makes such a step run again instead of letting its consumers die. Returns the artifacts' URIs.
+    To be called before a run is planned: ZenML does not check that a cached artifact still exists,
+    and the steps that read it would fail. An incomplete artifact may succeed the next time.
     """
     client = Client()
     versions = depaginate(
         client.list_artifact_versions,
         artifact_store_id=client.active_stack.artifact_store.id,
         materializer=f"contains:{DirectoryMaterializer.__name__}",
-        size=1000,
+        size=PAGE_SIZE,
     )
-    gone = [
-        v for v in versions if v.uri and not (intact(v.uri, v.content_hash) and complete(v.uri))
-    ]
-    candidates = _cache_candidates() if gone else frozenset()
-    forgotten = []
-    for version in gone:
-        # The store, not the client: in a pipeline's body the client's getters only make promises.
+    damaged = [v for v in versions if v.uri and not _is_usable(v.uri, v.content_hash)]
+    candidates = _cache_candidates() if damaged else frozenset()
+    expired = []
+    for version in damaged:
+        # Inside a pipeline function the client returns lazy references, the store real objects.
         producer = client.zen_store.get_artifact_version(version.id).producer_step_run_id
         if producer in candidates:
-            expired = StepRunUpdate(cache_expires_at=utc_now() - timedelta(seconds=1))
-            client.zen_store.update_run_step(producer, expired)
+            update = StepRunUpdate(cache_expires_at=utc_now() - timedelta(seconds=1))
+            client.zen_store.update_run_step(producer, update)
             logger.warning(
-                "The files of %s are gone, altered or incomplete: they are made again.", version.uri
+                "The files of %s are missing, altered or incomplete: its step runs again.",
+                version.uri,
             )
-            forgotten.append(version.uri)
-    return forgotten
+            expired.append(version.uri)
+    return expired
+
+
+def _is_usable(uri: str, content_hash: str | None) -> bool:
+    return is_intact(uri, content_hash) and is_complete(uri)
 
 
 def _cache_candidates() -> frozenset[UUID]:
+    """The step runs whose results ZenML may reuse."""
     runs = depaginate(
-        Client().list_run_steps, status=ExecutionStatus.COMPLETED, cache_expired=False, size=1000
+        Client().list_run_steps,
+        status=ExecutionStatus.COMPLETED,
+        cache_expired=False,
+        size=PAGE_SIZE,
     )
     return frozenset(run.id for run in runs)
-
-
-def _reached_files(module: str) -> frozenset[Path]:
-    """Files of `module`, of the modules that it reaches, and data files that these name."""
-    seen: set[str] = set()
-    queue = [module]
-    while queue:
-        name = queue.pop()
-        if name not in seen:
-            seen.add(name)
-            queue += [n for n in _imports(name) if _tracked(n)]
-    return frozenset(file for name in seen for file in _files_of(name))
-
-
-def _tracked(module: str) -> bool:
-    return module.startswith(PACKAGES) and module not in UNTRACKED
-
-
-def _files_of(module: str) -> set[Path]:
-    path = _module_file(module)
-    assert path is not None, module
-    strings = (n.value for n in ast.walk(_tree(path)) if isinstance(n, ast.Constant))
-    named = {
-        path.parent / s for s in strings if isinstance(s, str) and s.endswith((".py", ".yaml"))
-    }
-    return {path, *(file for file in named if file.is_file())}
-
-
-@cache
-def _imports(module: str) -> frozenset[str]:
-    """Modules of this project that `module` imports anywhere in its text."""
-    path = _module_file(module)
-    if path is None:
-        return frozenset()
-    return frozenset(n for n in _imported_names(_tree(path), module) if _module_file(n))
-
-
-def _imported_names(tree: ast.AST, module: str) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                package = module.split(".")[: -node.level]
-                base = ".".join([*package, *([base] if base else [])])
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
-
-
-def _module_file(module: str) -> Path | None:
-    path = ROOT.joinpath(*module.split("."))
-    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
-        if candidate.is_file():
-            return candidate
-    return None
-
-
-@cache
-def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))

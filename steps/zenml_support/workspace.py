@@ -1,9 +1,8 @@
-"""Where a run keeps things: the home folder, and the working directory of each stage."""
+"""The home folder of stores and studies, and the working directory of each stage."""
 
 from __future__ import annotations
 
 import atexit
-import json
 import os
 import shutil
 import socket
@@ -13,31 +12,43 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import ClassVar
 from uuid import uuid4
 
-TIMING = "timing.json"
+from adapruner.files import Artifact
+
+
+class Timing(Artifact):
+    """How long a stage ran, in seconds of wall time; a cached stage keeps its first time."""
+
+    FILE: ClassVar[str] = "timing.json"
+
+    seconds: float
 
 
 def home() -> Path:
-    """The folder of stores and studies: ADAPRUNER_HOME, else `.adapruner` here. Made if absent."""
+    """The folder of stores and studies: ADAPRUNER_HOME, else `.adapruner` in the working directory.
+
+    It is created if it does not exist.
+    """
     path = Path(os.environ.get("ADAPRUNER_HOME") or ".adapruner").absolute()
     path.mkdir(parents=True, exist_ok=True)
     return path
 
 
-def study_storage(given: str | None) -> str:
-    """The Optuna storage URL that the config gives, else SQLite in the home folder."""
-    return given or f"sqlite:///{home() / 'studies.db'}"
+def study_storage(url: str | None) -> str:
+    """The URL of the Optuna storage: the configured one, else SQLite in the home folder."""
+    return url or f"sqlite:///{home() / 'studies.db'}"
 
 
 @contextmanager
 def stage(name: str) -> Iterator[Path]:
-    """An empty directory for the results of stage `name`; its wall time goes to timing.json.
+    """An empty directory for the results of stage `name`; adds its `Timing` at the end.
 
-    A stage that fails leaves nothing behind. Directories go when the process ends: by then the
-    artifact store holds hard links to, or copies of, all that is in them.
+    The directory of a stage that fails is removed at once. The others are removed when the process
+    ends: by then the artifact store has hard links to their files, or copies.
     """
-    out = _work_root(_scratch()) / f"{name}-{uuid4().hex}"
+    out = _process_directory(_scratch()) / f"{name}-{uuid4().hex}"
     out.mkdir()
     started = time.perf_counter()
     try:
@@ -45,23 +56,20 @@ def stage(name: str) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)
         raise
-    seconds = round(time.perf_counter() - started, 3)
-    (out / TIMING).write_text(json.dumps({"seconds": seconds}) + "\n")
+    Timing(seconds=round(time.perf_counter() - started, 3)).write(out)
 
 
-def clear() -> None:
-    """Remove the directories of the stages that this process has run, once they are stored."""
-    for left in _work_root(_scratch()).iterdir():
-        shutil.rmtree(left, ignore_errors=True)
-
-
-def seconds_of(stage_directory: Path) -> float:
-    """Wall time in seconds that a stage took when it really ran."""
-    return float(json.loads((stage_directory / TIMING).read_text())["seconds"])
+def remove_stage_directories() -> None:
+    """Removes the stage directories of this process, whose files the artifact store has by now."""
+    for directory in _process_directory(_scratch()).iterdir():
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _scratch() -> Path:
-    """A folder on the artifact store's own file system, so that hard links can be made."""
+    """A folder on the file system of a local artifact store, where hard links to it are possible.
+
+    For a remote store it is the system's folder of temporary files.
+    """
     from zenml.client import Client
 
     store = Client().active_stack.artifact_store
@@ -69,21 +77,22 @@ def _scratch() -> Path:
 
 
 @cache
-def _work_root(scratch: Path) -> Path:
+def _process_directory(scratch: Path) -> Path:
     work = scratch / ".adapruner-work"
     work.mkdir(parents=True, exist_ok=True)
-    _sweep(work)
-    root = Path(tempfile.mkdtemp(prefix=f"{socket.gethostname()}~{os.getpid()}~", dir=work))
-    atexit.register(shutil.rmtree, root, ignore_errors=True)
-    return root
+    _remove_abandoned(work)
+    prefix = f"{socket.gethostname()}~{os.getpid()}~"
+    directory = Path(tempfile.mkdtemp(prefix=prefix, dir=work))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return directory
 
 
-def _sweep(work: Path) -> None:
-    """Remove what processes of this machine that were killed have left."""
-    for left in work.glob(f"{socket.gethostname()}~*~*"):
+def _remove_abandoned(work: Path) -> None:
+    """Removes the directories of processes of this machine that no longer run."""
+    for directory in work.glob(f"{socket.gethostname()}~*~*"):
         try:
-            os.kill(int(left.name.split("~")[1]), 0)
+            os.kill(int(directory.name.split("~")[1]), 0)
         except ProcessLookupError:
-            shutil.rmtree(left, ignore_errors=True)
+            shutil.rmtree(directory, ignore_errors=True)
         except (PermissionError, ValueError):
             continue
