@@ -1,28 +1,41 @@
 """The model families that can be pruned: one row each.
 
-A row names where the coupled structures of a decoder layer are. Supporting a further family means
-a row here, its per-layer class in `modeling.py`, and a small random model in the tests' list.
+A row names the modules of a decoder layer and states what the family's checkpoints can hold.
+Supporting a further family takes a row here and a small random model in the tests' list; the
+per-layer classes in `modeling.py` follow from the row.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from adapruner.errors import UserError
 
 PER_LAYER_PREFIX = "adapruner_"
-"""Model types of checkpoints whose layers differ in width: this, and the family's own type."""
+"""Prefix of the model types whose layers differ in width; the family's stock type follows it."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """Names of the parts of one family, relative to the causal language model or to a layer."""
+    """One family: its Transformers names, its modules and what its config can express.
+
+    Module names are relative to the causal language model (`layers`) or to a decoder layer. Each of
+    the seven projections is a linear layer of its own; a family that fuses some is not supported.
+    """
 
     model_type: str
     architecture: str
-    divides_hidden: bool = (
-        False  # its config refuses a head count that hidden_size is no multiple of
-    )
+
+    heads_divide_hidden: bool = False
+    """Whether the stock config demands that the number of query heads divides `hidden_size`."""
+
+    bias_switches: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Projection (`down`, `output`) -> the config's field that gives its block biases.
+
+    A projection that is absent can't have a bias in a stock checkpoint of the family.
+    """
+
     layers: str = "model.layers"
     mlp: str = "mlp"
     gate: str = "mlp.gate_proj"
@@ -36,14 +49,17 @@ class Family:
 
     @property
     def per_layer_type(self) -> str:
+        """The `model_type` of checkpoints whose layers differ in width."""
         return PER_LAYER_PREFIX + self.model_type
 
     @property
     def per_layer_architecture(self) -> str:
+        """The model class of such checkpoints, in `modeling.py`."""
         return "PerLayer" + self.architecture
 
     @property
     def per_layer_config(self) -> str:
+        """The config class of such checkpoints, in `modeling.py`."""
         return self.per_layer_architecture.replace("ForCausalLM", "Config")
 
     @property
@@ -55,7 +71,12 @@ class Family:
 FAMILIES = {
     family.model_type: family
     for family in (
-        Family("llama", "LlamaForCausalLM", divides_hidden=True),
+        Family(
+            "llama",
+            "LlamaForCausalLM",
+            heads_divide_hidden=True,
+            bias_switches={"down": "mlp_bias", "output": "attention_bias"},
+        ),
         Family("mistral", "MistralForCausalLM"),
         Family("qwen2", "Qwen2ForCausalLM"),
         Family("qwen3", "Qwen3ForCausalLM"),
@@ -72,10 +93,12 @@ def family_of(model_type: str, architectures: list[str] | None) -> Family:
     family = FAMILIES.get(model_type.removeprefix(PER_LAYER_PREFIX))
     supported = ", ".join(f.architecture for f in FAMILIES.values())
     if family is None:
-        named = (architectures or [f"model_type '{model_type}'"])[0]
-        raise UserError(f"architecture {named} is not supported; supported are {supported}")
-    fitting = (family.architecture, family.per_layer_architecture)
-    if architectures and architectures[0] not in fitting:
+        name = (architectures or [f"model_type '{model_type}'"])[0]
+        raise UserError(f"architecture {name} is not supported; supported are {supported}")
+    if architectures and architectures[0] not in (
+        family.architecture,
+        family.per_layer_architecture,
+    ):
         raise UserError(
             f"{architectures[0]} is not a causal language model that can be pruned; "
             f"supported are {supported}"

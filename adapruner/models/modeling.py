@@ -1,47 +1,38 @@
-"""Decoders whose layers differ in width.
+"""Decoders whose layers differ in width, for every family that Transformers builds alike.
 
-Transformers stores such widths in `config.per_layer_config` but its stock models build every layer
-from one config. The classes here build each layer from its own; all else is the stock model.
-This file travels with every checkpoint of that kind (config.json's `auto_map` points to it), so it
-imports nothing but Transformers and torch.
+Transformers stores such widths in `config.per_layer_config`, but its stock models build every layer
+from one config. The classes of this module build each layer from the layer's own config;
+everything else is the stock model.
+
+The classes of a family are made when they are first requested, by Transformers' names:
+`PerLayerLlamaConfig`, `PerLayerLlamaModel` and `PerLayerLlamaForCausalLM` derive from
+`LlamaConfig`, `LlamaModel` and `LlamaForCausalLM`, with layers of the class `LlamaDecoderLayer`.
+The model type is `adapruner_` and the stock one.
+
+A copy of this file is part of every per-layer checkpoint (`auto_map` in its config.json), so it
+imports nothing but Transformers, torch and huggingface_hub.
 """
 
-# mypy: allow-untyped-calls, disable-error-code="attr-defined,call-arg,union-attr"
+# mypy: allow-untyped-calls, disable-error-code="call-arg"
 from __future__ import annotations
 
+import re
+import sys
+from functools import cache
 from typing import Any
 
+import transformers
 from huggingface_hub.dataclasses import strict
 from torch import nn
-from transformers import (
-    GemmaConfig,
-    GemmaForCausalLM,
-    GemmaModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    LlamaModel,
-    MistralConfig,
-    MistralForCausalLM,
-    MistralModel,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen2Model,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-    Qwen3Model,
-)
-from transformers.models.gemma.modeling_gemma import GemmaDecoderLayer
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer
-from transformers.models.mistral.modeling_mistral import MistralDecoderLayer
-from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
-from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
+
+_CLASS_NAME = re.compile(r"PerLayer(?P<family>\w+?)(?P<role>Config|Model|ForCausalLM)")
 
 
 class _PerLayerConfig:
-    """Marks a config whose head counts may differ by layer and need not divide `hidden_size`."""
+    """A config whose head counts may differ by layer and need not divide `hidden_size`."""
 
     def validate_architecture(self) -> None:
-        """Nothing to check: `head_dim` is given, so no width is derived from a head count."""
+        """Checks nothing: `head_dim` is always set, so no width derives from a head count."""
 
 
 class _PerLayerModel:
@@ -56,15 +47,15 @@ class _PerLayerModel:
             super().__init__(config)
         finally:
             config.num_hidden_layers = depth
-        layers = [self.layer_class(config.per_layer_config[i], i) for i in range(depth)]
+        layers: list[Any] = [self.layer_class(config.per_layer_config[i], i) for i in range(depth)]
         self.layers = nn.ModuleList(layers)
         for layer in layers:
             layer.self_attn.config = config
-        self.post_init()
+        self.post_init()  # type: ignore[attr-defined]
 
 
 class _PerLayerForCausalLM:
-    """A stock causal language model around a decoder with layers of different widths."""
+    """A stock causal language model around a decoder whose layers differ in width."""
 
     decoder_class: type[nn.Module]
 
@@ -76,79 +67,34 @@ class _PerLayerForCausalLM:
         finally:
             config.num_hidden_layers = depth
         self.model = self.decoder_class(config)
-        self.post_init()
+        self.post_init()  # type: ignore[attr-defined]
 
 
-@strict
-class PerLayerLlamaConfig(_PerLayerConfig, LlamaConfig):
-    model_type = "adapruner_llama"
+def __getattr__(name: str) -> Any:
+    """The per-layer class of this name (PEP 562). Raises AttributeError for any other name."""
+    match = _CLASS_NAME.fullmatch(name)
+    if match is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _per_layer_class(match["family"], match["role"])
 
 
-class PerLayerLlamaModel(_PerLayerModel, LlamaModel):
-    config_class = PerLayerLlamaConfig
-    layer_class = LlamaDecoderLayer
+@cache
+def _per_layer_class(family: str, role: str) -> Any:
+    """The per-layer class of a family, such as `Llama`, in the role Config, Model or ForCausalLM."""
+    stock = getattr(transformers, family + role)
+    if role == "Config":
+        model_type = f"adapruner_{stock.model_type}"
+        return strict(_subclass(_PerLayerConfig, stock, {"model_type": model_type}))
+    attributes = {"config_class": _per_layer_class(family, "Config")}
+    if role == "ForCausalLM":
+        attributes["decoder_class"] = _per_layer_class(family, "Model")
+        return _subclass(_PerLayerForCausalLM, stock, attributes)
+    attributes["layer_class"] = getattr(sys.modules[stock.__module__], f"{family}DecoderLayer")
+    return _subclass(_PerLayerModel, stock, attributes)
 
 
-class PerLayerLlamaForCausalLM(_PerLayerForCausalLM, LlamaForCausalLM):
-    config_class = PerLayerLlamaConfig
-    decoder_class = PerLayerLlamaModel
-
-
-@strict
-class PerLayerMistralConfig(_PerLayerConfig, MistralConfig):
-    model_type = "adapruner_mistral"
-
-
-class PerLayerMistralModel(_PerLayerModel, MistralModel):
-    config_class = PerLayerMistralConfig
-    layer_class = MistralDecoderLayer
-
-
-class PerLayerMistralForCausalLM(_PerLayerForCausalLM, MistralForCausalLM):
-    config_class = PerLayerMistralConfig
-    decoder_class = PerLayerMistralModel
-
-
-@strict
-class PerLayerQwen2Config(_PerLayerConfig, Qwen2Config):
-    model_type = "adapruner_qwen2"
-
-
-class PerLayerQwen2Model(_PerLayerModel, Qwen2Model):
-    config_class = PerLayerQwen2Config
-    layer_class = Qwen2DecoderLayer
-
-
-class PerLayerQwen2ForCausalLM(_PerLayerForCausalLM, Qwen2ForCausalLM):
-    config_class = PerLayerQwen2Config
-    decoder_class = PerLayerQwen2Model
-
-
-@strict
-class PerLayerQwen3Config(_PerLayerConfig, Qwen3Config):
-    model_type = "adapruner_qwen3"
-
-
-class PerLayerQwen3Model(_PerLayerModel, Qwen3Model):
-    config_class = PerLayerQwen3Config
-    layer_class = Qwen3DecoderLayer
-
-
-class PerLayerQwen3ForCausalLM(_PerLayerForCausalLM, Qwen3ForCausalLM):
-    config_class = PerLayerQwen3Config
-    decoder_class = PerLayerQwen3Model
-
-
-@strict
-class PerLayerGemmaConfig(_PerLayerConfig, GemmaConfig):
-    model_type = "adapruner_gemma"
-
-
-class PerLayerGemmaModel(_PerLayerModel, GemmaModel):
-    config_class = PerLayerGemmaConfig
-    layer_class = GemmaDecoderLayer
-
-
-class PerLayerGemmaForCausalLM(_PerLayerForCausalLM, GemmaForCausalLM):
-    config_class = PerLayerGemmaConfig
-    decoder_class = PerLayerGemmaModel
+def _subclass(mixin: type, stock: type, attributes: dict[str, Any]) -> type:
+    """A class of this module, `PerLayer` and the stock name, that puts `mixin` before `stock`."""
+    name = f"PerLayer{stock.__name__}"
+    described = {"__module__": __name__, "__qualname__": name, "__doc__": mixin.__doc__}
+    return type(stock)(name, (mixin, stock), described | attributes)
