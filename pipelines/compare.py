@@ -1,4 +1,4 @@
-"""Methods against each other: on one checkpoint, one pool, one test text."""
+"""The comparison pipeline: methods on one checkpoint, one pool and one set of test texts."""
 
 from __future__ import annotations
 
@@ -6,44 +6,52 @@ from zenml import pipeline
 
 from adapruner.comparison.cells import ComparisonConfig, cells, draws_samples, settings_of
 from adapruner.config import RunConfig
-from pipelines.shared_steps import open_with
+from pipelines.shared_steps import run_shared_steps
 from steps.compare_candidates import compare_candidates
-from steps.compute_teacher_logits import expect_tokens
+from steps.compute_teacher_logits import compute_teacher_logits
 from steps.measure_candidate import measure_candidate
-from steps.redraw_reference_subset import rereference
 from steps.publishing.results import COMPARISON
+from steps.redraw_reference_subset import redraw_reference_subset
 
 
 @pipeline
 def compare(config: RunConfig, comparison: ComparisonConfig) -> None:
-    """Every cell of the comparison; what the cells share is computed once.
+    """Measures every candidate of the comparison; what they share is computed once.
 
-    A method that draws samples gets, for each further seed, the table with that seed's samples.
+    A method that draws samples gets, for each further seed, an importance table with the samples
+    of that seed.
     """
-    model, seed = config.model, config.seed
-    begun = open_with(config, COMPARISON)
-    dense, pool, table = begun.dense, begun.pool, begun.table
-    wanted = config.finetune.teacher if comparison.finetune else None
-    expected = expect_tokens(dense, pool, model, wanted)
+    model = config.model
+    shared = run_shared_steps(config, COMPARISON)
+    dense, pool, table = shared.dense, shared.pool, shared.importance_table
+    teacher = config.finetune.teacher if comparison.finetune else None
+    logits = compute_teacher_logits(dense, pool, model, teacher)
 
-    tables = {seed: table}
+    tables = {config.seed: table}
     candidates = []
     for cell in cells(config, comparison):
         if draws_samples(cell) and cell.seed not in tables:
-            tables[cell.seed] = rereference(
-                dense, pool, table, model, cell.seed, id=f"rereference_{cell.seed}"
+            tables[cell.seed] = redraw_reference_subset(
+                dense, pool, table, model, cell.seed, id=f"redraw_reference_subset_{cell.seed}"
             )
-        own = tables[cell.seed] if draws_samples(cell) else table
-        settings = settings_of(cell, config, comparison)
-        shared = (dense, pool, own, expected, begun.test, begun.tasks)
-        candidates.append(measure_candidate(*shared, settings, id=cell.key))
+        candidate = measure_candidate(
+            dense,
+            pool,
+            tables[cell.seed] if draws_samples(cell) else table,
+            logits,
+            shared.test_texts,
+            shared.tasks,
+            settings_of(cell, config, comparison),
+            id=cell.key,
+        )
+        candidates.append(candidate)
     compare_candidates(
         config,
         comparison,
         load_model=dense,
         filter_calibration_pool=pool,
         estimate_importance=table,
-        evaluate_dense=begun.measured,
-        expect_tokens=expected,
+        evaluate_dense=shared.dense_evaluation,
+        compute_teacher_logits=logits,
         candidates=candidates,
     )

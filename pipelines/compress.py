@@ -1,16 +1,16 @@
-"""From a checkpoint to a smaller one, registered: the main job."""
+"""The compression pipeline: from a checkpoint to a smaller one in the model registry."""
 
 from __future__ import annotations
 
 from zenml import pipeline
 
 from adapruner.config import RunConfig
-from pipelines.shared_steps import open_with
+from pipelines.shared_steps import run_shared_steps
 from steps.compare_behaviour import compare_behaviour
+from steps.compute_teacher_logits import compute_teacher_logits
 from steps.evaluate import evaluate
-from steps.compute_teacher_logits import expect_tokens
 from steps.finetune import finetune
-from steps.measure_efficiency import measure_speed
+from steps.measure_efficiency import measure_efficiency
 from steps.prune import prune
 from steps.register import register
 from steps.report import report
@@ -19,53 +19,45 @@ from steps.search import search
 
 @pipeline
 def compress(config: RunConfig) -> None:
-    """Find out what the model can do without, take it out, heal, measure, register.
+    """Estimates importance, searches a plan, prunes, fine-tunes, evaluates, reports, registers.
 
-    Each step gets the sections of the configuration that it depends on, so that a changed setting
+    A step gets only the sections of the configuration that it depends on, so that a changed setting
     leaves the steps before it cached.
     """
-    model, seed = config.model, config.seed
-    begun = open_with(config)
-    dense, pool, table = begun.dense, begun.pool, begun.table
+    model, device, evaluation = config.model, config.model.device_config, config.evaluation
+    shared = run_shared_steps(config)
+    dense, pool, texts = shared.dense, shared.pool, shared.test_texts
 
-    plan = search(
-        dense, pool, table, model, config.search, config.pruning, config.reconstruction, seed
-    )
+    plan = search(dense, pool, shared.importance_table, config.plan_config)
     pruned = prune(dense, plan, pool, model, config.reconstruction)
-    expected = expect_tokens(dense, pool, model, config.finetune.teacher)
-    finetuned = finetune(pruned, expected, pool, model, config.finetune, seed)
+    logits = compute_teacher_logits(dense, pool, model, config.finetune.teacher)
+    finetuned = finetune(pruned, logits, pool, model, config.finetune, config.seed)
 
-    quality = config.evaluation.quality
-    measured = {
-        name: evaluate(
-            checkpoint, begun.test, begun.tasks, model.device_config, quality, id=f"evaluate_{name}"
-        )
-        for name, checkpoint in (("pruned", pruned), ("finetuned", finetuned))
+    quality = evaluation.quality
+    evaluations = {
+        name: evaluate(checkpoint, texts, shared.tasks, device, quality, id=name)
+        for name, checkpoint in (("evaluate_pruned", pruned), ("evaluate_finetuned", finetuned))
     }
-    timed = config.evaluation.only(
-        "speed", "batch_sizes", "prompt_tokens", "new_tokens", "repeats", "peak_memory"
+    speed = ("speed", "batch_sizes", "prompt_tokens", "new_tokens", "repeats", "peak_memory")
+    efficiency = measure_efficiency(dense, pruned, model, evaluation.only(*speed))
+    windows = ("prompts", "behaviour_windows", "sequence_length", "max_windows")
+    behaviour = compare_behaviour(
+        dense, pruned, finetuned, texts, model, evaluation.only(*windows)
     )
-    speed = measure_speed(dense, pruned, model, timed)
-    spoken = config.evaluation.only(
-        "prompts", "behaviour_windows", "sequence_length", "max_windows"
-    )
-    behaviour = compare_behaviour(dense, pruned, finetuned, begun.test, model, spoken)
-
     written = report(
         config,
-        resolve_source=begun.source,
-        texts=begun.texts,
+        resolve_source=shared.source,
+        texts=shared.texts,
         load_model=dense,
         filter_calibration_pool=pool,
-        estimate_importance=table,
+        estimate_importance=shared.importance_table,
         search=plan,
         prune=pruned,
-        expect_tokens=expected,
+        compute_teacher_logits=logits,
         finetune=finetuned,
-        evaluate_dense=begun.measured,
-        evaluate_pruned=measured["pruned"],
-        evaluate_finetuned=measured["finetuned"],
-        measure_speed=speed,
+        evaluate_dense=shared.dense_evaluation,
+        measure_efficiency=efficiency,
         compare_behaviour=behaviour,
+        **evaluations,
     )
     register(config, written, finetuned)

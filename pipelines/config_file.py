@@ -1,4 +1,8 @@
-"""A run's YAML file, read strictly: what is not understood is an error, never ignored."""
+"""The YAML file of a run, read strictly: an unknown key is an error, never ignored.
+
+The sections of this project are checked before ZenML's keys, which need ZenML to be imported: most
+mistakes are reported at once.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +17,15 @@ from pydantic import BaseModel
 
 from adapruner.comparison.cells import ComparisonConfig
 from adapruner.config import GateConfig, RunConfig
-from adapruner.errors import UserError
 from adapruner.config.parsing import nearest, parse_section
+from adapruner.errors import UserError
 
 GATE = "evaluation.gate"
-LIMIT = "mean_retention=0.95"
+GATE_EXAMPLE = f"{GATE}.mean_retention=0.95"
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice: plain YAML silently takes the last."""
+    """Safe YAML that refuses duplicate keys; plain YAML silently uses the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -31,84 +35,77 @@ class _StrictLoader(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, str | int | float | bool) and key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key '{key}' is given twice", key_node.start_mark
+                    None, None, f"the key '{key}' is set twice", key_node.start_mark
                 )
             if not isinstance(key, list | dict):
                 seen.add(key)
         return super().construct_mapping(node, deep)
 
 
+def read(path: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], RunConfig]:
+    """The whole content of the file with `overrides` applied, and the configuration in it.
+
+    An override is `section.key=value`, with a YAML value. Raises UserError for a file that can't be
+    read and for any unknown key, of this project or of ZenML.
+    """
+    values = load(path)
+    config = _parse_config(values, path, overrides)
+    _check_zenml_keys(values, str(path))
+    return values, config
+
+
 def read_comparison(
     path: Path, overrides: Sequence[str]
 ) -> tuple[dict[str, Any], RunConfig, ComparisonConfig]:
-    """As `read`, with `parameters.comparison`, which may be missing; `--set` reaches into it by
-    `comparison.key=value`.
+    """As `read`, with the optional section `parameters.comparison`.
+
+    Overrides of that section are `comparison.key=value`.
     """
     values = load(path)
     parameters = values.get("parameters")
-    given = parameters.get("comparison") if isinstance(parameters, dict) else None
-    table = {} if given is None else given
-    if not isinstance(table, dict):
-        raise UserError(f"{path}: 'parameters.comparison' is {_kind(table)}; wanted its settings")
-    ours = [o for o in overrides if o.split("=")[0].strip().startswith("comparison.")]
-    for override in ours:
-        _put(table, override.strip().removeprefix("comparison."))
-    if isinstance(parameters, dict):
-        parameters.pop("comparison", None)
-    config = _checked(values, path, [o for o in overrides if o not in ours])
-    where = f"{path} with --set" if ours else str(path)
-    comparison = parse_section(ComparisonConfig, table, where, "comparison")
-    values["parameters"]["comparison"] = table
+    section = parameters.pop("comparison", None) if isinstance(parameters, dict) else None
+    section = {} if section is None else section
+    if not isinstance(section, dict):
+        raise UserError(
+            f"{path}: 'parameters.comparison' is {_kind(section)}; wanted a section of settings"
+        )
+    overrides_of_section = [o for o in overrides if o.strip().startswith("comparison.")]
+    for override in overrides_of_section:
+        _apply(section, override.strip().removeprefix("comparison."))
+    config = _parse_config(values, path, [o for o in overrides if o not in overrides_of_section])
+    where = f"{path} with --set" if overrides_of_section else str(path)
+    comparison = parse_section(ComparisonConfig, section, where, "comparison")
+    _check_zenml_keys(values, str(path))
+    values["parameters"]["comparison"] = section
     return values, config, comparison
 
 
-def read(path: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], RunConfig]:
-    """The file's whole content with `overrides` put in, and the configuration in it.
-
-    `overrides` are `section.key=value` with a YAML value. Raises UserError for a file that can't
-    be read and for any key, in ZenML's part or ours, that nobody would look at.
-    """
-    values = load(path)
-    return values, _checked(values, path, overrides)
-
-
-def _checked(values: dict[str, Any], path: Path, overrides: Sequence[str]) -> RunConfig:
-    """The configuration in a file's content, into which `overrides` are put."""
-    others = [key for key in values if key != "parameters"]
-    if others:
-        _check_zenml_keys({key: values[key] for key in others}, str(path))
-    config = config_of(values, str(path))
-    for override in overrides:
-        _put(config, override)
-    return parse_section(RunConfig, config, f"{path} with --set" if overrides else str(path))
-
-
 def read_gate(report: Mapping[str, Any], path: Path | None, overrides: Sequence[str]) -> GateConfig:
-    """The gate to judge a report by: the file's at `path`, else its run's, with `overrides` put in.
+    """The gate of the file at `path`, else of the run that wrote `report`, with `overrides` applied.
 
-    Raises UserError where there is none, and for an override that is not of `evaluation.gate`.
+    Raises UserError if neither sets a gate, and for an override of another setting.
     """
     for override in overrides:
         if not override.startswith(f"{GATE}."):
-            raise UserError(f"--set {override!r}: only {GATE}.LIMIT is looked at")
+            raise UserError(f"--set {override!r}: wanted a limit of the gate, {GATE}.LIMIT=VALUE")
     if path is not None:
         gate = read(path, overrides)[1].evaluation.gate
     else:
-        measured = report["provenance"]["config"].get("evaluation") or {}
-        values: dict[str, Any] = {"evaluation": {"gate": copy.deepcopy(measured.get("gate"))}}
+        evaluation = report["provenance"]["config"].get("evaluation") or {}
+        values: dict[str, Any] = {"evaluation": {"gate": copy.deepcopy(evaluation.get("gate"))}}
         for override in overrides:
-            _put(values, override)
-        found = values["evaluation"]["gate"]
-        gate = None if found is None else parse_section(GateConfig, found, GATE)
+            _apply(values, override)
+        section = values["evaluation"]["gate"]
+        gate = None if section is None else parse_section(GateConfig, section, GATE)
     if gate is None:
         raise UserError(
-            f"{path or 'the run'} sets no gate; give -c FILE with {GATE}, or --set {GATE}.{LIMIT}"
+            f"{path or 'the run'} sets no gate; give -c FILE with {GATE}, or --set {GATE_EXAMPLE}"
         )
     return gate
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; UserError for anything else."""
+    """The mapping in a YAML file. Raises UserError for anything else."""
     try:
         text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
@@ -125,8 +122,15 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def config_of(values: dict[str, Any], where: str) -> dict[str, Any]:
-    """The run's sections in a file's content, at `parameters.config`."""
+    """The sections of the run in the content of a file, at `parameters.config`.
+
+    `where` names the file in messages.
+    """
     if "parameters" not in values:
+        for key in values:
+            hint = nearest(str(key), ["parameters"])
+            if "did you mean" in hint:
+                raise UserError(f"{where}: unknown key '{key}'{hint}")
         raise UserError(f"{where}: 'parameters' is missing; it holds `config: ...`")
     parameters = values["parameters"]
     if not isinstance(parameters, dict):
@@ -139,12 +143,20 @@ def config_of(values: dict[str, Any], where: str) -> dict[str, Any]:
     config = parameters.get("config")
     if not isinstance(config, dict):
         raise UserError(
-            f"{where}: 'parameters.config' is {_kind(config)}; wanted the run's sections"
+            f"{where}: 'parameters.config' is {_kind(config)}; wanted the sections of a run"
         )
     return config
 
 
-def _put(config: dict[str, Any], override: str) -> None:
+def _parse_config(values: dict[str, Any], path: Path, overrides: Sequence[str]) -> RunConfig:
+    """The configuration in the content of a file, in which `overrides` are set."""
+    config = config_of(values, str(path))
+    for override in overrides:
+        _apply(config, override)
+    return parse_section(RunConfig, config, f"{path} with --set" if overrides else str(path))
+
+
+def _apply(config: dict[str, Any], override: str) -> None:
     path, equals, text = override.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
@@ -164,29 +176,36 @@ def _put(config: dict[str, Any], override: str) -> None:
 
 
 def _check_zenml_keys(values: dict[str, Any], where: str) -> None:
-    """Refuse keys that ZenML would silently ignore, at the top and below where ZenML says more."""
+    """Refuses keys beside `parameters` that ZenML would silently ignore, at every level."""
+    values = {key: value for key, value in values.items() if key != "parameters"}
+    if not values:
+        return
     from zenml.config import DockerSettings, ResourceSettings
     from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
 
-    for path, key, known in _unknown_keys(values, PipelineRunConfiguration, ()):
-        shown = ".".join((*path, key))
-        raise UserError(f"{where}: unknown key '{shown}'{nearest(key, known)}")
+    checks: list[tuple[Any, type[BaseModel], tuple[str, ...]]] = [
+        (values, PipelineRunConfiguration, ())
+    ]
     settings = values.get("settings")
-    for name, model in (("docker", DockerSettings), ("resources", ResourceSettings)):
-        inner = settings.get(name) if isinstance(settings, dict) else None
-        if isinstance(inner, dict):
-            for path, key, known in _unknown_keys(inner, model, ("settings", name)):
-                shown = ".".join((*path, key))
-                raise UserError(f"{where}: unknown key '{shown}'{nearest(key, known)}")
+    if isinstance(settings, dict):
+        checks += [
+            (settings.get("docker"), DockerSettings, ("settings", "docker")),
+            (settings.get("resources"), ResourceSettings, ("settings", "resources")),
+        ]
+    for section, model, prefix in checks:
+        if isinstance(section, dict):
+            for path, valid in _unknown_keys(section, model, prefix):
+                raise UserError(f"{where}: unknown key '{'.'.join(path)}'{nearest(path[-1], valid)}")
 
 
 def _unknown_keys(
     values: Mapping[Any, Any], model: type[BaseModel], path: tuple[str, ...]
-) -> Iterator[tuple[tuple[str, ...], str, list[str]]]:
+) -> Iterator[tuple[tuple[str, ...], list[str]]]:
+    """The path of each key that is no field of `model`, with the fields there are at its place."""
     for key, value in values.items():
         field = model.model_fields.get(str(key))
         if field is None:
-            yield path, str(key), sorted(model.model_fields)
+            yield (*path, str(key)), sorted(model.model_fields)
         elif isinstance(value, dict):
             inner, is_table = _model_in(field.annotation)
             rows = value.items() if is_table else [(None, value)]
@@ -197,16 +216,16 @@ def _unknown_keys(
 
 
 def _model_in(annotation: Any) -> tuple[Any, bool]:
-    """The one model with fields of its own in an annotation, and whether it is a dict's value."""
+    """The only model with fields of its own in an annotation, and whether it is a dict's value."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is dict or (isinstance(origin, type) and issubclass(origin, Mapping)):
         model, _ = _model_in(arguments[1])
         return model, True
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        closed = annotation.model_fields and annotation.model_config.get("extra") != "allow"
-        return (annotation if closed else None), False
-    found = [pair for pair in map(_model_in, arguments) if pair[0] is not None]
-    return found[0] if len(found) == 1 else (None, False)
+        is_closed = annotation.model_fields and annotation.model_config.get("extra") != "allow"
+        return (annotation if is_closed else None), False
+    models = [pair for pair in map(_model_in, arguments) if pair[0] is not None]
+    return models[0] if len(models) == 1 else (None, False)
 
 
 def _yaml_problem(error: yaml.YAMLError) -> str:

@@ -1,8 +1,7 @@
-"""One comparison on the local stack, from a validated file to the table at its end."""
+"""One comparison on the local stack, from a validated file to the tables of its results."""
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -11,27 +10,30 @@ from rich.console import Console
 
 from adapruner.comparison.cells import ComparisonConfig, cells
 from adapruner.config import RunConfig
+from adapruner.files import read_json
 from pipelines.local_run import execute, prepare
 
 
 def compare(
     values: dict[str, Any], config: RunConfig, comparison: ComparisonConfig, home: Path
 ) -> None:
-    """Run the pipeline with the file content `values`, which spells the other arguments.
+    """Runs a comparison; prints what it will do, then the results.
 
-    Raises what a step raised: UserError for what the user gave.
+    `values` is the content of the file that holds `config` and `comparison`. Raises what a step
+    raised: UserError for invalid input.
     """
     console = Console(soft_wrap=True, highlight=False)
     started = time.perf_counter()
     target = Path(config.output_dir, config.name)
-    all_cells = cells(config, comparison)
-    shown = {name: len({getattr(c, name) for c in all_cells}) for name in ("method", "ratio")}
+    candidates = cells(config, comparison)
+    methods = len({cell.method for cell in candidates})
+    ratios = len({cell.ratio for cell in candidates})
     console.print(
-        f"Compare {shown['method']} methods at {shown['ratio']} ratios on {config.model.source}: "
-        f"{len(all_cells)} candidates, each cut and measured"
-        f"{' and fine-tuned' if comparison.finetune else ''}; a searched one runs "
-        f"{config.search.trials} trials.\n"
-        f"What is unchanged since an earlier run is not computed again.\n"
+        f"Compare {methods} methods at {ratios} ratios on {config.model.source}: "
+        f"{len(candidates)} candidates, each pruned"
+        f"{', fine-tuned' if comparison.finetune else ''} and evaluated; a method with a search "
+        f"runs {config.search.trials} trials.\n"
+        f"Steps that are unchanged since an earlier run are not repeated.\n"
         f"Stores: {home.absolute()}  Results: {target}/",
         markup=False,
     )
@@ -39,8 +41,7 @@ def compare(
     execute("compare", values)
     from adapruner.comparison.table import tables
 
-    content = json.loads((target / "comparison.json").read_text(encoding="utf-8"))
-    for table in tables(content):
+    for table in tables(read_json(target / "comparison.json")):
         console.print(table)
     for name in ("comparison.md", "comparison.json", "comparison.svg", "comparison.png"):
         console.print(f"  {target / name}", markup=False)

@@ -1,9 +1,8 @@
-"""One compression on the local stack, from a validated configuration to the table at its end."""
+"""Runs of a pipeline on the local stack: setup, execution, and the output of a compression."""
 
 from __future__ import annotations
 
 import importlib
-import json
 import logging
 import re
 import tempfile
@@ -15,42 +14,45 @@ import yaml
 from rich.console import Console
 
 from adapruner.config import RunConfig
+from adapruner.files import read_json
 from pipelines import stack
 from pipelines.errors import explain
 
 STEPS = "resolve, load, pool, importance, search, prune, fine-tune, evaluate, report, register"
-# ZenML's lines that tell how the run goes on; the others tell how ZenML works.
-TOLD = re.compile(r"Using cached version|has started|has finished in|are made again")
+PROGRESS = re.compile(r"Using cached version|has started|has finished in|its step runs again")
+"""The messages of ZenML about the progress of a run."""
 
 
 def compress(values: dict[str, Any], config: RunConfig, home: Path) -> None:
-    """Run the pipeline with the file content `values`, whose configuration is `config`.
+    """Runs a compression; prints what it will do, then the results.
 
-    Raises what a step raised: UserError for what the user gave.
+    `values` is the content of the file, `config` the configuration in it. Raises what a step
+    raised: UserError for invalid input.
     """
     console = Console(soft_wrap=True, highlight=False)
     started = time.perf_counter()
-    _announce(console, config, home)
+    _print_settings(console, config, home)
     prepare(home)
     execute("compress", values)
     from steps.publishing.results import directory_of
 
-    _show(console, directory_of(config), time.perf_counter() - started)
+    _print_results(console, directory_of(config))
+    console.print(f"Done in {time.perf_counter() - started:.0f} s.", markup=False)
 
 
 def prepare(home: Path) -> None:
-    """Set up ZenML in this process, on the stack in `home`. The first call takes seconds."""
+    """Sets up ZenML in this process, on the stack in `home`. The first call takes seconds."""
     stack.use_home(home)
-    import zenml  # noqa: F401  (its import configures logging; ours comes after)
+    import zenml  # noqa: F401  (it configures logging when it is imported; the filter comes after)
 
-    _quiet_logging()
+    _filter_logging()
     stack.ensure_stack(home)
 
 
 def execute(name: str, values: dict[str, Any]) -> None:
-    """Run the pipeline `name` of the module of that name with the file content `values`.
+    """Runs the pipeline `pipelines.<name>.<name>` in this process, after `prepare`.
 
-    It runs in this process, which `prepare` has made ready.
+    `values` is the content of its file.
     """
     from zenml.enums import ExecutionMode
 
@@ -63,44 +65,42 @@ def execute(name: str, values: dict[str, Any]) -> None:
         configured()
 
 
-def _announce(console: Console, config: RunConfig, home: Path) -> None:
+def _print_settings(console: Console, config: RunConfig, home: Path) -> None:
     share = f"{config.pruning.ratio:.0%} of {config.pruning.ratio_of} parameters"
     console.print(
         f"Compress {config.model.source}: remove {share}, layout {config.pruning.layout}, "
         f"{config.search.trials} trials, fine-tune {config.finetune.method}.\n"
-        f"Steps: {STEPS}; what is unchanged since an earlier run is not computed again.\n"
+        f"Steps: {STEPS}; steps that are unchanged since an earlier run are not repeated.\n"
         f"Stores: {home.absolute()}  Results: {Path(config.output_dir, config.name)}/",
         markup=False,
     )
 
 
-def _show(console: Console, results: Path, seconds: float) -> None:
+def _print_results(console: Console, results: Path) -> None:
     from adapruner.report.terminal import terminal
 
-    report = json.loads((results / "report.json").read_text(encoding="utf-8"))
-    version = json.loads((results / "model_version.json").read_text(encoding="utf-8"))
-    console.print(terminal(report))
+    version = read_json(results / "model_version.json")
+    console.print(terminal(read_json(results / "report.json")))
     for name in ("report.html", "report.json", "plan.json", "checkpoint"):
         console.print(f"  {results / name}", markup=False)
     alias = f"@{version['alias']}" if version["alias"] else "(no alias)"
     console.print(
-        f"  models:/{version['name']}/{version['version']} {alias} in {version['tracking_uri']}\n"
-        f"Done in {seconds:.0f} s.",
+        f"  models:/{version['name']}/{version['version']} {alias} in {version['tracking_uri']}",
         markup=False,
     )
 
 
-def _quiet_logging() -> None:
-    """Leave of ZenML's log what tells how the run goes on, and of warnings those that matter."""
+def _filter_logging() -> None:
+    """Keeps messages about the progress of the run and warnings of this project."""
     for handler in logging.getLogger().handlers:
-        handler.addFilter(_worth_telling)
+        handler.addFilter(_is_shown)
     for name in ("alembic", "httpx", "mlflow", "py.warnings"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _worth_telling(record: logging.LogRecord) -> bool:
+def _is_shown(record: logging.LogRecord) -> bool:
     if record.exc_info and record.exc_info[1] and explain(record.exc_info[1]):
         return False
     if record.name.startswith("zenml"):
-        return record.levelno < logging.ERROR and bool(TOLD.search(record.getMessage()))
+        return record.levelno < logging.ERROR and bool(PROGRESS.search(record.getMessage()))
     return record.levelno >= logging.WARNING or record.name.startswith(("steps", "pipelines"))

@@ -1,4 +1,4 @@
-"""What a pass says while it works: JSON lines for programs, short lines and a table for people."""
+"""Events of a service or a pass: JSON lines for programs, short lines and a table on a terminal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import logging
 import re
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from datetime import UTC, datetime
@@ -16,75 +15,83 @@ from rich.console import Console
 from rich.table import Table
 
 STEP = re.compile(r"(?:Step|version of step) `(\w+)`(?: has (started|finished))?")
-PASSING = frozenset({"started", "step", "warning", "not_notified"})
-TOO_LONG = frozenset({"time", "event", "source", "version", "source_hash", "settings_hash"})
+NO_OUTCOME = frozenset({"started", "step", "warning", "not_notified"})
+"""Events about a model version that say nothing about its outcome."""
+NOT_IN_LINES = frozenset({"time", "event", "source", "version", "source_hash", "settings_hash"})
 
 
-class Log:
-    """Where events go. Each has `time` (UTC), `event`, and what else is known about it."""
+class EventLog:
+    """Writes events to a stream. An event has `time` (UTC), `event`, then its other fields.
+
+    Several threads may use one log.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._console = Console(file=stream, soft_wrap=True, highlight=False)
-        self.for_people = stream.isatty()
-        self._about: dict[str, Any] = {}
-        self._last: dict[tuple[str, str], tuple[str, str]] = {}
+        self.is_terminal = stream.isatty()
+        self._context: dict[str, Any] = {}
+        self._outcomes: dict[tuple[str, str], tuple[str, str]] = {}
 
     def emit(self, event: str, **fields: Any) -> dict[str, Any]:
-        """Tell one event; what was told."""
-        known = {key: value for key, value in fields.items() if value is not None}
-        told = {"time": utc_now(), "event": event, **self._about, **known}
-        if self.for_people:
-            self._console.print(_line(told), markup=False)
+        """Writes one event without its empty fields; returns what was written."""
+        values = {key: _plain(value) for key, value in fields.items() if value is not None}
+        content = {"time": utc_now(), "event": event, **self._context, **values}
+        if self.is_terminal:
+            self._console.print(_line(content), markup=False)
         else:
-            self._stream.write(json.dumps(told, default=str) + "\n")
+            self._stream.write(json.dumps(content, default=str) + "\n")
             self._stream.flush()
-        if "source" in told and "version" in told and event not in PASSING:
-            events, _ = self._last.get((told["source"], told["version"]), ("", ""))
-            both = f"{events}, {event}" if events else event
-            self._last[told["source"], told["version"]] = (both, _rest(told))
-        return told
+        if "source" in content and "version" in content and event not in NO_OUTCOME:
+            key = content["source"], content["version"]
+            earlier, _ = self._outcomes.get(key, ("", ""))
+            events = f"{earlier}, {event}" if earlier else event
+            self._outcomes[key] = (events, _details(content))
+        return content
 
-    def table(self) -> None:
-        """For people, at the end: what became of each version."""
-        if not self.for_people or not self._last:
+    def print_summary(self) -> None:
+        """On a terminal: the outcome of each model version as a table."""
+        if not self.is_terminal or not self._outcomes:
             return
         table = Table("source", "version", "outcome", "")
-        for (source, version), (event, rest) in self._last.items():
-            table.add_row(source, version, event, rest)
+        for (source, version), (events, details) in self._outcomes.items():
+            table.add_row(source, version, events, details)
         self._console.print(table)
 
     @contextmanager
-    def about(self, **fields: Any) -> Iterator[None]:
-        """Fields of every event told inside, and of every step that ZenML tells about."""
-        former, self._about = self._about, {**self._about, **fields}
+    def context(self, **fields: Any) -> Iterator[None]:
+        """Adds fields to every event that is written in the body."""
+        former, self._context = self._context, {**self._context, **fields}
         try:
             yield
         finally:
-            self._about = former
+            self._context = former
 
     @contextmanager
-    def alone_on_stdout(self) -> Iterator[None]:
-        """Where programs listen, send what others print to standard error."""
-        with redirect_stdout(sys.stdout if self.for_people else sys.stderr):
+    def redirect_other_output(self) -> Iterator[None]:
+        """Outside a terminal, standard output of everything else goes to standard error."""
+        with redirect_stdout(sys.stdout if self.is_terminal else sys.stderr):
             yield
 
     @contextmanager
-    def instead_of_logging(self) -> Iterator[None]:
-        """Where programs listen, make events of ZenML's lines about steps, and drop the others."""
-        if self.for_people:
+    def capture_logging(self) -> Iterator[None]:
+        """Outside a terminal, ZenML's messages about steps become events; others are dropped.
+
+        Warnings of this project become events as well.
+        """
+        if self.is_terminal:
             yield
             return
         root = logging.getLogger()
-        former, root.handlers = root.handlers, [_Steps(self)]
+        former, root.handlers = root.handlers, [_EventHandler(self)]
         try:
             yield
         finally:
             root.handlers = former
 
 
-class _Steps(logging.Handler):
-    def __init__(self, log: Log) -> None:
+class _EventHandler(logging.Handler):
+    def __init__(self, log: EventLog) -> None:
         super().__init__()
         self._log = log
 
@@ -97,19 +104,26 @@ class _Steps(logging.Handler):
 
 
 def utc_now() -> str:
-    """Now, as ISO 8601 in UTC."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """The present time, as by `utc_text`."""
+    return utc_text(datetime.now(UTC))
 
 
-def traceback_to_stderr(error: BaseException) -> None:
-    """The whole story of an error that is not a user's mistake."""
-    traceback.print_exception(error, file=sys.stderr)
+def utc_text(moment: datetime) -> str:
+    """A time with a time zone as ISO 8601 in UTC, such as 2030-01-31T06:00:00.000Z."""
+    text = moment.astimezone(UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
 
 
-def _line(told: dict[str, Any]) -> str:
-    of = " ".join(str(told[key]) for key in ("source", "version") if key in told)
-    return f"{told['time'][11:19]}Z  {of + ': ' if of else ''}{told['event']}  {_rest(told)}"
+def _plain(value: Any) -> Any:
+    return utc_text(value) if isinstance(value, datetime) else value
 
 
-def _rest(told: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in told.items() if key not in TOO_LONG)
+def _line(content: dict[str, Any]) -> str:
+    subject = " ".join(str(content[key]) for key in ("source", "version") if key in content)
+    prefix = f"{subject}: " if subject else ""
+    return f"{content['time'][11:19]}Z  {prefix}{content['event']}  {_details(content)}"
+
+
+def _details(content: dict[str, Any]) -> str:
+    shown = {key: value for key, value in content.items() if key not in NOT_IN_LINES}
+    return ", ".join(f"{key} {value}" for key, value in shown.items())

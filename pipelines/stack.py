@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def quiet_libraries() -> None:
-    """Silence what other libraries tell about themselves. Call before any of them is imported."""
+    """Turns off progress bars and notices of other libraries. Call before they are imported."""
     os.environ |= {
         "MLFLOW_LOGGING_LEVEL": "ERROR",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -27,10 +27,10 @@ def quiet_libraries() -> None:
 
 
 def use_home(home: Path) -> None:
-    """Point this process, and ZenML in it, at a home folder. Call before ZenML is imported.
+    """Sets this process, and ZenML in it, up for a home folder. Call before ZenML is imported.
 
-    Settings of another ZenML (a server, an active stack) are dropped: to run on one of your own,
-    use `zenml pipeline run`.
+    Settings of another ZenML (a server, an active stack) are dropped; `zenml pipeline run` runs on
+    another stack.
     """
     home = home.absolute()
     home.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def use_home(home: Path) -> None:
         "ZENML_ENABLE_REPO_INIT_WARNINGS": "false",
         "ZENML_ENABLE_RICH_TRACEBACK": "false",
         "ZENML_LOGGING_COLORS_DISABLED": str(not sys.stdout.isatty()).lower(),
-        # A run's log goes to the terminal; storing every line of it as well costs seconds.
+        # The log of a run goes to the terminal; storing each line as well costs seconds.
         "ZENML_DISABLE_STEP_LOGS_STORAGE": "true",
         "ZENML_DISABLE_PIPELINE_LOGS_STORAGE": "true",
     }
@@ -57,7 +57,7 @@ def use_home(home: Path) -> None:
 
 
 def ensure_stack(home: Path) -> None:
-    """Make the local stack of a home folder active, registering what is missing."""
+    """Activates the local stack of a home folder and registers what is missing."""
     from zenml.client import Client
     from zenml.enums import StackComponentType as Kind
 
@@ -65,12 +65,11 @@ def ensure_stack(home: Path) -> None:
 
     home = home.absolute()
     client = Client()
+    artifacts = {"path": str(home / "artifacts")}
     tracking = {"tracking_uri": local_uri(home)}
     components = {
         Kind.ORCHESTRATOR: _component(client, Kind.ORCHESTRATOR, "local", {}),
-        Kind.ARTIFACT_STORE: _component(
-            client, Kind.ARTIFACT_STORE, "local", {"path": str(home / "artifacts")}
-        ),
+        Kind.ARTIFACT_STORE: _component(client, Kind.ARTIFACT_STORE, "local", artifacts),
         Kind.EXPERIMENT_TRACKER: _component(client, Kind.EXPERIMENT_TRACKER, "mlflow", tracking),
         Kind.MODEL_REGISTRY: _component(client, Kind.MODEL_REGISTRY, "mlflow", {}),
     }
@@ -83,10 +82,10 @@ def ensure_stack(home: Path) -> None:
 def _component(
     client: Client, kind: StackComponentType, flavor: str, configuration: dict[str, Any]
 ) -> str:
-    """The name of the component, made if absent, moved if the home folder was."""
-    found = client.list_stack_components(type=kind, name=NAME, hydrate=True).items
-    if not found:
+    """The name of the component; it is created if missing and updated if the home folder moved."""
+    registered = client.list_stack_components(type=kind, name=NAME, hydrate=True).items
+    if not registered:
         client.create_stack_component(NAME, flavor, kind, configuration=configuration)
-    elif any(found[0].configuration.get(key) != value for key, value in configuration.items()):
+    elif any(registered[0].configuration.get(key) != value for key, value in configuration.items()):
         client.update_stack_component(NAME, kind, configuration=configuration)
     return NAME

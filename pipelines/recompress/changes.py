@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from adapruner.errors import UserError
 from pipelines.recompress import lineage
 from pipelines.recompress.lineage import Work
-from steps.mlflow_support import registered_checkpoints as sources, tracking
+from steps.mlflow_support import registered_checkpoints
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ def compare(client: MlflowClient, work: Work, verify: Literal["fingerprint", "co
     """
     record = work.record
     try:
-        fingerprint = tracking.fingerprint(work.version)
+        fingerprint = registered_checkpoints.fingerprint(work.version)
     except UserError as error:
         return Seen(same=True, problem=str(error))
     cheap = verify == "fingerprint"
     if cheap and record and record.state == "done" and record.fingerprint == fingerprint:
         return Seen(same=True)
     try:
-        content = sources.content_of(work.version)
+        content = registered_checkpoints.content_hash(work.version)
     except UserError as error:
         return Seen(same=False, fingerprint=fingerprint, content=f"none ({error})")
     for made in work.made:
@@ -54,6 +54,6 @@ def files_changed(work: Work) -> bool:
     if record is None or record.fingerprint is None:
         return False
     try:
-        return tracking.fingerprint(work.version) != record.fingerprint
+        return registered_checkpoints.fingerprint(work.version) != record.fingerprint
     except UserError:
         return False

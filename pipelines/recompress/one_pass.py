@@ -21,7 +21,7 @@ from pipelines.errors import explain, is_full
 from pipelines.recompress.lineage import TO_DO, Work
 from pipelines.recompress.notify import notify
 from pipelines.recompress.config import Plan
-from steps.mlflow_support import tracking
+from steps.mlflow_support import registered_checkpoints, tracking
 
 
 class Pass:
@@ -55,7 +55,7 @@ class Pass:
 
     def store_is_away(self, error: BaseException) -> bool:
         """Whether an error is, or came with, a registry that does not answer."""
-        return tracking.connection_failed(error) or not tracking.answers(self._client)
+        return tracking.is_connection_failure(error) or not tracking.is_available(self._client)
 
     def _alone(self, work: Work) -> None:
         """One version; what is wrong with it alone is told and does not reach the others."""
@@ -127,7 +127,7 @@ class Pass:
         attempts = 1 if afresh else _attempts(work) + 1
         known: dict[str, Any] = {"attempts": attempts, "replaces": bool(work.made)}
         try:
-            known["fingerprint"] = tracking.fingerprint(work.version)
+            known["fingerprint"] = registered_checkpoints.fingerprint(work.version)
             owner = f"{socket.gethostname()}:{os.getpid()}"
             lineage.write(self._client, work, "running", owner=owner, **known)
             self._log.emit("started", target=work.entry.target, attempt=attempts)
@@ -152,7 +152,7 @@ class Pass:
             with self._log.instead_of_logging():  # ZenML's handlers are there from `prepare` on
                 run.execute("compress", values)
         finally:
-            workspace.clear()
+            workspace.remove_stage_directories()
         registered = json.loads((directory_of(config) / "model_version.json").read_text())
         return self._client.get_model_version(registered["name"], registered["version"])
 
@@ -196,7 +196,7 @@ class Pass:
         reason = explain(error)
         if reason is None:
             traceback_to_stderr(error)
-            reason = tracking.first_line(error, named=True)
+            reason = tracking.summarize_error(error, with_type=True)
         return reason
 
     def _put_back(self, work: Work, known: dict[str, Any], reason: str) -> None:

@@ -47,13 +47,13 @@ def recompress(path: Path, home: Path, retry_failed: bool = False) -> int:
 def _whole(one: Any, log: Log) -> int:
     """The pass with its beginning and its end told."""
     from pipelines.errors import explain, is_full
-    from steps.mlflow_support.tracking import UnreachableError
+    from steps.mlflow_support.tracking import TrackingUnavailableError
 
     started = time.perf_counter()
     code = None
     try:
         one.work()
-    except UnreachableError as error:
+    except TrackingUnavailableError as error:
         log.emit("stopped", reason=str(error))
         code = NOT_NOW
     except Exception as error:
