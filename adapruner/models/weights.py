@@ -1,0 +1,106 @@
+"""The weight files of a checkpoint, the tensors in them, and checks against its config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from adapruner.errors import UserError, first_line
+from adapruner.files import read_json
+
+WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+
+_BUFFER_SUFFIX = "rotary_emb.inv_freq"
+"""Llama checkpoints of before Transformers 4.31 hold this buffer, which models compute."""
+
+
+def weight_files(checkpoint: Path) -> list[Path]:
+    """The safetensors files of a checkpoint: those that its index names, else the single one.
+
+    Raises UserError where one is missing, and for an index that is damaged or leaves the directory.
+    """
+    index = checkpoint / INDEX_FILE
+    names = {WEIGHTS_FILE}
+    if index.is_file():
+        try:
+            names = set(read_json(index)["weight_map"].values())
+        except (ValueError, KeyError, AttributeError, TypeError):
+            raise UserError(f"'{index}' is not an index of safetensors; fetch it again") from None
+    elif not (checkpoint / WEIGHTS_FILE).is_file():
+        raise UserError(
+            f"'{checkpoint}' has neither {WEIGHTS_FILE} nor {INDEX_FILE}; "
+            "other formats of weights are not supported"
+        )
+    for name in names:
+        if Path(name).name != name or not (checkpoint / name).is_file():
+            raise UserError(f"'{checkpoint}' lacks '{name}', which its index names; fetch it again")
+    return [checkpoint / name for name in sorted(names)]
+
+
+def tensor_shapes(checkpoint: Path) -> dict[str, tuple[int, ...]]:
+    """Tensor name -> shape, from the headers of a checkpoint's weight files.
+
+    Raises UserError for a damaged or truncated file.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in weight_files(checkpoint):
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118 (not a mapping)
+                    shapes[name] = tuple(tensors.get_slice(name).get_shape())
+        except (SafetensorError, OSError) as error:
+            raise UserError(
+                f"'{file}' is damaged or truncated ({first_line(error)}); fetch it again"
+            ) from None
+    return shapes
+
+
+def stored_dtype(checkpoint: Path) -> torch.dtype:
+    """The data type that the weights are stored in, by the first floating-point tensor."""
+    for file in weight_files(checkpoint):
+        with safe_open(file, framework="pt") as tensors:
+            for name in sorted(tensors.keys()):
+                dtype: torch.dtype = tensors.get_slice(name)[:0].dtype
+                if dtype.is_floating_point:
+                    return dtype
+    raise UserError(f"'{checkpoint}' holds no floating-point weights")
+
+
+def size_on_disk(checkpoint: Path) -> int:
+    """Bytes of a checkpoint's weight files."""
+    return sum(file.stat().st_size for file in weight_files(checkpoint))
+
+
+def check_tensors(model: Any, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Raises UserError unless a checkpoint's tensors are exactly those of `model`."""
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    optional = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
+    for name, shape in expected.items():
+        if name not in shapes and name not in optional:
+            raise UserError(f"the weights lack '{name}', which config.json requires")
+        if shapes.get(name, shape) != shape:
+            raise UserError(
+                f"config.json does not fit the weights: '{name}' is {list(shapes[name])}, "
+                f"the config requires {list(shape)}"
+            )
+    for name in shapes:
+        if name not in expected and not name.endswith(_BUFFER_SUFFIX):
+            raise UserError(f"the weights hold '{name}', which config.json has no place for")
+
+
+def check_tied(checkpoint: Path, config: Any) -> None:
+    """Raises UserError when the config ties two embeddings that are stored and differ."""
+    embeddings = {}
+    for file in weight_files(checkpoint) if config.tie_word_embeddings else ():
+        with safe_open(file, framework="pt") as tensors:
+            for name in {"lm_head.weight", "model.embed_tokens.weight"} & set(tensors.keys()):
+                embeddings[name] = tensors.get_tensor(name)
+    if len(embeddings) == 2 and not torch.equal(*embeddings.values()):
+        raise UserError(
+            f"'{checkpoint}': config.json ties the embeddings, but the weights hold two different "
+            "ones; set tie_word_embeddings to false in config.json"
+        )
