@@ -1,17 +1,27 @@
-"""Checkpoints that a config names, among them versions of an MLflow registry."""
+"""Checkpoints as sources of a run, among them the model versions of an MLflow registry."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
+import mlflow
+from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from adapruner.models import sources
 from adapruner.config import ModelConfig
 from adapruner.errors import UserError
+from adapruner.files import file_manifest
+from adapruner.hashing import hash_json
+from adapruner.models import sources
+from adapruner.models.sources import CheckpointSource
 from steps.mlflow_support import tracking
 from steps.zenml_support.workspace import home
 
@@ -19,69 +29,138 @@ REGISTRY = "models:"
 MODEL_VERSION = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
 
 
-def resolve(model: ModelConfig) -> sources.Source:
-    """What `model.source` stands for now; a registry's version is fetched and its number kept."""
+def resolve(model: ModelConfig) -> CheckpointSource:
+    """The checkpoint that `model.source` refers to now.
+
+    The files of a model version are downloaded; `revision` is then its NAME/VERSION. Raises
+    UserError for a source that does not exist.
+    """
     if not model.source.startswith(REGISTRY):
         return sources.resolve(model)
-    directory, version = _fetch(model.source)
-    return sources.resolve(model, directory).model_copy(update={"revision": version})
+    directory, revision = _download(model.source)
+    return sources.resolve(model, directory).model_copy(update={"revision": revision})
 
 
-def content_of(version: ModelVersion) -> str:
-    """The content hash of a registered version's checkpoint, fetched anew.
+def materialize(source: CheckpointSource, out: Path) -> None:
+    """Writes the checkpoint of `source` to `out`.
 
-    It is what `resolve` says of it. Raises UserError for what is not a usable checkpoint.
+    Steps may run on different machines, so a model version that is not on this one is downloaded.
     """
-    for fetched in _fetched(version).glob(f"{version.version}-*"):
-        shutil.rmtree(fetched)
-    uri = f"{REGISTRY}/{version.name}/{version.version}"
-    return resolve(ModelConfig(source=uri)).content_hash
-
-
-def materialize(source: sources.Source, out: Path) -> None:
-    """Write the checkpoint that `source` names into `out`, fetching it again where it is absent.
-
-    Steps may run on different machines: what one of them fetched is not on the other's disk.
-    """
-    if source.given.startswith(REGISTRY) and not Path(source.location).is_dir():
-        directory, _ = _fetch(f"{REGISTRY}/{source.revision}")
+    if source.uri.startswith(REGISTRY) and not Path(source.location).is_dir():
+        directory, _ = _download(f"{REGISTRY}/{source.revision}")
         source = source.model_copy(update={"location": str(directory)})
     sources.materialize(source, out)
 
 
-def _fetch(uri: str) -> tuple[Path, str]:
-    """Directory of a registered version's checkpoint, and its NAME/VERSION."""
+def content_hash(version: ModelVersion) -> str:
+    """The content hash of a model version's checkpoint, downloaded again; as `resolve` gives it.
+
+    Raises UserError for what is not a usable checkpoint.
+    """
+    for directory in _download_folder(version).glob(f"{version.version}-*"):
+        shutil.rmtree(directory)
+    uri = f"{REGISTRY}/{version.name}/{version.version}"
+    return resolve(ModelConfig(source=uri)).content_hash
+
+
+def fingerprint(version: ModelVersion) -> str:
+    """sha256 over the names and sizes of a model version's files, as 64 hex digits.
+
+    Local files count with their modification times as well. No file is read, so a change of a
+    remote file that keeps its size is not noticed. Raises UserError where the files can't be
+    listed.
+    """
+    uri = MlflowClient().get_model_version_download_uri(version.name, version.version)
+    parts = urlsplit(uri)
+    try:
+        if parts.scheme in ("", "file"):
+            files: dict[str, Any] = file_manifest(Path(unquote(parts.path)))
+        else:
+            files = dict(_remote_files(uri))
+    except (MlflowException, OSError) as error:
+        raise _files_error(version, uri, "listed", error) from error
+    return hash_json([uri, files])
+
+
+def _download(uri: str) -> tuple[Path, str]:
+    """The directory of a model version's checkpoint, and the version's NAME/VERSION.
+
+    Files with the same fingerprint are downloaded once. Raises UserError where there is no such
+    version, or its files hold no checkpoint.
+    """
     match = MODEL_VERSION.fullmatch(uri)
     if not match:
         raise UserError(
             f"model.source {uri!r} names no version; write models:/NAME/VERSION or "
             "models:/NAME@ALIAS"
         )
-    version = tracking.model_version(match["name"], match["version"], match["alias"])
-    state = tracking.fingerprint(version)
-    name = f"{version.version}-{version.creation_timestamp}-{state[:12]}"
-    target = _fetched(version) / name
+    version = _find_version(match["name"], match["version"], match["alias"])
+    before = fingerprint(version)
+    folder = _download_folder(version)
+    target = folder / f"{version.version}-{version.creation_timestamp}-{before[:12]}"
     if not target.is_dir():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=".fetch-", dir=target.parent))
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".fetch-", dir=folder))
         try:
-            fetched = _checkpoint_in(tracking.download(version, beside), uri)
-            if tracking.fingerprint(version) != state:
-                raise UserError(f"{uri}: its files changed while they were fetched; run again")
-            fetched.rename(target)
+            checkpoint = _checkpoint_in(_download_files(version, temporary), uri)
+            if fingerprint(version) != before:
+                raise UserError(f"{uri}: its files changed during the download; run again")
+            checkpoint.rename(target)
         finally:
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
     return target, f"{version.name}/{version.version}"
 
 
-def _fetched(version: ModelVersion) -> Path:
-    """Where versions of the same registered model are fetched to."""
+def _download_folder(version: ModelVersion) -> Path:
+    """The folder of all downloaded versions of a registered model."""
     return home() / "models" / re.sub(r"[^A-Za-z0-9_-]", "_", version.name)
 
 
+def _find_version(name: str, version: str | None, alias: str | None) -> ModelVersion:
+    """A model version by number or alias. Raises UserError where there is none."""
+    client = tracking.connect()
+    try:
+        if alias is not None:
+            return client.get_model_version_by_alias(name, alias)
+        return client.get_model_version(name, str(version))
+    except MlflowException as error:
+        wanted = f"{name}@{alias}" if alias else f"{name}/{version}"
+        raise UserError(
+            f"models:/{wanted} is not in the MLflow registry at "
+            f"{tracking.redacted(mlflow.get_registry_uri())}: {tracking.summarize_error(error)}"
+        ) from error
+
+
+def _download_files(version: ModelVersion, folder: Path) -> Path:
+    uri = MlflowClient().get_model_version_download_uri(version.name, version.version)
+    try:
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+    except (MlflowException, OSError) as error:
+        raise _files_error(version, uri, "downloaded", error) from error
+
+
+def _files_error(version: ModelVersion, uri: str, action: str, error: Exception) -> UserError:
+    return UserError(
+        f"models:/{version.name}/{version.version}: its files at {tracking.redacted(uri)} can't be "
+        f"{action}: {tracking.summarize_error(error)}"
+    )
+
+
 def _checkpoint_in(directory: Path, uri: str) -> Path:
-    """The folder below `directory` that holds config.json: flavours put it at different depths."""
-    found = sorted(directory.rglob("config.json"), key=lambda p: len(p.parts))
-    if not found:
+    """The folder below `directory` with config.json; its depth depends on the MLflow flavour."""
+    configs = sorted(directory.rglob("config.json"), key=lambda path: len(path.parts))
+    if not configs:
         raise UserError(f"model.source {uri}: its files hold no config.json, so no checkpoint")
-    return found[0].parent
+    return configs[0].parent
+
+
+def _remote_files(uri: str) -> Iterator[tuple[str, int | None]]:
+    """Relative name and size in bytes of all files at an artifact URI."""
+    repository = get_artifact_repository(uri)
+    folders: list[str | None] = [None]
+    while folders:
+        for info in repository.list_artifacts(folders.pop()):
+            if info.is_dir:
+                folders.append(info.path)
+            else:
+                yield info.path, info.file_size

@@ -1,196 +1,95 @@
-"""A compression as MLflow knows it: a parent run, a child run a step, a registered version."""
+"""What a compression logs to MLflow: one parent run with a child run for each step."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
-from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from adapruner.report import gate
-from adapruner.config import RegistryConfig
-from adapruner.report.format import final_model
+from adapruner.files import flatten, read_json
 from steps.mlflow_support import tracking
-from steps.zenml_support.workspace import TIMING
+from steps.zenml_support.workspace import result_files
 
 PARAM_LENGTH = 6000
-GATE_TAGS = ("gate", "gate_reasons")
-MEASURED = ("params", "speed", "cost", "behaviour", "retention", "timings_s")
+"""MLflow's limit on the length of a parameter's value."""
+BATCH_SIZE = 100
+"""MLflow's limit on the parameters of one request."""
+METRIC_SECTIONS = (
+    "params",
+    "ratio",
+    "weight_bytes",
+    "speed",
+    "cost",
+    "behaviour",
+    "retention",
+    "timings_s",
+)
 """Sections of the report whose numbers are metrics of the run."""
 EVALUATIONS = {
     "evaluate_dense": "dense",
     "evaluate_pruned": "pruned",
     "evaluate_finetuned": "finetuned",
 }
+"""Evaluation step -> model of the report's metrics."""
 
 
 def log_run(
-    client: MlflowClient, name: str, tags: Mapping[str, str], report: Path, steps: Mapping[str, str]
+    client: MlflowClient,
+    name: str,
+    tags: Mapping[str, str],
+    report: Path,
+    statuses: Mapping[str, str],
 ) -> str:
-    """Log the stage directory `report` as one parent run; its id.
+    """Logs the directory of the report stage as one parent run and returns the run's id.
 
-    `steps` maps each step that came before to the status it ended with (completed or cached).
+    `statuses` has the status (completed or cached) of each earlier step.
     """
-    content = json.loads((report / "report.json").read_text(encoding="utf-8"))
+    content = read_json(report / "report.json")
     experiment = tracking.experiment_id(client)
-    run = client.create_run(experiment, tags=dict(tags), run_name=name).info.run_id
+    run = str(client.create_run(experiment, tags=dict(tags), run_name=name).info.run_id)
     try:
         _log_values(client, run, _params(content), _metrics(content))
-        for path in _files(report):
+        for path in result_files(report):
             client.log_artifact(run, str(path))
         client.log_dict(run, content["provenance"], "provenance.json")
         if trials := content["search"]["trials"]:
             client.log_table(run, _columns(trials), "trials.json")
-        for step, status in steps.items():
-            _log_step(client, experiment, run, step, status, content)
+        for step, status in statuses.items():
+            child_tags = {MLFLOW_PARENT_RUN_ID: run, "step": step, "status": status}
+            child = client.create_run(experiment, tags=child_tags, run_name=step).info.run_id
+            _log_values(client, child, {}, _step_metrics(content, step, status))
+            client.set_terminated(child)
     except BaseException:
         client.set_terminated(run, "FAILED")
         raise
     client.set_terminated(run)
-    return str(run)
+    return run
 
 
-def register(
-    client: MlflowClient,
-    registry: RegistryConfig,
-    run: str,
-    checkpoint: Path,
-    tags: Mapping[str, str],
-) -> ModelVersion:
-    """The model version of this checkpoint, with the alias on it where the registry's is not None.
-
-    A version with the same checkpoint and config hash among its tags, whose files are still there,
-    is taken instead of making a second one; its tags then say what was found now.
-    """
-    version = _registered(client, registry.name, tags)
-    if version is None:
-        for path in _files(checkpoint):
-            client.log_artifact(run, str(path), "checkpoint")
-        version = client.create_model_version(
-            registry.name,
-            source=f"{client.get_run(run).info.artifact_uri}/checkpoint",
-            run_id=run,
-            tags=dict(tags),
-        )
-    else:
-        for key in GATE_TAGS:
-            client.set_model_version_tag(registry.name, version.version, key, tags[key])
-    if registry.alias is not None:
-        client.set_registered_model_alias(registry.name, registry.alias, version.version)
-    return version
-
-
-def described(
-    client: MlflowClient, registry: RegistryConfig, run: str, version: ModelVersion
-) -> dict[str, str | None]:
-    """What model_version.json says of a registered version; the URI is without its password."""
-    return {
-        "name": version.name,
-        "version": str(version.version),
-        "alias": registry.alias,
-        "run_id": run,
-        "tracking_uri": tracking.redacted(client.tracking_uri),
-    }
-
-
-def version_tags(report: Mapping[str, Any]) -> dict[str, str]:
-    """Where a version came from and how good it is, for those who look at the registry alone."""
-    facts, params = report["provenance"], report["params"]
-    tags = {
-        "source": facts["source"]["given"],
-        "source_hash": facts["hashes"]["source"],
-        "config_hash": facts["config_hash"],
-        "settings_hash": facts["settings_hash"],
-        **_lineage(facts["source"]),
-        "checkpoint_hash": facts["hashes"]["checkpoint"],
-        "ratio_requested": params["ratio_requested"],
-        "ratio_achieved": params["ratio_achieved"],
-        "gate": gate.state(report.get("gate")),
-        "gate_reasons": gate.brief_reasons(report.get("gate") or {"checks": []}),
-    }
-    retention = (report.get("retention") or {}).get(final_model(report)) or {}
-    if (mean := (retention.get("mean") or {}).get("retention")) is not None:
-        tags["mean_retention"] = mean
-    return {key: str(value) for key, value in {**tags, **_measured(report)}.items()}
-
-
-def _lineage(source: Mapping[str, Any]) -> dict[str, str]:
-    """The registered version that was compressed, when it was one."""
-    if not source["given"].startswith("models:"):
-        return {}
-    name, _, version = source["revision"].rpartition("/")
-    return {"source_name": name, "source_version": version}
-
-
-def _files(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.iterdir() if path.name != TIMING)
-
-
-def _registered(client: MlflowClient, name: str, tags: Mapping[str, str]) -> ModelVersion | None:
-    """The newest usable version with the hashes of `tags`; makes the registered model if absent."""
-    try:
-        client.get_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        client.create_registered_model(name)
-        return None
-    same = " and ".join(f"tags.{k} = '{tags[k]}'" for k in ("checkpoint_hash", "config_hash"))
-    found = client.search_model_versions(f"name = '{name}' and {same}")
-    newest_first = sorted(found, key=lambda v: int(v.version), reverse=True)
-    return next((v for v in newest_first if _has_files(client, v)), None)
-
-
-def _has_files(client: MlflowClient, version: ModelVersion) -> bool:
-    try:
-        files = client.list_artifacts(version.run_id or "", "checkpoint")
-        return any(file.path.endswith("config.json") for file in files)
-    except (MlflowException, OSError):
-        return False
-
-
-def _log_step(
-    client: MlflowClient, experiment: str, parent: str, step: str, status: str, report: Any
-) -> None:
-    tags = {MLFLOW_PARENT_RUN_ID: parent, "step": step, "status": status}
-    child = client.create_run(experiment, tags=tags, run_name=step).info.run_id
-    seconds = report["timings_s"].get(step)
-    values = {} if seconds is None else {"seconds": seconds}
-    measured = report["metrics"].get(EVALUATIONS.get(step, "")) or {}
-    _log_values(client, child, {}, {**values, **_numbers(measured), "cached": status == "cached"})
-    client.set_terminated(child)
-
-
-def _log_values(
-    client: MlflowClient, run: str, params: Mapping[str, Any], metrics: Mapping[str, float]
-) -> None:
-    now = int(time.time() * 1000)
-    entries = [Param(key, str(value)[:PARAM_LENGTH]) for key, value in params.items()]
-    numbers = [Metric(key, float(value), now, 0) for key, value in metrics.items()]
-    tags: list[RunTag] = []
-    for start in range(0, max(len(entries), len(numbers)), 100):
-        part = slice(start, start + 100)
-        client.log_batch(run, numbers[part], entries[part], tags)
+def evaluation_metrics(report: Mapping[str, Any]) -> dict[str, Any]:
+    """`<model>.<metric>` -> value, for all models that were evaluated."""
+    return dict(flatten({model: values or {} for model, values in report["metrics"].items()}))
 
 
 def _params(report: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(_flat(report["provenance"]["config"]))
+    return dict(flatten(report["provenance"]["config"]))
 
 
 def _metrics(report: Mapping[str, Any]) -> dict[str, float]:
-    sections = {key: report.get(key) or {} for key in MEASURED}
-    return _numbers({**dict(_flat(sections)), **_measured(report)})
+    sections = {key: report.get(key) or {} for key in METRIC_SECTIONS}
+    return _numbers({**dict(flatten(sections)), **evaluation_metrics(report)})
 
 
-def _measured(report: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(_flat({model: values or {} for model, values in report["metrics"].items()}))
+def _step_metrics(report: Mapping[str, Any], step: str, status: str) -> dict[str, float]:
+    seconds = report["timings_s"].get(step)
+    evaluated = report["metrics"].get(EVALUATIONS.get(step, "")) or {}
+    return _numbers({"seconds": seconds, **evaluated}) | {"cached": float(status == "cached")}
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
@@ -201,16 +100,20 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _flat(item, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, value
+def _log_values(
+    client: MlflowClient, run: str, params: Mapping[str, Any], metrics: Mapping[str, float]
+) -> None:
+    now = int(time.time() * 1000)
+    entries = [Param(key, str(value)[:PARAM_LENGTH]) for key, value in params.items()]
+    numbers = [Metric(key, value, now, 0) for key, value in metrics.items()]
+    no_tags: list[RunTag] = []
+    for start in range(0, max(len(entries), len(numbers)), BATCH_SIZE):
+        batch = slice(start, start + BATCH_SIZE)
+        client.log_batch(run, numbers[batch], entries[batch], no_tags)
 
 
 def _columns(rows: list[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Rows as columns; what is nested stands as JSON, since a table's cell holds a value."""
+    """Rows as columns. A cell of an MLflow table is a plain value, so nested values are JSON."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     return {name: [_cell(row.get(name)) for row in rows] for name in names}
 

@@ -1,4 +1,4 @@
-"""The MLflow that a run writes to and reads registered models from."""
+"""The MLflow server or database in use: which one it is, and whether it responds."""
 
 from __future__ import annotations
 
@@ -8,64 +8,69 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import mlflow
 import requests
 from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from adapruner.errors import UserError
-from adapruner.hashing import hash_json
 from steps.zenml_support.workspace import home
 
 EXPERIMENT = "adapruner"
 PROBE_SECONDS = 5
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
-WANTED = "set MLFLOW_TRACKING_URI, or register an MLflow experiment tracker in the ZenML stack"
+SHORT_TIMEOUTS = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": str(PROBE_SECONDS),
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+}
+"""MLflow's defaults are 2 minutes a request and 7 retries."""
+MESSAGE_LENGTH = 200
 
 
-class UnreachableError(UserError):
-    """The MLflow that is to be used does not answer."""
+class TrackingUnavailableError(UserError):
+    """The MLflow in use does not respond."""
 
 
 def connect() -> MlflowClient:
-    """A client of the MLflow to use, once it has answered.
+    """A client of the MLflow in use, which has responded.
 
     It is MLFLOW_TRACKING_URI when set; else the experiment tracker of the active ZenML stack; else,
-    for a stack whose orchestrator runs on this machine, SQLite in the home folder. Raises UserError
-    within seconds where there is none or it does not answer.
+    for a stack with a local orchestrator, SQLite in the home folder. Raises UserError where the
+    stack has none, and TrackingUnavailableError, within seconds, where it does not respond.
     """
     if uri := os.environ.get("MLFLOW_TRACKING_URI"):
         return connect_to(uri)
-    _use_stack()
-    _check_answers(mlflow.get_tracking_uri())
+    _use_stack_tracker()
+    _check_available(mlflow.get_tracking_uri())
     return MlflowClient()
 
 
 def connect_to(uri: str) -> MlflowClient:
-    """A client of the MLflow at `uri`, once it has answered; no ZenML is asked."""
+    """A client of the MLflow at `uri`, which has responded; independent of ZenML's stack.
+
+    Raises TrackingUnavailableError where it does not respond.
+    """
     mlflow.set_tracking_uri(uri)
-    _check_answers(uri)
+    _check_available(uri)
     return MlflowClient()
 
 
-def answers(client: MlflowClient) -> bool:
-    """Whether the MLflow of `client` answers now."""
+def is_available(client: MlflowClient) -> bool:
+    """Whether the MLflow of `client` responds now."""
     try:
-        _check_answers(client.tracking_uri)
-    except UnreachableError:
+        _check_available(client.tracking_uri)
+    except TrackingUnavailableError:
         return False
     return True
 
 
-def connection_failed(error: BaseException | None) -> bool:
-    """Whether an error, or what it was raised from, is a request that MLflow did not answer."""
+def is_connection_failure(error: BaseException | None) -> bool:
+    """Whether an error, or one that it was raised from, is a request without a response."""
+    unavailable = (TrackingUnavailableError, requests.ConnectionError, requests.Timeout)
     while error is not None:
-        if isinstance(error, UnreachableError | requests.ConnectionError | requests.Timeout):
+        if isinstance(error, unavailable):
             return True
         error = error.__cause__ or error.__context__
     return False
@@ -77,103 +82,52 @@ def local_uri(home: Path) -> str:
 
 
 def configured_uri(home: Path) -> str:
-    """The MLflow of the commands, which bring a ZenML stack of their own: set, or in `home`."""
+    """MLFLOW_TRACKING_URI when set, else the SQLite store in `home`."""
     return os.environ.get("MLFLOW_TRACKING_URI") or local_uri(home.absolute())
 
 
 def redacted(text: str) -> str:
     """`text` without the parts of its URIs that may hold a password: before @, and from ? on."""
-    named = re.sub(r"://(?!/)\S*@", "://", text)
-    return re.sub(r"(://[^\s?]*)\?\S*", r"\1", named)
+    without_login = re.sub(r"://(?!/)\S*@", "://", text)
+    return re.sub(r"(://[^\s?]*)\?\S*", r"\1", without_login)
+
+
+def summarize_error(error: BaseException, with_type: bool = False) -> str:
+    """One redacted line on an error, with its type's name in front if `with_type`.
+
+    Of a failed request it is the cause, without the history of the request's retries.
+    """
+    name = type(error).__name__
+    line = (str(error).strip().splitlines() or [name])[0]
+    if with_type and not line.startswith(name):
+        line = f"{name}: {line}"
+    if "Max retries exceeded" in line:
+        line = line.rpartition(": ")[2].rstrip("')\"")
+    return redacted(line)[:MESSAGE_LENGTH]
 
 
 def experiment_id(client: MlflowClient) -> str:
-    """The experiment of all compressions, made if absent.
+    """The id of the experiment of all runs, which is created if it does not exist.
 
-    A store without a server of its own would put artifacts below the working directory; there the
-    place is given: beside the database, or in the home folder.
+    Without a server, MLflow stores artifacts below the working directory. There the experiment gets
+    a fixed folder: beside an SQLite database, else in the home folder.
     """
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if found is not None:
-        return str(found.experiment_id)
-    uri = urlsplit(client.tracking_uri)
-    database = (
-        Path(client.tracking_uri.removeprefix("sqlite:///")) if uri.scheme == "sqlite" else None
-    )
-    folder = (database.parent if database else home()) / "mlartifacts"
-    serverless = uri.scheme == "sqlite" or uri.scheme.partition("+")[0] in DATABASE_PORTS
-    location = folder.absolute().as_uri() if serverless else None
+    existing = client.get_experiment_by_name(EXPERIMENT)
+    if existing is not None:
+        return str(existing.experiment_id)
+    scheme = urlsplit(client.tracking_uri).scheme
+    if scheme == "sqlite":
+        folder = Path(client.tracking_uri.removeprefix("sqlite:///")).parent
+    elif scheme.partition("+")[0] in DATABASE_PORTS:
+        folder = home()
+    else:
+        return str(client.create_experiment(EXPERIMENT))
+    location = (folder / "mlartifacts").absolute().as_uri()
     return str(client.create_experiment(EXPERIMENT, artifact_location=location))
 
 
-def model_version(name: str, version: str | None, alias: str | None) -> ModelVersion:
-    """A registered version by number or alias. Raises UserError where there is none."""
-    client = connect()
-    try:
-        if alias is not None:
-            return client.get_model_version_by_alias(name, alias)
-        return client.get_model_version(name, str(version))
-    except MlflowException as error:
-        wanted = f"{name}@{alias}" if alias else f"{name}/{version}"
-        raise UserError(
-            f"models:/{wanted} is not in the MLflow registry at "
-            f"{redacted(mlflow.get_registry_uri())}: {first_line(error)}"
-        ) from error
-
-
-def download(version: ModelVersion, into: Path) -> Path:
-    """Copy the files of a registered version into the directory `into`; where they are then."""
-    uri = MlflowClient().get_model_version_download_uri(version.name, version.version)
-    try:
-        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(into)))
-    except (MlflowException, OSError) as error:
-        raise UserError(
-            f"models:/{version.name}/{version.version}: its files at {redacted(uri)} can't be "
-            f"fetched: {first_line(error)}"
-        ) from error
-
-
-def fingerprint(version: ModelVersion) -> str:
-    """sha256 over the names and sizes of a registered version's files, as 64 hex digits.
-
-    Of files on this machine the modification times count as well. It is cheap: nothing is read, so
-    files elsewhere that were altered and kept their sizes are not noticed. Raises UserError where
-    the files can't be listed.
-    """
-    uri = MlflowClient().get_model_version_download_uri(version.name, version.version)
-    parts = urlsplit(uri)
-    try:
-        if parts.scheme in ("", "file"):
-            files: dict[str, Any] = _files_here(Path(unquote(parts.path)))
-        else:
-            files = dict(_files_there(uri))
-    except (MlflowException, OSError) as error:
-        raise UserError(
-            f"models:/{version.name}/{version.version}: its files at {redacted(uri)} can't be "
-            f"listed: {first_line(error)}"
-        ) from error
-    return hash_json([uri, files])
-
-
-def _files_here(directory: Path) -> dict[str, list[int]]:
-    found = sorted(path for path in directory.rglob("*") if path.is_file())
-    stats = ((path.relative_to(directory).as_posix(), path.stat()) for path in found)
-    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats}
-
-
-def _files_there(uri: str) -> Iterator[tuple[str, int | None]]:
-    repository = get_artifact_repository(uri)
-    folders: list[str | None] = [None]
-    while folders:
-        for info in repository.list_artifacts(folders.pop()):
-            if info.is_dir:
-                folders.append(info.path)
-            else:
-                yield info.path, info.file_size
-
-
-def _use_stack() -> None:
-    """Point MLflow at the tracker of the active ZenML stack, or at SQLite in the home folder."""
+def _use_stack_tracker() -> None:
+    """Sets MLflow's tracking URI to the one of the active ZenML stack."""
     from zenml.client import Client
     from zenml.integrations.mlflow.experiment_trackers import MLFlowExperimentTracker
 
@@ -184,43 +138,41 @@ def _use_stack() -> None:
     elif stack.orchestrator.config.is_local:
         mlflow.set_tracking_uri(local_uri(home()))
     else:
-        raise UserError(f"the active ZenML stack '{stack.name}' has no MLflow tracker: {WANTED}")
+        raise UserError(
+            f"the active ZenML stack '{stack.name}' has no MLflow tracker: set "
+            "MLFLOW_TRACKING_URI, or register an MLflow experiment tracker in the ZenML stack"
+        )
 
 
-def _check_answers(uri: str) -> None:
-    """One cheap question, with a short wait and no second try: a dead store fails at the start."""
+def _check_available(uri: str) -> None:
+    """Sends one cheap request, with a short timeout and no retry."""
     parts = urlsplit(uri)
     scheme = parts.scheme.partition("+")[0]
     try:
         if scheme == "sqlite":
-            _check_folder(uri)
+            _check_folder(Path(uri.removeprefix("sqlite:///")).parent)
         elif scheme in DATABASE_PORTS and parts.hostname:
             address = (parts.hostname, parts.port or DATABASE_PORTS[scheme])
             socket.create_connection(address, PROBE_SECONDS).close()
-        with _impatient():
+        with _environment(SHORT_TIMEOUTS):
             MlflowClient().get_experiment_by_name(EXPERIMENT)
     except (MlflowException, OSError, ValueError) as error:
-        raise UnreachableError(
-            f"the MLflow tracking URI {redacted(uri)} does not answer ({first_line(error)}); "
+        raise TrackingUnavailableError(
+            f"the MLflow tracking URI {redacted(uri)} does not answer ({summarize_error(error)}); "
             "start that server or set MLFLOW_TRACKING_URI to one that runs"
         ) from error
 
 
-def _check_folder(uri: str) -> None:
-    folder = Path(uri.removeprefix("sqlite:///")).parent
+def _check_folder(folder: Path) -> None:
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise OSError(f"{folder} is not a folder that can be written to")
 
 
 @contextmanager
-def _impatient() -> Iterator[None]:
-    """MLflow's own patience is 2 minutes a request and 7 tries."""
-    wanted = {
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(PROBE_SECONDS),
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    }
-    before = {key: os.environ.get(key) for key in wanted}
-    os.environ.update(wanted)
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Environment variables that are set for a moment."""
+    before = {key: os.environ.get(key) for key in values}
+    os.environ.update(values)
     try:
         yield
     finally:
@@ -228,14 +180,3 @@ def _impatient() -> Iterator[None]:
             os.environ.pop(key, None)
             if value is not None:
                 os.environ[key] = value
-
-
-def first_line(error: BaseException, named: bool = False) -> str:
-    """What went wrong; of a failed connection, its cause and not the request's whole history."""
-    name = type(error).__name__
-    line = (str(error).strip().splitlines() or [name])[0]
-    if named and not line.startswith(name):
-        line = f"{name}: {line}"
-    if "Max retries exceeded" in line:
-        line = line.rpartition(": ")[2].rstrip("')\"")
-    return redacted(line)[:200]

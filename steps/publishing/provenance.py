@@ -1,17 +1,22 @@
-"""What a result was made from: hashes, versions and settings."""
+"""The provenance of a result: hashes, versions and settings."""
 
 from __future__ import annotations
 
-import json
 import platform
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
 
 from adapruner.config import RunConfig
 from adapruner.hashing import hash_directory, hash_file, hash_json
 from steps.mlflow_support.tracking import redacted
+
+if TYPE_CHECKING:
+    from adapruner.data.sources import TextSources
+    from adapruner.models.sources import CheckpointSource
 
 PACKAGES = (
     "adapruner",
@@ -24,36 +29,40 @@ PACKAGES = (
     "datasets",
     "lm-eval",
 )
+"""Packages whose versions are recorded."""
+
+NOT_IN_SETTINGS_HASH = {
+    "model": {"source", "revision", "device"},
+    "search": {"storage"},
+    "registry": {"alias"},
+}
+"""Section -> settings that do not change what a compression does."""
 
 
-# Not the `location` of a source: where files lay on this machine is nobody's business.
-SOURCE_FIELDS = ("given", "kind", "revision", "content_hash")
-
-
-def published(config: RunConfig) -> RunConfig:
-    """The configuration as others may read it: without the password of the study's storage."""
+def publishable(config: RunConfig) -> RunConfig:
+    """The configuration without the password of the study's storage."""
     if config.search.storage is None:
         return config
     search = config.search.model_copy(update={"storage": redacted(config.search.storage)})
     return config.model_copy(update={"search": search})
 
 
-def provenance(config: RunConfig, stages: dict[str, Path]) -> dict[str, Any]:
-    """The `provenance` of report.json; `config` is one that may be published.
+def provenance(
+    config: RunConfig, source: CheckpointSource, texts: TextSources, stages: dict[str, Path]
+) -> dict[str, Any]:
+    """The `provenance` of report.json; `config` is a publishable one.
 
     Hashes are sha256 over a stage's files, as 64 hex digits.
     """
-    source = _read(stages["resolve_source"] / "source.json")
-    texts = _read(stages["texts"] / "texts.json")
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "config_hash": config_hash(config),
         "settings_hash": settings_hash(config),
-        "source": _shown(source),
-        "texts": {given: _shown(text) for given, text in texts.items()},
+        "source": _without_location(source),
+        "texts": {uri: _without_location(text) for uri, text in texts.sources.items()},
         "hashes": {
-            "source": source["content_hash"],
-            "texts": {given: text["content_hash"] for given, text in texts.items()},
+            "source": source.content_hash,
+            "texts": {uri: text.content_hash for uri, text in texts.sources.items()},
             "pool": hash_directory(stages["filter_calibration_pool"]),
             "table": hash_directory(stages["estimate_importance"]),
             "plan": hash_file(stages["search"] / "plan.json"),
@@ -68,27 +77,22 @@ def provenance(config: RunConfig, stages: dict[str, Path]) -> dict[str, Any]:
 
 
 def config_hash(config: RunConfig) -> str:
-    """sha256 of all settings, the defaults among them."""
+    """sha256 of all settings, the defaults among them, as 64 hex digits."""
     return hash_json(config.model_dump(mode="json"))
 
 
 def settings_hash(config: RunConfig) -> str:
-    """sha256 of what a compression does and which registered model it is for, from any source.
+    """sha256 of the settings that decide what a compression does, as 64 hex digits.
 
-    Where something is computed or put doesn't count, and neither does a default: a new setting in
-    a later release must not make all that was compressed look out of date.
+    It is the same for every version of the compressed model, every device and every output folder.
+    Defaults do not count, so that a new setting in a later release leaves the hash as it is.
     """
-    placed = {"model": {"source", "revision", "device"}, "search": {"storage"}}
-    placed |= {"registry": {"alias"}}
     values = config.model_dump(mode="json", exclude_defaults=True)
-    for section, fields in placed.items():
-        values[section] = {k: v for k, v in values.get(section, {}).items() if k not in fields}
+    for section, names in NOT_IN_SETTINGS_HASH.items():
+        values[section] = {k: v for k, v in values.get(section, {}).items() if k not in names}
     return hash_json({k: v for k, v in values.items() if k not in ("name", "output_dir")})
 
 
-def _shown(source: dict[str, Any]) -> dict[str, Any]:
-    return {field: source[field] for field in SOURCE_FIELDS}
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+def _without_location(source: BaseModel) -> dict[str, Any]:
+    """A source without its path on this machine, which is not published."""
+    return source.model_dump(mode="json", exclude={"location"})

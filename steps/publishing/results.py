@@ -1,96 +1,109 @@
-"""`<output_dir>/<name>/`: what a run leaves for people and for programs."""
+"""The output folder of a run, `<output_dir>/<name>/`: replaced as a whole or not at all."""
 
 from __future__ import annotations
 
 import errno
-import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 from adapruner.config import RunConfig
 from adapruner.errors import UserError
-from steps.zenml_support.materializer import link_or_copy
-from steps.zenml_support.workspace import TIMING
+from adapruner.files import Artifact, link_or_copy
+from steps.zenml_support.workspace import Timing
 
-MARK = "report.json"
+REPORT = "report.json"
+"""The file that marks a folder as the results of a compression."""
 COMPARISON = "comparison.json"
+"""The file that marks a folder as the results of a comparison."""
+CHECKPOINT = "checkpoint"
+
+
+class ModelVersionRecord(Artifact):
+    """The model version of a run. `results`, the output folder, is None in the folder's own copy."""
+
+    FILE: ClassVar[str] = "model_version.json"
+
+    name: str
+    version: str
+    alias: str | None
+    run_id: str
+    tracking_uri: str
+    gate: str
+    results: str | None = None
 
 
 def directory_of(config: RunConfig) -> Path:
-    """Where the results of this configuration go."""
+    """The output folder of this configuration."""
     return Path(config.output_dir) / config.name
 
 
-def check_target(config: RunConfig, mark: str = MARK) -> None:
-    """Raises UserError when something stands at the target that no such run has left.
+def check_target(config: RunConfig, result_file: str = REPORT) -> None:
+    """Raises UserError when the output folder holds anything but results of the same kind of run.
 
-    `mark` is the file that tells what a compression (MARK) or a comparison (COMPARISON) left.
+    `result_file` is REPORT for a compression and COMPARISON for a comparison.
     """
     target = directory_of(config)
     try:
         names = [path.name for path in target.iterdir()]
-        foreign = bool(names) and mark not in names
+        is_foreign = bool(names) and result_file not in names
     except FileNotFoundError:
-        foreign = False
+        is_foreign = False
     except NotADirectoryError:
-        foreign = True
-    if foreign:
+        is_foreign = True
+    if is_foreign:
         raise UserError(
-            f"'{target}' holds something that is not a run's result of this kind and would be "
-            "replaced; give the run another `name` or `output_dir`"
+            f"'{target}' exists and holds no {result_file}, so it is not the result of a run of "
+            "this kind and is not replaced; set another `name` or `output_dir`"
         )
 
 
-def publish(
-    config: RunConfig, report: Path, checkpoint: Path, registered: Mapping[str, Any]
-) -> Path:
-    """Put report, plan and checkpoint at the target, replacing an earlier run's as a whole.
+def publish(config: RunConfig, report: Path, checkpoint: Path, record: ModelVersionRecord) -> Path:
+    """Writes the output folder of a compression, in place of an earlier one; its absolute path.
 
-    Weights are hard links where the file system allows: the same bytes, not a second copy. Of two
-    runs that publish at once, the later one's result stays.
+    Weights are hard links where the file system allows it. Of two runs that publish at the same
+    time, the result of the later one remains.
     """
 
     def fill(new: Path) -> None:
-        untimed = shutil.ignore_patterns(TIMING)
-        shutil.copytree(report, new, ignore=untimed)
-        shutil.copytree(checkpoint, new / "checkpoint", ignore=untimed, copy_function=_link_weights)
-        text = json.dumps(dict(registered), indent=2, sort_keys=True)
-        (new / "model_version.json").write_text(text + "\n", encoding="utf-8")
+        ignored = shutil.ignore_patterns(Timing.FILE)
+        shutil.copytree(report, new, ignore=ignored)
+        shutil.copytree(checkpoint, new / CHECKPOINT, ignore=ignored, copy_function=_link_weights)
+        record.write(new)
 
-    return _publish(config, MARK, fill)
+    return _publish(config, REPORT, fill)
 
 
 def publish_comparison(config: RunConfig, files: Path) -> Path:
-    """Put a comparison's files at the target, replacing an earlier comparison's as a whole."""
-    untimed = shutil.ignore_patterns(TIMING)
-    return _publish(config, COMPARISON, lambda new: shutil.copytree(files, new, ignore=untimed))
+    """Writes the output folder of a comparison, in place of an earlier one; its absolute path."""
+    ignored = shutil.ignore_patterns(Timing.FILE)
+    return _publish(config, COMPARISON, lambda new: shutil.copytree(files, new, ignore=ignored))
 
 
-def _publish(config: RunConfig, mark: str, fill: Callable[[Path], object]) -> Path:
-    """Replace what is at the target by what `fill` puts into the folder that it is given."""
-    check_target(config, mark)
+def _publish(config: RunConfig, result_file: str, fill: Callable[[Path], object]) -> Path:
+    """Replaces the output folder by the one that `fill` creates at the path it is called with."""
+    check_target(config, result_file)
     target = directory_of(config).absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{config.name}-", dir=target.parent))
-    new, former = beside / "new", beside / "former"
+    temporary = Path(tempfile.mkdtemp(prefix=f".{config.name}-", dir=target.parent))
+    new, former = temporary / "new", temporary / "former"
     try:
         fill(new)
         _replace(target, new, former)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         with suppress(OSError):
-            beside.rmdir()  # stays where it holds a former result that could not be put back
+            temporary.rmdir()  # not empty where it holds a former result that can't be moved back
         raise
-    shutil.rmtree(beside, ignore_errors=True)
+    shutil.rmtree(temporary, ignore_errors=True)
     return target
 
 
 def _replace(target: Path, new: Path, former: Path) -> None:
-    """Move `target`, where there is one, to `former` and `new` to `target`; or leave it there."""
+    """Moves `target`, if it exists, to `former` and `new` to `target`; else restores `target`."""
     while True:
         with suppress(FileNotFoundError):
             target.rename(former)
@@ -99,7 +112,7 @@ def _replace(target: Path, new: Path, former: Path) -> None:
             return
         except BaseException as error:
             if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-                # Another run's result came in between. It replaced the former, and is replaced.
+                # Another run has published in between: its result replaced `former` and is next.
                 shutil.rmtree(former, ignore_errors=True)
                 continue
             if former.exists():
@@ -108,6 +121,7 @@ def _replace(target: Path, new: Path, former: Path) -> None:
 
 
 def _link_weights(source: str, target: str) -> None:
+    """Links weights, and copies small files, which a user may edit."""
     if source.endswith(".safetensors"):
         link_or_copy(source, target)
     else:

@@ -59,6 +59,11 @@ def stage(name: str) -> Iterator[Path]:
     Timing(seconds=round(time.perf_counter() - started, 3)).write(out)
 
 
+def result_files(stage_directory: Path) -> list[Path]:
+    """The entries of a stage's directory in order of name, without its `Timing`."""
+    return sorted(path for path in stage_directory.iterdir() if path.name != Timing.FILE)
+
+
 def remove_stage_directories() -> None:
     """Removes the stage directories of this process, whose files the artifact store has by now."""
     for directory in _process_directory(_scratch()).iterdir():
