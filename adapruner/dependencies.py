@@ -30,7 +30,7 @@ _DATA_SUFFIXES = (".py", ".yaml")
 
 
 def source_files(module: str, packages: tuple[str, ...]) -> list[Path]:
-    """The files of `module`, of all modules of `packages` that it reaches, and the data files named.
+    """The files of `module`, of all modules of `packages` that it reaches, and of named data.
 
     A string constant that is the path of a module counts as an import of it, as in a table of
     implementations; one that names a file beside the module counts as a dependency.

@@ -1,108 +1,151 @@
-"""One candidate of a comparison: decided, cut, fine-tuned where asked, measured; then dropped."""
+"""One candidate of a comparison: planned, cut, fine-tuned if requested, and measured."""
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import ClassVar
 
-from adapruner.pruning.reconstruction import bias, plan, apply as pruning
-from adapruner.evaluation import quality as evaluation, tasks
-from adapruner.recovery import lora as finetune
-from adapruner.search import search
-from adapruner.models import checkpoint as ckpt
-from adapruner.config import CandidateConfig
+from adapruner.comparison.cells import CandidateConfig
+from adapruner.data.pool import TestTexts
 from adapruner.errors import UnreachableError
+from adapruner.evaluation.quality import Evaluation, evaluate
+from adapruner.files import Artifact, read_json, write_json
+from adapruner.models import checkpoint as ckpt
 from adapruner.progress import announce
-from adapruner.search.results import TRIAL_SECONDS
+from adapruner.pruning.apply import prune
+from adapruner.pruning.plan import PruningPlan
+from adapruner.pruning.reconstruction.request import method_module
+from adapruner.recovery.finetune import RecoveryRequest, finetune
+from adapruner.search.inputs import SearchInputs
+from adapruner.search.results import TRIAL_SECONDS, SearchResult
+from adapruner.search.search import search
 
-FILE = "candidate.json"
-SECONDS = "stage_seconds.json"
+STAGE_SECONDS = "stage_seconds.json"
 
 
-class Shared(NamedTuple):
+class CandidateResult(Artifact):
+    """Metrics of the pruned and the fine-tuned model; the `reason` alone where it is unreachable.
+
+    `achieved_all` and `achieved_blocks` are the removed shares of parameters; `objective` is the
+    selected trial's value.
+    """
+
+    FILE: ClassVar[str] = "candidate.json"
+
+    reason: str | None = None
+    pruned: dict[str, float] | None = None
+    finetuned: dict[str, float] | None = None
+    params: int | None = None
+    achieved_all: float | None = None
+    achieved_blocks: float | None = None
+    objective: float | None = None
+
+
+@dataclass(frozen=True)
+class SharedStages:
     """The directories of the stages that all candidates share."""
 
     dense: Path
     pool: Path
-    table: Path
-    expected: Path
-    texts: Path
+    importance: Path
+    teacher_logits: Path
+    test_texts: Path
     tasks: Path
 
 
-def measure(shared: Shared, config: CandidateConfig, storage: str, out: Path) -> None:
-    """Runs a compression by `config` from its search on and writes what came of it to `out`.
+def measure_candidate(
+    shared: SharedStages, config: CandidateConfig, storage: str, out: Path
+) -> None:
+    """Runs a compression from its search on; writes its result, plan and seconds by stage to `out`.
 
-    `candidate.json` holds the metrics of the pruned and of the fine-tuned model (null without
-    fine-tuning), counted parameters and the achieved ratios; where the ratio can't be reached or
-    the model can't hold the result it holds the `reason` alone. Seconds by stage are beside it.
+    The weights are dropped: a comparison of many candidates would fill any disk. A ratio that can't
+    be reached, or a method that the model does not support, is a result as well.
     """
-    seconds: dict[str, float] = {}
     with tempfile.TemporaryDirectory(dir=out) as folder:
+        run = _Run(shared, config, Path(folder))
         try:
-            result = _run(shared, config, storage, Path(folder), seconds)
+            result = run.execute(storage)
         except UnreachableError as error:
             announce(f"not reachable: {error}")
-            result = {"reason": str(error)}
+            result = CandidateResult(reason=str(error))
         else:
-            (out / plan.FILE).write_bytes(Path(folder, "search", plan.FILE).read_bytes())
-    for name, value in ((FILE, result), (SECONDS, seconds)):
-        text = json.dumps(value, indent=1, sort_keys=True) + "\n"
-        (out / name).write_text(text, encoding="utf-8")
+            PruningPlan.read(run.root / "search").write(out)
+    result.write(out)
+    write_json(out / STAGE_SECONDS, run.seconds)
 
 
-def _run(
-    shared: Shared, config: CandidateConfig, storage: str, root: Path, seconds: dict[str, float]
-) -> dict[str, Any]:
-    dense, pool, table, expected, *_ = shared
-    model, seed = config.model, config.seed
-    if config.reconstruction.method == "bias":
-        bias.refuse_without_biases(ckpt.inspect(dense))
-    with _stage(root, "search", seconds) as decided:
-        given = (config.search, config.pruning, config.reconstruction, seed)
-        search.search(dense, pool, table, model, *given, storage, decided)
-    # A study that went on where it stopped took longer than this process saw.
-    trials = json.loads((decided / TRIAL_SECONDS).read_text(encoding="utf-8"))
-    seconds["search"] = max(seconds["search"], sum(t.get("total_s", 0.0) for t in trials))
-    with _stage(root, "prune", seconds) as cut:
-        pruning.prune(dense, decided, pool, model, config.reconstruction, cut)
-    result = {"pruned": _measured(cut, shared, config, root / "pruned", seconds), "finetuned": None}
-    if config.finetune.method != "none":
-        with _stage(root, "finetune", seconds) as tuned:
-            finetune.finetune(cut, expected, pool, model, config.finetune, seed, tuned)
-        best = tuned / "checkpoint"
-        result["finetuned"] = _measured(best, shared, config, root / "finetuned", seconds)
-    ratio = plan.read_plan(decided / plan.FILE).ratio
-    found = json.loads((decided / "summary.json").read_text(encoding="utf-8"))
-    return result | {
-        "params": ckpt.inspect(cut).total_params,
-        "achieved_all": ratio.achieved_all,
-        "achieved_blocks": ratio.achieved_blocks,
-        "objective": found["best"]["value"],
-    }
+@dataclass(frozen=True)
+class _Run:
+    """The stages of one candidate, in folders below `root`."""
 
+    shared: SharedStages
+    config: CandidateConfig
+    root: Path
+    seconds: dict[str, float] = field(default_factory=dict)
 
-def _measured(
-    checkpoint: Path, shared: Shared, config: CandidateConfig, out: Path, seconds: dict[str, float]
-) -> dict[str, float]:
-    with _stage(out, "evaluate", seconds) as into:
-        texts, folder = shared.texts, shared.tasks
-        given = (config.model.device_config, config.quality, tasks.batch_size(folder))
-        evaluation.evaluate(checkpoint, texts, folder, *given, into)
-    metrics: dict[str, float] = json.loads((into / "metrics.json").read_text(encoding="utf-8"))
-    return metrics
+    def execute(self, storage: str) -> CandidateResult:
+        config, shared = self.config, self.shared
+        structures = ckpt.inspect(shared.dense)
+        method_module(config.reconstruction.method).check_supported(structures)
+        plan = self._search(storage)
+        with self._stage("prune") as cut:
+            prune(shared.dense, plan, shared.pool, config.model, config.reconstruction, cut)
+        pruned = self._evaluate("pruned", cut)
+        finetuned = None
+        if config.finetune.method != "none":
+            finetuned = self._evaluate("finetuned", self._finetune(cut))
+        ratio = PruningPlan.read(plan).ratio
+        return CandidateResult(
+            pruned=pruned,
+            finetuned=finetuned,
+            params=ckpt.inspect(cut).total_params,
+            achieved_all=ratio.achieved_all,
+            achieved_blocks=ratio.achieved_blocks,
+            objective=SearchResult.read(plan).best.value,
+        )
 
+    def _search(self, storage: str) -> Path:
+        shared = self.shared
+        with self._stage("search") as out:
+            inputs = SearchInputs(shared.dense, shared.pool, shared.importance)
+            search(inputs, self.config, storage, out)
+        # A study that was resumed took longer than this process ran.
+        trials = sum(trial.get("total_s", 0.0) for trial in read_json(out / TRIAL_SECONDS))
+        self.seconds["search"] = max(self.seconds["search"], trials)
+        return out
 
-@contextmanager
-def _stage(root: Path, name: str, seconds: dict[str, float]) -> Iterator[Path]:
-    """A new folder `name` below `root`; the time that the block takes is added to `seconds`."""
-    out = root / name
-    out.mkdir(parents=True)
-    begun = time.perf_counter()
-    yield out
-    seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - begun
+    def _finetune(self, cut: Path) -> Path:
+        shared, config = self.shared, self.config
+        with self._stage("finetune") as out:
+            request = RecoveryRequest(
+                checkpoint=cut,
+                teacher=shared.teacher_logits,
+                pool=shared.pool,
+                model=config.model,
+                finetune=config.finetune,
+                seed=config.seed,
+            )
+            finetune(request, out)
+        return out / "checkpoint"
+
+    def _evaluate(self, name: str, checkpoint: Path) -> dict[str, float]:
+        shared, config = self.shared, self.config
+        texts = TestTexts.read(shared.test_texts).texts
+        with self._stage("evaluate", name) as out:
+            device = config.model.device_config
+            evaluate(checkpoint, texts, shared.tasks, device, config.quality, out)
+        return Evaluation.read(out).metrics
+
+    @contextmanager
+    def _stage(self, name: str, below: str = "") -> Iterator[Path]:
+        """A new folder for a stage; the time that the block takes is added to its seconds."""
+        out = self.root / below / name
+        out.mkdir(parents=True)
+        start = time.perf_counter()
+        yield out
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start

@@ -4,60 +4,77 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
-from adapruner.config import CandidateConfig, RunConfig, Section
-from adapruner.config import FinetuneConfig, ModelConfig, PlanConfig, QualityConfig, presets, with_preset
+from adapruner.config import (
+    FinetuneConfig,
+    PlanConfig,
+    QualityConfig,
+    RunConfig,
+    Section,
+    presets,
+    with_preset,
+)
 from adapruner.config.presets import check_preset
+from adapruner.config.pruning import Layout
+from adapruner.config.search import SEARCHED
+from adapruner.importance.metrics import METRICS
 
 Share = Annotated[float, Field(gt=0, lt=1)]
-Layout = Literal["per_layer", "uniform"]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
-class PruningChange(Section):
-    """Settings of `pruning` that one ratio has for itself."""
+class PruningOverride(Section):
+    """Settings of `pruning` at one ratio."""
 
-    protect_first: int | None = Field(None, ge=0)
-    protect_last: int | None = Field(None, ge=0)
-    round_to: int | None = Field(None, ge=1)
+    protect_first: int | None = Field(None, ge=0, description="first layers left unpruned")
+    protect_last: int | None = Field(None, ge=0, description="last layers left unpruned")
+    round_to: int | None = Field(None, ge=1, description="MLP widths are multiples of this")
 
 
 class ComparisonConfig(Section):
     """The cells of a comparison: every method at every ratio in every layout."""
 
-    methods: tuple[str, ...] = Field(tuple(presets()), min_length=1)
-    ratios: tuple[Share, ...] = Field((), description="default: pruning.ratio")
-    layouts: tuple[Layout, ...] = Field((), description="default: pruning.layout")
-    at_ratio: dict[float, PruningChange] = Field(
-        default_factory=dict, description="ratio -> what replaces settings of pruning there"
+    methods: tuple[str, ...] = Field(
+        default_factory=lambda: tuple(presets()), min_length=1, description="presets; default: all"
     )
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field(
-        (0, 1, 2), min_length=1, description="of methods that are random; others run once"
+    ratios: tuple[Share, ...] = Field((), description="ratios; default: pruning.ratio")
+    layouts: tuple[Layout, ...] = Field((), description="layouts; default: pruning.layout")
+    at_ratio: dict[float, PruningOverride] = Field(
+        default_factory=dict, description="ratio -> settings of pruning at that ratio"
     )
-    finetune: bool = Field(False, description="fine-tune every candidate by `finetune` as well")
+    seeds: tuple[Seed, ...] = Field(
+        (0, 1, 2), min_length=1, description="seeds of random methods; others run once"
+    )
+    finetune: bool = Field(False, description="fine-tune every candidate with `finetune` as well")
 
     @field_validator("methods")
     @classmethod
-    def _methods_are_known(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
-        for name in methods:
-            check_preset(name)
-        return methods
+    def _check_methods(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(check_preset, methods))
 
     @field_validator("methods", "ratios", "layouts", "seeds")
     @classmethod
-    def _each_once(cls, values: tuple[object, ...]) -> tuple[object, ...]:
+    def _check_unique(cls, values: tuple[object, ...]) -> tuple[object, ...]:
         if len(set(values)) < len(values):
-            raise ValueError("one of them is named twice")
+            raise ValueError("a value is listed twice")
         return values
 
     @model_validator(mode="after")
-    def _changes_are_of_ratios(self) -> ComparisonConfig:
+    def _check_overrides(self) -> ComparisonConfig:
         unknown = sorted(set(self.at_ratio) - set(self.ratios))
         if unknown:
-            raise ValueError(f"at_ratio names {unknown[0]:g}, which is not one of its ratios")
+            raise ValueError(f"at_ratio has {unknown[0]:g}, which is not one of the ratios")
         return self
+
+
+class CandidateConfig(PlanConfig):
+    """The settings that a candidate depends on, beside the shared artifacts."""
+
+    finetune: FinetuneConfig
+    quality: QualityConfig
 
 
 @dataclass(frozen=True)
@@ -88,24 +105,33 @@ def cells(config: RunConfig, comparison: ComparisonConfig) -> list[Cell]:
 
 
 def seeds_of(method: str, config: RunConfig, comparison: ComparisonConfig) -> Sequence[int]:
-    return comparison.seeds if presets()[method].random else (config.seed,)
+    """The seeds that a method runs with."""
+    return comparison.seeds if presets()[method].is_random else (config.seed,)
 
 
-def settings_of(cell: Cell, config: RunConfig, comparison: ComparisonConfig) -> CandidateConfig:
+def candidate_config(
+    cell: Cell, config: RunConfig, comparison: ComparisonConfig
+) -> CandidateConfig:
     """The sections that run `cell`: those of a compression by its method."""
-    own = with_preset(config, cell.method)
-    change = comparison.at_ratio.get(cell.ratio, PruningChange()).model_dump(exclude_none=True)
-    changed = change | {"ratio": cell.ratio, "layout": cell.layout}
-    pruning = own.pruning.model_copy(update=changed)
-    finetune = own.finetune
+    run = with_preset(config, cell.method)
+    override = comparison.at_ratio.get(cell.ratio, PruningOverride())
+    changes = override.model_dump(exclude_none=True)
+    changes |= {"ratio": cell.ratio, "layout": cell.layout}
+    finetune = run.finetune
     if not comparison.finetune:
         finetune = finetune.model_copy(update={"method": "none"})
     return CandidateConfig(
-        seed=cell.seed, model=own.model, search=own.search, pruning=pruning,
-        reconstruction=own.reconstruction, finetune=finetune, quality=own.evaluation.quality,
-    )  # fmt: skip
+        seed=cell.seed,
+        model=run.model,
+        search=run.search,
+        pruning=run.pruning.model_copy(update=changes),
+        reconstruction=run.reconstruction,
+        finetune=finetune,
+        quality=run.evaluation.quality,
+    )
 
 
-def draws_samples(cell: Cell) -> bool:
-    """Whether the method looks at a reference subset, which is drawn by the seed."""
-    return presets()[cell.method].random and cell.method != "random"
+def uses_reference(cell: Cell) -> bool:
+    """Whether the method uses the random reference subset of the importance table."""
+    metric = presets()[cell.method].settings["search"]["metric"]
+    return metric == SEARCHED or METRICS[metric].samples == "reference"

@@ -1,6 +1,6 @@
-"""The picture of a comparison: for each ratio and layout, how far each method is from the dense.
+"""The chart of a comparison: for each ratio and layout, each method's distance to the dense model.
 
-Colours are of middle lightness on a transparent ground, so it reads on white and on black.
+Colours have medium lightness on a transparent background, to be readable on white and black.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from adapruner.report.format import PERPLEXITY
 INK, LINE = "#757a80", "#757a8055"
 MARKS = (("o", "#3b82f6"), ("s", "#e07b2c"), ("D", "#2f9e66"), ("^", "#a45fd0"), ("v", "#d0506a"))
 ROW, HEAD, WIDTH = 0.27, 1.05, 7.6
-"""Inches: a method's line, what a panel has above and below its lines, a panel's width."""
+"""Inches: the height of a method's line, of a panel's title and axis together, a panel's width."""
 
 APART = 0.2
-"""Distance of the marks of two texts, as a share of a line."""
+"""Vertical offset between the marks of two texts, as a share of a line."""
 
 WIDE_RANGE = 6.0
-"""Largest over smallest value of an axis from which its ticks are of a logarithmic scale."""
+"""Ratio of the largest to the smallest value above which ticks are logarithmic."""
 
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -51,7 +51,7 @@ STYLE: dict[Any, Any] = {
 
 
 def write(content: Mapping[str, Any], out: Path) -> None:
-    """comparison.svg and comparison.png in the directory `out`; `content` is comparison.json's."""
+    """Writes comparison.svg and comparison.png to `out`; `content` is that of comparison.json."""
     texts = [name for name in content["dense"] if PERPLEXITY.match(name)]
     shown = panels(content)
     heights = [HEAD + ROW * len(rows) for rows in shown.values()]
@@ -81,15 +81,15 @@ def _panel(axes: Axes, rows: Sequence[Mapping[str, Any]], texts: Sequence[str]) 
         marker, colour = MARKS[index % len(MARKS)]
         beside = APART * (index - (len(texts) - 1) / 2)  # so that no text hides another
         points = [(y + beside, _reach(row, text)) for y, row in enumerate(rows)]
-        known = [(y, reach) for y, reach in points if reach is not None]
-        anything |= bool(known)
-        for y, (lowest, _, highest) in known:
+        finite = [(y, reach) for y, reach in points if reach is not None]
+        anything |= bool(finite)
+        for y, (lowest, _, highest) in finite:
             axes.plot([lowest, highest], [y, y], color=colour, linewidth=2.2, alpha=0.55)
         axes.plot(
-            [mean for _, (_, mean, _) in known], [y for y, _ in known], marker,
+            [mean for _, (_, mean, _) in finite], [y for y, _ in finite], marker,
             color=colour, markersize=5.5, label=text, clip_on=False,
         )  # fmt: skip
-    _say_what_is_missing(axes, rows, texts)
+    _label_missing(axes, rows, texts)
     axes.set_yticks(range(len(rows)), [row["method"] for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     if not anything:
@@ -102,7 +102,7 @@ def _panel(axes: Axes, rows: Sequence[Mapping[str, Any]], texts: Sequence[str]) 
 
 
 def _reach(row: Mapping[str, Any], text: str) -> tuple[float, float, float] | None:
-    """Lowest, mean and highest over the seeds, times the dense model's value."""
+    """Lowest, mean and highest over the seeds, relative to the dense model's value."""
     measured = final(row)
     stat = measured[text] if measured else None
     if stat is None or stat["to_dense"] is None:
@@ -111,11 +111,9 @@ def _reach(row: Mapping[str, Any], text: str) -> tuple[float, float, float] | No
     return stat["min"] / dense, stat["to_dense"], stat["max"] / dense
 
 
-def _say_what_is_missing(
-    axes: Axes, rows: Sequence[Mapping[str, Any]], texts: Sequence[str]
-) -> None:
+def _label_missing(axes: Axes, rows: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> None:
     for y, row in enumerate(rows):
         if row["reason"] is None and any(_reach(row, text) for text in texts):
             continue
-        said = UNREACHABLE if row["reason"] is not None else "not finite"
-        axes.text(0.07, y, said, transform=axes.get_yaxis_transform(), va="center", style="italic")
+        label = UNREACHABLE if row["reason"] is not None else "not finite"
+        axes.text(0.07, y, label, transform=axes.get_yaxis_transform(), va="center", style="italic")

@@ -1,8 +1,7 @@
-"""The one table of a comparison: as JSON, as Markdown and for a terminal."""
+"""The table of a comparison: as JSON, as Markdown and for a terminal."""
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -11,11 +10,13 @@ from typing import Any
 
 from rich.table import Table
 
-from adapruner.comparison import candidate
+from adapruner.comparison.candidate import STAGE_SECONDS, CandidateResult
 from adapruner.comparison.cells import Cell, ComparisonConfig, cells
 from adapruner.config import RunConfig
+from adapruner.files import read_json
 from adapruner.report.format import PERPLEXITY, count, duration, number
 
+FILE = "comparison.json"
 UNREACHABLE = "not reachable"
 
 
@@ -28,11 +29,11 @@ def build(
 ) -> dict[str, Any]:
     """comparison.json: a row for each method, ratio and layout, the best of a layout first.
 
-    `candidates` are the directories of `candidate.measure` in the order of `comparison.cells`;
-    `dense` the dense model's metrics; `shared_s` the seconds of the stages that all share. In a
-    row, of the pruned and of the fine-tuned model, each metric has the mean over the seeds, the
-    sample standard deviation (`spread`, null for one seed), the extremes, and `to_dense`, the mean
-    divided by the dense model's value. What is not finite is null.
+    `candidates` are the directories of `measure_candidate` in the order of `cells`; `dense` the
+    dense model's metrics; `shared_s` the seconds of the shared stages. In a row, each metric of the
+    pruned and of the fine-tuned model has the mean over the seeds, the sample standard deviation
+    (`spread`, null for one seed), the extremes, and `to_dense`, the mean divided by the dense
+    model's value. Numbers that are not finite are null.
     """
     rows: dict[tuple[float, str, str], list[Any]] = {}
     for cell, directory in zip(cells(config, comparison), candidates, strict=True):
@@ -54,26 +55,27 @@ def build(
 
 
 def final(row: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The metrics that a row is judged by: of the fine-tuned model where there is one."""
-    found: Mapping[str, Any] | None = row["finetuned"] or row["pruned"]
-    return found
+    """The metrics of a row's final model: fine-tuned where there is one, else pruned."""
+    metrics: Mapping[str, Any] | None = row["finetuned"] or row["pruned"]
+    return metrics
 
 
 def panels(content: Mapping[str, Any]) -> dict[tuple[float, str], list[Mapping[str, Any]]]:
     """(ratio, layout) -> its rows, the best first."""
-    found: dict[tuple[float, str], list[Mapping[str, Any]]] = {}
+    by_panel: dict[tuple[float, str], list[Mapping[str, Any]]] = {}
     for row in content["rows"]:
-        found.setdefault((row["ratio"], row["layout"]), []).append(row)
-    return found
+        by_panel.setdefault((row["ratio"], row["layout"]), []).append(row)
+    return by_panel
 
 
 def heading(content: Mapping[str, Any], ratio: float, layout: str) -> str:
+    """The title of the panel of a ratio and a layout."""
     counted = {"all": "all", "blocks": "the decoder blocks'"}[content["ratio_of"]]
     return f"{100 * ratio:g} % of {counted} parameters removed, layout {layout}"
 
 
 def markdown(content: Mapping[str, Any]) -> str:
-    """comparison.md."""
+    """The content of comparison.md."""
     shown = ", ".join(f"{name} {number(value)}" for name, value in content["dense"].items())
     lines = [
         f"# Comparison: {content['name']}", "",
@@ -89,12 +91,12 @@ def markdown(content: Mapping[str, Any]) -> str:
         reasons = {row["reason"] for row in rows if row["reason"]}
         lines += [f"{UNREACHABLE}: {reason}\n" for reason in sorted(reasons)]
     shared = ", ".join(f"{name} {duration(s)}" for name, s in content["shared_s"].items())
-    return "\n".join([*lines, f"Done once for all of them: {shared}.", ""])
+    return "\n".join([*lines, f"Computed once for all of them: {shared}.", ""])
 
 
 def tables(content: Mapping[str, Any]) -> list[Table]:
-    """For a terminal, a table for each ratio and layout: what is divided by the dense value."""
-    found = []
+    """For a terminal, a table for each ratio and layout, with ratios to the dense model."""
+    result = []
     for (ratio, layout), rows in panels(content).items():
         table = Table(
             title=heading(content, ratio, layout),
@@ -112,25 +114,22 @@ def tables(content: Mapping[str, Any]) -> list[Table]:
                 for name in content["dense"]
             ]
             table.add_row(row["method"], str(len(row["seeds"])), *factors, *_spent(row, content))
-        found.append(table)
-    return found
+        result.append(table)
+    return result
 
 
 def _row(members: Sequence[tuple[Cell, Path]], dense: Mapping[str, float]) -> dict[str, Any]:
     cell = members[0][0]
-    results = [_read(directory / candidate.FILE) for _, directory in members]
-    seconds = [_read(directory / candidate.SECONDS) for _, directory in members]
-    reason = next((r["reason"] for r in results if "reason" in r), None)
+    results = [CandidateResult.read(directory) for _, directory in members]
+    seconds = [read_json(directory / STAGE_SECONDS) for _, directory in members]
+    reason = next((result.reason for result in results if result.reason is not None), None)
     measured: dict[str, Any] = {"pruned": None, "finetuned": None, "params": None}
     if reason is None:
-        first = results[0]
-        kept = ("params", "achieved_all", "achieved_blocks")
-        measured |= {key: statistics.mean(r[key] for r in results) for key in kept}
+        fields = ("params", "achieved_all", "achieved_blocks")
+        measured |= {f: statistics.mean(getattr(r, f) for r in results) for f in fields}
         for model in ("pruned", "finetuned"):
-            if first[model] is not None:
-                values = {name: [r[model][name] for r in results] for name in first[model]}
-                measured[model] = {n: _stat(v, dense[n]) for n, v in values.items()}
-    stages = sorted({stage for found in seconds for stage in found})
+            measured[model] = _statistics([getattr(r, model) for r in results], dense)
+    stages = sorted({stage for by_stage in seconds for stage in by_stage})
     return {
         "method": cell.method,
         "ratio": cell.ratio,
@@ -138,8 +137,18 @@ def _row(members: Sequence[tuple[Cell, Path]], dense: Mapping[str, float]) -> di
         "seeds": [c.seed for c, _ in members],
         "reason": reason,
         **measured,
-        "seconds": {s: statistics.mean(found.get(s, 0.0) for found in seconds) for s in stages},
+        "seconds": {s: statistics.mean(each.get(s, 0.0) for each in seconds) for s in stages},
     }
+
+
+def _statistics(
+    metrics: Sequence[Mapping[str, float] | None], dense: Mapping[str, float]
+) -> dict[str, Any] | None:
+    """Metric -> its statistics over the seeds; None where the model was not measured."""
+    measured = [values for values in metrics if values is not None]
+    if not measured:
+        return None
+    return {name: _stat([values[name] for values in measured], dense[name]) for name in measured[0]}
 
 
 def _stat(values: Sequence[float], dense: float) -> dict[str, float | None]:
@@ -156,7 +165,7 @@ def _stat(values: Sequence[float], dense: float) -> dict[str, float | None]:
 
 
 def _rank(row: Mapping[str, Any]) -> tuple[bool, float]:
-    """Reachable rows first; of these the lowest geometric mean of perplexities by the dense."""
+    """Reachable rows first; of these the lowest geometric mean of the perplexity ratios."""
     measured = final(row)
     if measured is None:
         return (True, 0.0)
@@ -199,7 +208,3 @@ def _spent(row: Mapping[str, Any], content: Mapping[str, Any]) -> list[str]:
 
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _read(file: Path) -> Any:
-    return json.loads(file.read_text(encoding="utf-8"))

@@ -32,14 +32,15 @@ class QualityConfig(Section):
 
 
 class GateConfig(Section):
-    """What the final model must keep of the dense model. Limits that are not set are not checked."""
+    """What the final model must keep of the dense model; only limits that are set are checked."""
 
     mean_retention: Share | None = Field(None, description="minimum mean retention over the tasks")
     task_retention: Share | dict[str, Share] | None = Field(
         None, description="minimum retention of every task, or a minimum per task"
     )
     perplexity_ratio: Limit | dict[str, Limit] | None = Field(
-        None, description="maximum perplexity relative to the dense model, of every text or per text"
+        None,
+        description="maximum perplexity relative to the dense model's, or a maximum per text",
     )
     agreement: Annotated[float, Field(ge=0, le=1)] | None = Field(
         None, description="minimum share of positions with the dense model's top next token"
@@ -87,12 +88,14 @@ class EvaluationConfig(QualityConfig):
         description="prompts that each model continues greedily, shown side by side",
     )
     behaviour_windows: int = Field(
-        16, ge=0, description="windows of each test text on which next-token predictions are compared"
+        16,
+        ge=0,
+        description="windows of each test text on which next tokens are compared",
     )
     gate: GateConfig | None = Field(None, description="limits that the final model must meet")
 
     def only(self, *names: str) -> Self:
-        """These settings, all others at their defaults, so that a cache key depends on these alone."""
+        """These settings with all others at their defaults: a cache key depends on these alone."""
         return type(self)(**{name: getattr(self, name) for name in names})
 
     @model_validator(mode="after")

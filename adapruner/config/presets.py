@@ -44,7 +44,9 @@ def presets() -> dict[str, Preset]:
     """Name -> preset: the searched methods, then one for each metric that has a preset name."""
     paper = {"samples": "slots", "scaling": "aligned", "vary": ()}
     found = {
-        DEFAULT: Preset("default: searched importance with least-squares update", _settings(), True),
+        DEFAULT: Preset(
+            "default: searched importance with least-squares update", _settings(), True
+        ),
         "adapruner-paper": Preset(
             "the paper's search space: 10 samples, alphas, alignment factors (arXiv 2503.06184)",
             _settings(paper, "none"),

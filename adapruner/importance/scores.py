@@ -77,7 +77,9 @@ def _summed(
         return coarse(table, kind, layer, rows, weights, count_twice=False)
     if metric == "token":
         part = {"mlp": "down", "heads": "output"}.get(kind)
-        statistic = table.token[part][layer] if part else torch.zeros_like(table.fisher[kind][layer])
+        statistic = (
+            table.token[part][layer] if part else torch.zeros_like(table.fisher[kind][layer])
+        )
     else:
         statistic = getattr(table, metric)[kind][layer]
     total: Tensor = (statistic[rows] * weights).sum(0)

@@ -123,9 +123,7 @@ class _Accumulator:
         first, second = torch.zeros(()), torch.zeros(())
         for position, sample in enumerate(self.batch):
             gradient = (grads[position].T @ inputs[position]).float()
-            product = with_bias(
-                gradient.mul_(weight), grads[position].float(), module, by_column
-            )
+            product = with_bias(gradient.mul_(weight), grads[position].float(), module, by_column)
             total, magnitude, square = unit_sums(product, rows)
             if name in COARSE_PARTS:
                 self.table.coarse[name][layer][sample] = total

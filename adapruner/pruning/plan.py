@@ -1,23 +1,22 @@
 """The pruning plan: which structures each layer keeps. Small, readable, editable JSON.
 
-Deciding is separated from cutting: a plan is made by `allocation`, and `surgery` does what it says.
+Deciding is separated from cutting: `allocation` makes a plan, `surgery` applies it.
 """
 
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from adapruner.errors import UserError
-from adapruner.models.structures import LayerWidths, Structures
-
-FILE = "plan.json"
+from adapruner.files import Artifact, write_json
+from adapruner.models.structures import LayerWidths
+from adapruner.pruning.target import PruningTarget
 
 
 class _Frozen(BaseModel):
@@ -31,9 +30,11 @@ class LayerPlan(_Frozen):
     query_heads: str
 
     def channels(self) -> list[int]:
+        """The kept MLP channels, ascending."""
         return parse_ranges(self.mlp_channels)
 
     def heads(self) -> list[int]:
+        """The kept query heads, ascending."""
         return parse_ranges(self.query_heads)
 
 
@@ -47,14 +48,16 @@ class Ratio(_Frozen):
 
 
 class Params(_Frozen):
-    """Parameters, tied embeddings once."""
+    """Number of parameters, tied embeddings counted once."""
 
     dense: int
     pruned: int
 
 
-class PruningPlan(_Frozen):
-    """What is kept of each layer of a dense model, and where the decision came from."""
+class PruningPlan(Artifact):
+    """What each layer of a dense model keeps, and how the plan was decided."""
+
+    FILE: ClassVar[str] = "plan.json"
 
     format: Literal[1] = 1
     model_type: str
@@ -66,34 +69,22 @@ class PruningPlan(_Frozen):
     params: Params
     provenance: dict[str, Any]
 
-    def write(self, file: Path) -> None:
-        text = json.dumps(self.model_dump(), indent=1, sort_keys=True) + "\n"
-        file.write_text(text, encoding="utf-8")
+    def write(self, directory: Path) -> None:
+        """Writes `plan.json` to `directory`, which exists."""
+        self.write_file(directory / self.FILE)
 
-
-def read_plan(file: Path) -> PruningPlan:
-    """The plan in a file. Raises UserError when it is not one."""
-    try:
-        return PruningPlan.model_validate_json(file.read_bytes())
-    except OSError as error:
-        raise UserError(f"plan '{file}' can't be read: {error.strerror}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UserError(f"'{file}' is not a pruning plan: '{where}': {first['msg']}") from None
+    def write_file(self, file: Path) -> None:
+        """Writes the plan under any file name; equal plans give equal bytes."""
+        write_json(file, self.model_dump(mode="json"), sort_keys=True)
 
 
 def make_plan(
-    structures: Structures,
+    target: PruningTarget,
     keep: Sequence[tuple[Sequence[int], Sequence[int]]],
-    *,
-    layout: Literal["per_layer", "uniform"],
-    protected: Sequence[int],
-    requested: float,
-    of: Literal["all", "blocks"],
     provenance: dict[str, Any],
 ) -> PruningPlan:
     """The plan that keeps, of layer i, the channels `keep[i][0]` and the heads `keep[i][1]`."""
+    structures, pruning = target.structures, target.pruning
     layers = tuple(
         LayerPlan(mlp_channels=format_ranges(c), query_heads=format_ranges(h)) for c, h in keep
     )
@@ -103,13 +94,13 @@ def make_plan(
     )
     return PruningPlan(
         model_type=structures.family.model_type,
-        layout=layout,
+        layout=pruning.layout,
         layers=layers,
         dense=tuple(vars(widths) for widths in structures.layers),
-        protected=tuple(protected),
+        protected=target.protected,
         ratio=Ratio(
-            requested=requested,
-            of=of,
+            requested=pruning.ratio,
+            of=pruning.ratio_of,
             achieved_all=removed / structures.total_params,
             achieved_blocks=removed / structures.block_params,
         ),
@@ -119,7 +110,7 @@ def make_plan(
 
 
 def kept_widths(dense: LayerWidths, plan: LayerPlan) -> LayerWidths:
-    """The widths that a layer has after the plan.
+    """The widths of a layer after the cut.
 
     Raises UserError when an index is out of range or KV groups would keep different head counts.
     """
@@ -144,7 +135,7 @@ def kept_widths(dense: LayerWidths, plan: LayerPlan) -> LayerWidths:
 
 
 def kept_groups(dense: LayerWidths, heads: Sequence[int]) -> list[int]:
-    """The KV groups that the kept query heads belong to, ascending."""
+    """The KV groups of the kept query heads, ascending."""
     return sorted({head // dense.heads_per_group for head in heads})
 
 
@@ -160,11 +151,11 @@ def format_ranges(indices: Sequence[int]) -> str:
 
 
 def parse_ranges(text: str) -> list[int]:
-    """The ascending indices that inclusive ranges spell: "0-2,5" -> [0, 1, 2, 5]."""
+    """The ascending indices of inclusive ranges: "0-2,5" -> [0, 1, 2, 5]. Raises UserError."""
     return list(_parsed(text))
 
 
-@functools.lru_cache(maxsize=4096)  # a trial asks for the same ranges at every batch
+@functools.lru_cache(maxsize=4096)  # a trial parses the same ranges for every batch
 def _parsed(text: str) -> tuple[int, ...]:
     parts = text.split(",")
     if not all(re.fullmatch(r"\d+(-\d+)?", part) for part in parts):

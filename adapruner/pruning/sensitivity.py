@@ -1,76 +1,97 @@
-"""What cutting each layer alone costs: the divergence from the dense model, measured once.
+"""The sensitivity of each layer: the divergence from the dense model when it alone is cut.
 
-Of every layer candidates of several widths are made, each with its output projection updated, and
-measured with that candidate alone in the model (see `profile` for what becomes of it).
+For each layer, candidates of several widths are built, each with its updated output projection, and
+evaluated with that candidate alone in the model. `allocation.width_profile` makes widths of it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from adapruner.search.objective import EXPECTED, mean_divergence
-from adapruner.pruning.width_profile import REMOVED
+from adapruner.evaluation.divergence import TopLogProbs, mean_divergence, top_log_probs
+from adapruner.models.structures import LayerModules, layer_modules
 from adapruner.progress import announce, track
-from adapruner.pruning.reconstruction.least_squares import updated
-from adapruner.pruning.gram_matrices import gram
-from adapruner.models.structures import layer_modules
-from adapruner.evaluation.divergence import likeliest
+from adapruner.pruning.allocation.width_profile import REMOVED
+from adapruner.pruning.gram_matrices import GramMatrices
+from adapruner.pruning.update import updated_weight
 
 WINDOWS = 16
-"""Windows of the objective text that a candidate is measured on. Divergences from one and the same
-model vary little, so these few tell the layers apart."""
+"""Windows of the objective text that a candidate is evaluated on. Divergences from one model vary
+little, so that these are enough to compare layers."""
+
+TOP_K = 64
+"""Tokens kept of each of the dense model's distributions."""
 
 WORST = 100.0
-"""Nats a token that a candidate counts whose divergence overflows: far beyond any that does not."""
+"""Nats per token: stands for a divergence that overflows."""
 
 
-def measure(
+def measure_sensitivity(
     model: Any,
     scores: list[Tensor],
     windows: Tensor,
-    grams: Path | None,
-    ridge: float,
-    known: dict[int, list[float]],
-    note: Callable[[int, list[float]], None],
+    grams: GramMatrices | None,
+    cached: dict[int, list[float]],
+    on_measured: Callable[[int, list[float]], None],
 ) -> Tensor:
-    """[L, len(REMOVED)], nats a token: what the divergence is with one layer cut, on `windows`.
+    """float64 [L, len(REMOVED)]: divergence in nats per token with one layer cut, on `windows`.
 
-    Of a layer the channels with the lowest of its `scores`, [C], go; what is left is updated by
-    `grams`, which `rehearsal.gather` wrote, where there are any. `known` has the losses of layers
-    that were measured before; `note` is told each further layer's. The model is left as it was.
+    The channels with the lowest of a layer's `scores`, [C], are removed; the rest is updated where
+    there are gram matrices. `cached` holds the rows of layers that were measured before;
+    `on_measured` is called with each other layer and its row. The model is left unchanged.
     """
-    few = windows[:: max(len(windows) // WINDOWS, 1)][:WINDOWS]
-    announce(f"layers: each alone at {len(REMOVED)} widths, {few.numel():,} tokens each time")
-    expected = likeliest(model, few, EXPECTED)
-    losses = dict(known)
-    for index, modules in enumerate(track(layer_modules(model), "layers, one by one")):
-        if index not in losses:
-            products = gram(grams, index) if grams else None
-            candidates = _candidates(modules.down, scores[index], products, ridge)
-            found = [mean_divergence(model, few, expected) for _ in candidates]
-            losses[index] = [loss if math.isfinite(loss) else WORST for loss in found]
-            note(index, losses[index])
-    return torch.tensor([losses[index] for index in sorted(losses)], dtype=torch.float64)
+    chosen = windows[:: max(len(windows) // WINDOWS, 1)][:WINDOWS]
+    announce(f"sensitivity: each layer at {len(REMOVED)} widths, {chosen.numel():,} tokens each")
+    teacher = top_log_probs(model, chosen, TOP_K)
+    rows = dict(cached)
+    for index, modules in enumerate(track(layer_modules(model), "sensitivity")):
+        if index not in rows:
+            gram = grams.of_layer(index) if grams else None
+            ridge = grams.ridge if grams else 0.0
+            candidates = _candidates(modules, scores[index], gram, ridge)
+            rows[index] = [
+                _divergence_with(model, modules.down, weight, chosen, teacher)
+                for weight in candidates
+            ]
+            on_measured(index, rows[index])
+    return torch.tensor([rows[index] for index in sorted(rows)], dtype=torch.float64)
 
 
 def _candidates(
-    down: nn.Linear, scores: Tensor, gram: Tensor | None, ridge: float
-) -> Iterator[None]:
-    """Puts one candidate after the other into `down`, with zeros for the columns that are gone."""
-    whole = down.weight.detach()
+    modules: LayerModules, scores: Tensor, gram: Tensor | None, ridge: float
+) -> Iterator[Tensor]:
+    """The down projection [hidden, C] at each removed share, zero in the removed columns."""
+    whole = modules.down.weight.detach()
     order = torch.sort(scores, descending=True, stable=True).indices.tolist()
+    for removed in REMOVED:
+        kept = sorted(order[: max(round(len(order) * (1 - removed)), 1)])
+        narrow = torch.zeros_like(whole)
+        narrow[:, kept] = (
+            whole[:, kept] if gram is None else updated_weight(whole, gram, kept, ridge)
+        )
+        yield narrow
+
+
+def _divergence_with(
+    model: Any, down: nn.Linear, weight: Tensor, windows: Tensor, teacher: TopLogProbs
+) -> float:
+    """Mean divergence in nats per token with `weight` in place of the projection's own."""
+    with _replaced(down, weight):
+        divergence = mean_divergence(model, windows, teacher)
+    return divergence if math.isfinite(divergence) else WORST
+
+
+@contextmanager
+def _replaced(linear: nn.Linear, weight: Tensor) -> Iterator[None]:
+    whole = linear.weight.data
+    linear.weight.data = weight
     try:
-        for removed in REMOVED:
-            kept = sorted(order[: max(round(len(order) * (1 - removed)), 1)])
-            narrow = torch.zeros_like(whole)
-            narrow[:, kept] = whole[:, kept] if gram is None else updated(whole, gram, kept, ridge)
-            down.weight.data = narrow
-            yield
+        yield
     finally:
-        down.weight.data = whole
+        linear.weight.data = whole

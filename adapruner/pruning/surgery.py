@@ -1,7 +1,7 @@
-"""Cutting: does to a model what a plan says.
+"""Cutting: applies a plan to a model.
 
-`apply` cuts for good; `narrowed` runs the model as if it were cut, slicing one layer at a time so
-that no copy of the model is made. Both use the same slices.
+`apply` cuts the model permanently; `narrowed` runs the model as if it were cut, slicing one layer
+at a time so that no copy of the model is made. Both use the same slices.
 """
 
 from __future__ import annotations
@@ -14,17 +14,23 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig
 
-from adapruner.models.checkpoint import MODELING_FILE
 from adapruner.errors import UserError
+from adapruner.models.checkpoint import MODELING_FILE
+from adapruner.models.structures import (
+    LayerModules,
+    LayerWidths,
+    Structures,
+    describe_model,
+    layer_modules,
+)
 from adapruner.pruning.plan import LayerPlan, PruningPlan, kept_groups, kept_widths
-from adapruner.models.structures import LayerModules, LayerWidths, Structures, describe_model, layer_modules
 
 MLP_PARTS = ("gate", "up", "down")
 ATTENTION_PARTS = ("query", "key", "value", "output")
 
 
 def apply(model: Any, plan: PruningPlan) -> None:
-    """Removes from `model`, in place, what `plan` does not keep, and gives it a fitting config."""
+    """Removes from `model`, in place, what `plan` does not keep, and sets the matching config."""
     structures = describe_model(model)
     check_fits(plan, structures)
     parts = zip(layer_modules(model), structures.layers, plan.layers, strict=True)
@@ -65,8 +71,8 @@ def narrowed(
 ) -> Iterator[None]:
     """Within it, `model` computes what the cut model would; afterwards it is the dense one again.
 
-    A layer's slices live only while that layer runs. `down` has the down projections of layers,
-    [hidden, kept channels], that are more than slices.
+    A layer's slices exist only while that layer runs. `down` has updated down projections,
+    [hidden, kept channels], by layer; other projections are slices.
     """
     structures = describe_model(model)
     check_fits(plan, structures)
@@ -89,8 +95,8 @@ def narrowed(
 def narrow_config(config: Any, structures: Structures, plan: PruningPlan) -> Any:
     """The config of the cut model.
 
-    A stock config when all layers share one width that it takes; otherwise one of the per-layer
-    type, whose `per_layer_config` holds what differs from the first layer.
+    A stock config when all layers share one width that the family's config accepts; otherwise a
+    per-layer config, whose `per_layer_config` holds what differs from the first layer.
     """
     family = structures.family
     widths = [kept_widths(d, p) for d, p in zip(structures.layers, plan.layers, strict=True)]
@@ -98,7 +104,7 @@ def narrow_config(config: Any, structures: Structures, plan: PruningPlan) -> Any
     fields = config.to_dict() | by_layer[0] | {"head_dim": structures.head_dim}
     for replaced in ("per_layer_config", "auto_map", "architectures", "model_type"):
         fields.pop(replaced, None)
-    refused = family.divides_hidden and structures.hidden_size % widths[0].query_heads
+    refused = family.heads_divide_hidden and structures.hidden_size % widths[0].query_heads
     if len(set(widths)) == 1 and not refused:
         narrow = AutoConfig.for_model(family.model_type, **fields)
         narrow.architectures = [family.architecture]
@@ -129,7 +135,7 @@ def _slices(
     head_dim: int,
     names: tuple[str, ...],
 ) -> Iterator[tuple[str, Tensor, Tensor | None]]:
-    """Name, weight and bias of the named projections of a layer, as the plan keeps them."""
+    """Name, weight and bias of the named projections of a layer after the cut."""
     heads = kept.heads()
     rows = {
         "gate": kept.channels(),

@@ -1,72 +1,113 @@
-"""What a search leaves: the plan that held-out text chose, the trials, and a summary."""
+"""What a search writes: the selected plan, the trials, and a summary."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
-from adapruner.pruning import plan
+from optuna.trial import FrozenTrial
+from pydantic import BaseModel, ConfigDict
+
+from adapruner.config.search import ObjectiveName
+from adapruner.files import Artifact, write_json
 from adapruner.pruning.plan import PruningPlan
-from adapruner.importance.scores import Recipe
 
 TRIAL_SECONDS = "trial_seconds.json"
 
-Planned = Callable[[Recipe, dict[str, Any]], PruningPlan]
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Final(NamedTuple):
-    """What the held-out text said: of the dense model, and by number of the judged trials."""
+class Trial(_Frozen):
+    """One evaluated recipe. `held_out` is its value on the held-out text, where evaluated."""
 
-    dense: float
-    values: dict[int, float]
+    number: int
+    name: str
+    value: float
+    held_out: float | None = None
+    state: str = "complete"
+    params: dict[str, Any] = {}
+    best_so_far: float
 
 
-def write(
-    trials: list[Any],
-    final: Final,
-    planned: Planned,
-    provenance: dict[str, Any],
-    summary: dict[str, Any],
-    out: Path,
-) -> None:
-    """Writes `plan.json` of the trial with the lowest held-out value, `trials.json`,
-    `summary.json` with `summary` in it, and the seconds of each trial to `out`."""
-    rows: list[dict[str, Any]] = []
+class Trials(Artifact):
+    """All trials of a search, in their order."""
+
+    FILE: ClassVar[str] = "trials.json"
+
+    trials: tuple[Trial, ...]
+
+
+class SelectedTrial(_Frozen):
+    """The trial whose plan was selected."""
+
+    number: int
+    name: str
+    value: float
+    held_out: float | None = None
+
+
+class HeldOut(_Frozen):
+    """Values on the held-out text: of the dense model, the selected trial and the warm starts."""
+
+    dense_value: float
+    value: float
+    warm_starts: dict[str, float | None]
+
+
+class Sensitivity(_Frozen):
+    """`losses[layer][i]`: divergence in nats per token with `removed[i]` of that layer cut."""
+
+    removed: tuple[float, ...]
+    losses: tuple[tuple[float, ...], ...]
+
+
+class SearchResult(Artifact):
+    """The summary of a search, or of an importance metric that was used without one."""
+
+    FILE: ClassVar[str] = "search.json"
+
+    objective: ObjectiveName
+    objective_tokens: int
+    held_out_tokens: int | None = None
+    dense_value: float
+    study: str | None = None
+    best: SelectedTrial
+    warm_starts: dict[str, float]
+    held_out: HeldOut | None = None
+    sensitivity: Sensitivity | None = None
+    trials: int
+
+
+def trial_rows(trials: list[FrozenTrial], held_out: dict[int, float]) -> tuple[Trial, ...]:
+    """The completed trials of a study; `held_out` maps trial numbers to held-out values."""
+    rows: list[Trial] = []
     for number, trial in enumerate(trials):
-        lowest = min(trial.value, rows[-1]["best_so_far"]) if rows else trial.value
+        assert trial.value is not None
+        lowest = min(trial.value, rows[-1].best_so_far) if rows else trial.value
         rows.append(
-            {
-                "number": number,
-                "name": trial.user_attrs["name"],
-                "value": trial.value,
-                "held_out": final.values.get(number),
-                "state": "complete",
-                "params": trial.params,
-                "best_so_far": lowest,
-            }
+            Trial(
+                number=number,
+                name=trial.user_attrs["name"],
+                value=trial.value,
+                held_out=held_out.get(number),
+                params=trial.params,
+                best_so_far=lowest,
+            )
         )
-    chosen = min(final.values, key=lambda number: (final.values[number], number))
-    recipe = Recipe.model_validate_json(trials[chosen].user_attrs["recipe"])
-    origin = {"trial": chosen, "recipe": recipe.model_dump(mode="json")}
-    planned(recipe, provenance | origin).write(out / plan.FILE)
-    best = {key: rows[chosen][key] for key in ("number", "name", "value", "held_out")}
-    warm = [row for row in rows if row["name"] != "trial"]
-    found = {
-        "best": best,
-        "warm_starts": {row["name"]: row["value"] for row in warm},
-        "held_out": {
-            "dense_value": final.dense,
-            "value": best["held_out"],
-            "warm_starts": {row["name"]: row["held_out"] for row in warm},
-        },
-        "trials": len(rows),
-    }
-    _dump(rows, out / "trials.json")
-    _dump(summary | found, out / "summary.json")
-    _dump([trial.user_attrs["seconds"] for trial in trials], out / TRIAL_SECONDS)
+    return tuple(rows)
 
 
-def _dump(value: Any, file: Path) -> None:
-    file.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+def write_results(
+    out: Path,
+    plan: PruningPlan,
+    trials: tuple[Trial, ...],
+    result: SearchResult,
+    seconds: list[dict[str, float]],
+) -> None:
+    """Writes `plan.json`, `trials.json`, `search.json` and the seconds of each trial to `out`."""
+    plan.write(out)
+    Trials(trials=trials).write(out)
+    result.write(out)
+    write_json(out / TRIAL_SECONDS, seconds)

@@ -1,13 +1,13 @@
-"""Bias compensation: what removed structures contribute on average becomes a bias.
+"""Bias compensation: the average contribution of removed structures becomes a bias.
 
-As in FLAP (arXiv 2312.11983, section 3.3): with mean x_c of what goes into column c of an output
+As in FLAP (arXiv 2312.11983, section 3.3): with the mean x_c of the inputs of column c of an output
 projection W (`down_proj`, `o_proj`) over the calibration set of the dense model, the projection's
 bias becomes b + sum over removed c of W[:, c] mean x_c. No kept weight changes.
 
-Only Llama checkpoints can hold these biases: `mlp_bias` gives all three projections of every MLP
-one, `attention_bias` all four of attention. Those that nothing is added to are zero. These few
-parameters (a layer: two for each channel kept and one hidden size for the MLP) are not counted
-against the ratio, which a plan states of what is cut; `checkpoint.inspect` counts them.
+Only families with a config switch for these biases can hold them: in Llama, `mlp_bias` adds a bias
+to all three projections of every MLP, `attention_bias` to all four of attention. Biases without a
+contribution are zero. These few parameters (per layer: two for each channel kept and one hidden
+size for the MLP) are not counted in the plan's ratio; `checkpoint.inspect` counts them.
 """
 
 from __future__ import annotations
@@ -21,23 +21,36 @@ import torch
 from torch import Tensor, nn
 
 from adapruner.errors import UnreachableError
-from adapruner.pruning.plan import LayerPlan, PruningPlan
-from adapruner.progress import announce, track
+from adapruner.models import checkpoint as ckpt
+from adapruner.models.families import family_of
 from adapruner.models.structures import LayerModules, Structures, describe_model, layer_modules
+from adapruner.progress import announce, track
+from adapruner.pruning.plan import LayerPlan, PruningPlan
+from adapruner.pruning.reconstruction.request import Correction, ReconstructionRequest
 from adapruner.pruning.surgery import ATTENTION_PARTS, MLP_PARTS
 
+USES_GRAM_MATRICES = False
+
 MICRO_BATCH = 8
-_SWITCHES = {"down": ("mlp_bias", MLP_PARTS), "output": ("attention_bias", ATTENTION_PARTS)}
-"""Projection that is compensated -> the config's switch, and all projections that it gives one."""
+
+_COUPLED = {"down": MLP_PARTS, "output": ATTENTION_PARTS}
+"""Compensated projection -> all projections that get a bias with it."""
 
 
-def refuse_without_biases(structures: Structures) -> None:
+def check_supported(structures: Structures) -> None:
     """Raises UnreachableError for a family whose checkpoints can't hold the biases."""
-    if structures.family.model_type != "llama":
+    if set(structures.family.bias_switches) != set(_COUPLED):
         raise UnreachableError(
-            f"reconstruction.method bias needs biases in the MLPs, which no "
-            f"{structures.family.architecture} checkpoint can hold; use least_squares or none"
+            f"reconstruction.method bias needs biases in the MLPs, which "
+            f"{structures.family.architecture} checkpoints can't hold; use least_squares or none"
         )
+
+
+def reconstruct(request: ReconstructionRequest) -> Correction:
+    """The biases of the output projections, computed on the calibration set."""
+    model = ckpt.load_model(request.checkpoint, request.device)
+    biases = compensation(model, request.plan, request.pool.calibration)
+    return partial(add_biases, biases=biases)
 
 
 def compensation(model: Any, plan: PruningPlan, tokens: Tensor) -> dict[str, list[Tensor]]:
@@ -48,37 +61,37 @@ def compensation(model: Any, plan: PruningPlan, tokens: Tensor) -> dict[str, lis
     """
     structures, layers = describe_model(model), layer_modules(model)
     means = input_means(model, tokens)
-    found: dict[str, list[Tensor]] = {}
-    for name in _SWITCHES:
+    biases: dict[str, list[Tensor]] = {}
+    for name in _COUPLED:
         added = []
         for modules, kept, mean in zip(layers, plan.layers, means[name], strict=True):
-            gone = _removed(name, kept, structures.head_dim, len(mean))
+            removed = _removed(name, kept, structures.head_dim, len(mean))
             weight = modules.projections[name].weight.detach().float()
-            added.append((weight[:, gone] @ mean[gone]).cpu())
+            added.append((weight[:, removed] @ mean[removed]).cpu())
         if any(bias.any() for bias in added):
-            found[name] = added
-    return found
+            biases[name] = added
+    return biases
 
 
-def add(model: Any, compensated: dict[str, list[Tensor]]) -> None:
-    """Adds to the biases of the cut `model`, in place; projections without one get one."""
-    for name, added in compensated.items():
-        switch, together = _SWITCHES[name]
-        setattr(model.config, switch, True)
+def add_biases(model: Any, biases: dict[str, list[Tensor]]) -> None:
+    """Adds to the biases of the cut `model`, in place; projections without a bias get one."""
+    switches = family_of(model.config.model_type, model.config.architectures).bias_switches
+    for name, added in biases.items():
+        setattr(model.config, switches[name], True)
         for modules, bias in zip(layer_modules(model), added, strict=True):
-            for other in together:
-                _give_bias(modules.projections[other])
+            for coupled in _COUPLED[name]:
+                _ensure_bias(modules.projections[coupled])
             linear = modules.projections[name]
             linear.bias.data += bias.to(linear.bias)
 
 
 @torch.no_grad()
 def input_means(model: Any, tokens: Tensor) -> dict[str, list[Tensor]]:
-    """Projection (down, output) -> the mean over all tokens of its inputs, by layer [columns]."""
+    """Projection (down, output) -> the mean of its inputs over all tokens, by layer [columns]."""
     layers = layer_modules(model)
     sums: dict[str, list[Tensor]] = {
         name: [torch.zeros_like(layer.projections[name].weight[0]).float() for layer in layers]
-        for name in _SWITCHES
+        for name in _COUPLED
     }
     announce(f"bias: {len(tokens)} x {tokens.shape[1]} tokens forward")
     device = model.get_input_embeddings().weight.device
@@ -90,30 +103,32 @@ def input_means(model: Any, tokens: Tensor) -> dict[str, list[Tensor]]:
 
 @contextmanager
 def _summed(layers: list[LayerModules], sums: dict[str, list[Tensor]]) -> Iterator[None]:
-    def note(total: Tensor, _: nn.Module, args: Any) -> None:
+    """Within it, the inputs of the projections are added to `sums`."""
+
+    def add(total: Tensor, _: nn.Module, args: Any) -> None:
         total += args[0].flatten(0, -2).float().sum(0)
 
-    handles = [
-        layer.projections[name].register_forward_pre_hook(partial(note, total))
+    hooks = [
+        layer.projections[name].register_forward_pre_hook(partial(add, total))
         for name, totals in sums.items()
         for layer, total in zip(layers, totals, strict=True)
     ]
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 def _removed(name: str, kept: LayerPlan, head_dim: int, columns: int) -> Tensor:
-    """Mask over the columns of down or output: those that the plan removes."""
+    """bool [columns]: the columns of down or output that the plan removes."""
     units, rows = (kept.channels(), 1) if name == "down" else (kept.heads(), head_dim)
-    gone = torch.ones(columns // rows, dtype=torch.bool)
-    gone[units] = False
-    return gone.repeat_interleave(rows)
+    removed = torch.ones(columns // rows, dtype=torch.bool)
+    removed[units] = False
+    return removed.repeat_interleave(rows)
 
 
-def _give_bias(linear: nn.Linear) -> None:
+def _ensure_bias(linear: nn.Linear) -> None:
     if linear.bias is None:
         zeros = torch.zeros_like(linear.weight[:, 0])
         linear.bias = nn.Parameter(zeros, requires_grad=False)

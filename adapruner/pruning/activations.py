@@ -1,0 +1,83 @@
+"""The activations of samples on their way through the decoder layers, one layer at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adapruner.models.families import family_of
+
+MICRO_BATCH = 8
+"""Samples of one forward pass."""
+
+
+class _Stop(Exception):  # noqa: N818
+    """Ends a forward pass once the first layer's input is recorded."""
+
+
+class ActivationStream:
+    """The hidden states of all samples at the input of one layer, which `advance` moves forward.
+
+    Memory: one hidden state per token.
+    """
+
+    def __init__(self, model: Any, tokens: Tensor) -> None:
+        """`tokens` is int [N, T]; the stream starts at the first layer."""
+        family = family_of(model.config.model_type, model.config.architectures)
+        self.layers = list(model.get_submodule(family.layers).children())
+        self.position = 0
+        self.hidden: list[Tensor] = []
+        self.arguments: dict[int, list[dict[str, Any]]] = {}  # by batch size, then layer
+        device = model.get_input_embeddings().weight.device
+        for batch in torch.split(tokens, MICRO_BATCH):
+            self._enter(model, batch.to(device).long())
+
+    @torch.no_grad()
+    def gram(self, linear: nn.Linear) -> Tensor:
+        """X^T X of the inputs X of `linear` in the current layer, float32 [in, in]."""
+        total = torch.zeros(linear.in_features, linear.in_features, device=linear.weight.device)
+
+        def add(_: nn.Module, args: Any) -> None:
+            rows = args[0].flatten(0, -2).float()
+            total.addmm_(rows.T, rows)
+
+        handle = linear.register_forward_pre_hook(add)
+        for hidden in self.hidden:
+            self._run(hidden)
+        handle.remove()
+        return total
+
+    @torch.no_grad()
+    def advance(self) -> None:
+        """Replaces the hidden states by the output of the current layer and moves to the next."""
+        self.hidden = [self._run(hidden) for hidden in self.hidden]
+        self.position += 1
+
+    def _run(self, hidden: Tensor) -> Tensor:
+        output = self.layers[self.position](hidden, **self.arguments[len(hidden)][self.position])
+        states: Tensor = output[0] if isinstance(output, tuple) else output
+        return states
+
+    def _enter(self, model: Any, tokens: Tensor) -> None:
+        """Records the first layer's input and, once per batch size, the arguments of each layer."""
+        is_recorded = len(tokens) in self.arguments
+        arguments = self.arguments.setdefault(len(tokens), [])
+
+        def record(module: nn.Module, args: Any, kwargs: Any) -> None:
+            if module is self.layers[0]:
+                self.hidden.append(args[0].detach())
+                if is_recorded:
+                    raise _Stop
+            arguments.append(kwargs)
+
+        hooks = [layer.register_forward_pre_hook(record, with_kwargs=True) for layer in self.layers]
+        try:
+            with torch.no_grad():
+                model(tokens, use_cache=False, logits_to_keep=1)
+        except _Stop:
+            pass
+        finally:
+            for hook in hooks:
+                hook.remove()

@@ -1,0 +1,33 @@
+"""What a reconstruction method computes its correction from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from adapruner.config import DeviceConfig
+from adapruner.data.pool import Pool
+from adapruner.pruning.plan import PruningPlan
+from adapruner.pruning.reconstruction import METHODS
+
+Correction = Callable[[Any], None]
+"""Changes the cut model in place."""
+
+
+@dataclass(frozen=True)
+class ReconstructionRequest:
+    """The dense checkpoint, the plan, the pool, and the settings of the method."""
+
+    checkpoint: Path
+    plan: PruningPlan
+    pool: Pool
+    device: DeviceConfig
+    ridge: float | None
+
+
+def method_module(name: str) -> Any:
+    """The module of a `reconstruction.method`."""
+    return import_module(METHODS[name])

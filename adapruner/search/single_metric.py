@@ -1,0 +1,71 @@
+"""A plan by one importance metric: no trial is run, its objective value is measured once."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from adapruner.config import PlanConfig
+from adapruner.data.pool import Pool
+from adapruner.evaluation.perplexity import perplexity
+from adapruner.hashing import hash_file, hash_json
+from adapruner.importance.metrics import METRICS
+from adapruner.importance.recipe import Recipe
+from adapruner.importance.table import ImportanceTable
+from adapruner.models import checkpoint as ckpt
+from adapruner.progress import announce
+from adapruner.pruning.surgery import narrowed
+from adapruner.pruning.target import PruningTarget
+from adapruner.search.evaluator import Planner
+from adapruner.search.inputs import SearchInputs
+from adapruner.search.results import SearchResult, SelectedTrial, Trial, write_results
+
+
+def plan_with_metric(
+    inputs: SearchInputs,
+    config: PlanConfig,
+    table: ImportanceTable,
+    target: PruningTarget,
+    out: Path,
+) -> None:
+    """Writes what a search writes, with one trial. `table` is the one in `inputs.importance`.
+
+    Raises UnreachableError when the ratio can't be reached, before the model is loaded.
+    """
+    metric = config.search.metric
+    recipe = metric_recipe(metric, table, config.seed)
+    windows = Pool.read(inputs.pool).objective
+    provenance = {
+        "method": metric,
+        "seed": config.seed,
+        "importance_sha256": hash_file(inputs.importance / ImportanceTable.FILE),
+        "objective_sha256": hash_json(windows.tolist()),
+        "recipe": recipe.model_dump(mode="json"),
+    }
+    start = time.perf_counter()
+    plan = Planner(table, target).plan(recipe, provenance)
+    plan_s = time.perf_counter() - start
+    announce(f"search: no trials, the importance metric is '{metric}'")
+    model = ckpt.load_model(inputs.checkpoint, config.model)
+    dense = perplexity(model, windows)
+    start = time.perf_counter()
+    with narrowed(model, plan):
+        value = perplexity(model, windows)
+    seconds = {"plan_s": plan_s, "total_s": plan_s + time.perf_counter() - start}
+    result = SearchResult(
+        objective="perplexity",
+        objective_tokens=windows.numel(),
+        dense_value=dense,
+        best=SelectedTrial(number=0, name=metric, value=value),
+        warm_starts={metric: value},
+        trials=1,
+    )
+    trial = Trial(number=0, name=metric, value=value, best_so_far=value)
+    write_results(out, plan, (trial,), result, [seconds])
+
+
+def metric_recipe(metric: str, table: ImportanceTable, seed: int) -> Recipe:
+    """The samples that a metric needs; `seed` is for the random metric."""
+    on_reference = METRICS[metric].samples == "reference"
+    samples = table.reference if on_reference else tuple(range(table.samples))
+    return Recipe(metric=metric, samples=samples, seed=seed)
