@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from zenml import pipeline
 
-from adapruner.comparison.cells import ComparisonConfig, cells, draws_samples, settings_of
+from adapruner.comparison.cells import ComparisonConfig, cells, uses_reference, candidate_config
 from adapruner.config import RunConfig
 from pipelines.shared_steps import run_shared_steps
 from steps.compare_candidates import compare_candidates
@@ -30,18 +30,18 @@ def compare(config: RunConfig, comparison: ComparisonConfig) -> None:
     tables = {config.seed: table}
     candidates = []
     for cell in cells(config, comparison):
-        if draws_samples(cell) and cell.seed not in tables:
+        if uses_reference(cell) and cell.seed not in tables:
             tables[cell.seed] = redraw_reference_subset(
                 dense, pool, table, model, cell.seed, id=f"redraw_reference_subset_{cell.seed}"
             )
         candidate = measure_candidate(
             dense,
             pool,
-            tables[cell.seed] if draws_samples(cell) else table,
+            tables[cell.seed] if uses_reference(cell) else table,
             logits,
             shared.test_texts,
             shared.tasks,
-            settings_of(cell, config, comparison),
+            candidate_config(cell, config, comparison),
             id=cell.key,
         )
         candidates.append(candidate)

@@ -9,7 +9,7 @@ from steps.estimate_importance import estimate_importance
 from steps.evaluate import evaluate
 from steps.filter_calibration_pool import filter_calibration_pool
 from steps.load_model import load_model
-from steps.publishing.results import MARK
+from steps.publishing.results import REPORT
 from steps.resolve_source import resolve_source
 from steps.select_test_texts import select_test_texts
 from steps.zenml_support.cache import expire_damaged_results
@@ -28,15 +28,15 @@ class SharedOutputs(NamedTuple):
     dense_evaluation: Any
 
 
-def run_shared_steps(config: RunConfig, mark: str = MARK) -> SharedOutputs:
+def run_shared_steps(config: RunConfig, result_file: str = REPORT) -> SharedOutputs:
     """From the sources to the importance table and the evaluation of the dense model.
 
-    `mark` is the file that identifies results of this kind of run, see `resolve_source`. Call it
-    inside a pipeline function.
+    `result_file` identifies results of this kind of run, see `resolve_source`. Call it inside a
+    pipeline function.
     """
     expire_damaged_results()
     model, seed = config.model, config.seed
-    source, texts, tasks = resolve_source(config, mark)
+    source, texts, tasks = resolve_source(config, result_file)
     dense = load_model(source)
     evaluation = config.evaluation.only("texts", "text_field", "sequence_length", "max_windows")
     pool = filter_calibration_pool(

@@ -1,4 +1,4 @@
-"""A CronJob of Kubernetes, with the file of the passes and a volume for the home folder."""
+"""A CronJob of Kubernetes, with the recompress file and a volume for the home folder."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ from typing import Any
 
 import yaml
 
-from pipelines.errors import mistake
+from adapruner.errors import UserError
 from pipelines.schedules.timetable import Timetable
 
 FILE = "recompress.yaml"
 CONFIG_FOLDER = "/etc/adapruner"
 DATA_FOLDER = "/data"
-USER = 1000  # the image's
+USER = 1000
+"""The user of the image."""
 LARGEST_FILE = 512 << 10
+IMAGE = r"[a-z0-9][A-Za-z0-9._:/@-]{0,254}"
+NAMESPACE = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 NAME = r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?"
 CPU = r"[1-9][0-9]{0,4}m?"
 AMOUNT = r"[1-9][0-9]{0,4}(?:Ki|Mi|Gi|Ti)"
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a CronJob runs and what it gets. `secret` is a Secret's name, never its content."""
+class Resources:
+    """Image, namespace and resources of a CronJob. `secret` is a Secret's name, not its content."""
 
     image: str
     namespace: str
@@ -34,11 +37,11 @@ class Place:
     storage: str
 
 
-def manifest(name: str, file: Path, when: Timetable, place: Place) -> str:
-    """ConfigMap, volume claim and CronJob as YAML. Raises UserError."""
-    _check(place)
+def manifest(name: str, file: Path, when: Timetable, resources: Resources) -> str:
+    """ConfigMap, volume claim and CronJob as YAML. Raises UserError for an invalid resource."""
+    _check(resources)
     labels = {"app.kubernetes.io/name": "adapruner", "app.kubernetes.io/instance": name}
-    meta = {"name": f"adapruner-{name}", "namespace": place.namespace, "labels": labels}
+    meta = {"name": f"adapruner-{name}", "namespace": resources.namespace, "labels": labels}
     objects: list[dict[str, Any]] = [
         {
             "apiVersion": "v1",
@@ -52,22 +55,22 @@ def manifest(name: str, file: Path, when: Timetable, place: Place) -> str:
             "metadata": meta,
             "spec": {
                 "accessModes": ["ReadWriteOnce"],
-                "resources": {"requests": {"storage": place.storage}},
+                "resources": {"requests": {"storage": resources.storage}},
             },
         },
         {
             "apiVersion": "batch/v1",
             "kind": "CronJob",
             "metadata": meta,
-            "spec": {"schedule": when.cron, **_job(meta, place)},
+            "spec": {"schedule": when.cron, **_job(meta, resources)},
         },
     ]
-    dumped = yaml.dump_all(objects, Dumper=_Plain, sort_keys=False, allow_unicode=True)
+    dumped = yaml.dump_all(objects, Dumper=_ReadableDumper, sort_keys=False, allow_unicode=True)
     return f"# Times are UTC. Apply with: kubectl apply -f FILE\n{dumped}"
 
 
-class _Plain(yaml.SafeDumper):
-    """For people: no anchors, and a text of several lines is a block."""
+class _ReadableDumper(yaml.SafeDumper):
+    """YAML without anchors, in which a text of several lines is a block."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -77,10 +80,10 @@ class _Plain(yaml.SafeDumper):
         return self.represent_scalar("tag:yaml.org,2002:str", text, style)
 
 
-_Plain.add_representer(str, _Plain.represent_text)
+_ReadableDumper.add_representer(str, _ReadableDumper.represent_text)
 
 
-def _job(meta: dict[str, Any], place: Place) -> dict[str, Any]:
+def _job(meta: dict[str, Any], resources: Resources) -> dict[str, Any]:
     return {
         "timeZone": "Etc/UTC",
         "concurrencyPolicy": "Forbid",
@@ -89,18 +92,18 @@ def _job(meta: dict[str, Any], place: Place) -> dict[str, Any]:
         "failedJobsHistoryLimit": 3,
         "jobTemplate": {
             "spec": {
-                "backoffLimit": 0,  # the next pass makes good
-                "activeDeadlineSeconds": 2 * 86400,  # a pass that hangs would forbid all others
+                "backoffLimit": 0,  # the next pass goes on
+                "activeDeadlineSeconds": 2 * 86400,  # a pass that hangs would block all others
                 "template": {
                     "metadata": {"labels": meta["labels"]},
-                    "spec": _pod(meta["name"], place),
+                    "spec": _pod(meta["name"], resources),
                 },
             }
         },
     }
 
 
-def _pod(name: str, place: Place) -> dict[str, Any]:
+def _pod(name: str, resources: Resources) -> dict[str, Any]:
     return {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
@@ -112,7 +115,7 @@ def _pod(name: str, place: Place) -> dict[str, Any]:
             "fsGroup": USER,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(place)],
+        "containers": [_container(resources)],
         "volumes": [
             {"name": "config", "configMap": {"name": name}},
             {"name": "data", "persistentVolumeClaim": {"claimName": name}},
@@ -121,16 +124,16 @@ def _pod(name: str, place: Place) -> dict[str, Any]:
     }
 
 
-def _container(place: Place) -> dict[str, Any]:
-    resources = {"cpu": place.cpu, "memory": place.memory}
+def _container(resources: Resources) -> dict[str, Any]:
+    requests = {"cpu": resources.cpu, "memory": resources.memory}
     return {
         "name": "adapruner",
-        "image": place.image,
+        "image": resources.image,
         "args": ["recompress", "-c", f"{CONFIG_FOLDER}/{FILE}", "--home", f"{DATA_FOLDER}/home"],
         "workingDir": DATA_FOLDER,
         "env": [{"name": "HOME", "value": DATA_FOLDER}],
-        "envFrom": [{"secretRef": {"name": place.secret}}],
-        "resources": {"requests": resources, "limits": {"memory": place.memory}},
+        "envFrom": [{"secretRef": {"name": resources.secret}}],
+        "resources": {"requests": requests, "limits": {"memory": resources.memory}},
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -144,18 +147,18 @@ def _container(place: Place) -> dict[str, Any]:
     }
 
 
-def _check(place: Place) -> None:
+def _check(resources: Resources) -> None:
     rules = (
-        ("--image", place.image, r"[a-z0-9][A-Za-z0-9._:/@-]{0,254}", "NAME:TAG or NAME@DIGEST"),
-        ("--namespace", place.namespace, r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", "a name"),
-        ("--secret", place.secret, NAME, "the name of a Secret"),
-        ("--cpu", place.cpu, CPU, "such as 4 or 500m"),
-        ("--memory", place.memory, AMOUNT, "such as 16Gi"),
-        ("--storage", place.storage, AMOUNT, "such as 50Gi"),
+        ("--image", resources.image, IMAGE, "NAME:TAG or NAME@DIGEST"),
+        ("--namespace", resources.namespace, NAMESPACE, "a name"),
+        ("--secret", resources.secret, NAME, "the name of a Secret"),
+        ("--cpu", resources.cpu, CPU, "such as 4 or 500m"),
+        ("--memory", resources.memory, AMOUNT, "such as 16Gi"),
+        ("--storage", resources.storage, AMOUNT, "such as 50Gi"),
     )
-    for option, given, form, wanted in rules:
-        if not re.fullmatch(form, given, re.A):
-            raise mistake(f"{option} {given!r}: wanted {wanted}")
+    for option, value, pattern, wanted in rules:
+        if not re.fullmatch(pattern, value, re.A):
+            raise UserError(f"{option} {value!r}: wanted {wanted}")
 
 
 def _text(file: Path) -> str:
@@ -163,7 +166,7 @@ def _text(file: Path) -> str:
         content = file.read_bytes()
         text = content.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise mistake(f"{file}: can't be read as text ({error}); give a YAML file") from None
+        raise UserError(f"{file}: can't be read as text ({error}); give a YAML file") from None
     if len(content) > LARGEST_FILE:
-        raise mistake(f"{file}: {len(content)} bytes; a ConfigMap takes {LARGEST_FILE} at most")
+        raise UserError(f"{file}: {len(content)} bytes; a ConfigMap holds {LARGEST_FILE} at most")
     return text

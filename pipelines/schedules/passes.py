@@ -1,11 +1,11 @@
-"""One pass of `adapruner recompress` at a time, each a process of its own.
+"""Passes of `adapruner recompress`, one at a time, each in a process of its own.
 
-A pass that crashes, leaks or is killed takes nothing else down. Watch and listen share this.
+A pass that crashes, leaks memory or is killed affects nothing else. `watch` and the webhook service
+use this.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -14,9 +14,9 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+
+from pipelines.log import EventLog
 
 GRACE_SECONDS = 30.0
 OUTCOMES = {
@@ -26,93 +26,90 @@ OUTCOMES = {
     4: "some versions failed",
     5: "busy or registry unreachable",
 }
-# A pass that ends so has looked after itself: what failed in it has a backoff of its own.
-ORDERLY = (0, 4, 5)
+ORDERLY_CODES = (0, 4, 5)
+"""Exit codes of a pass that needs no backoff: a version that failed in it has its own."""
 
 
 def recompress_command(path: Path, home: Path) -> list[str]:
-    """The command of one pass, as arguments: no shell reads them."""
+    """The command of one pass as arguments, so that no shell interprets them."""
     program = [sys.executable, "-m", "pipelines.cli", "recompress"]
     return [*program, "-c", str(path.absolute()), "--home", str(home.absolute())]
 
 
-def log(event: str, **fields: Any) -> None:
-    """One JSON line on standard output, with the time in UTC."""
-    print(json.dumps({"time": moment(datetime.now(UTC)), "event": event, **fields}), flush=True)
-
-
-def moment(when: datetime) -> str:
-    """`when` in UTC, to the second, as in 2030-01-31T06:00:00Z."""
-    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 class Passes:
-    """Starts passes and stops the one that is running. Safe to use from several threads."""
+    """Starts passes and stops the running one. Several threads may use it."""
 
     def __init__(
         self,
         command: Sequence[str],
         environment: Mapping[str, str] = os.environ,
         grace: float = GRACE_SECONDS,
+        log: EventLog | None = None,
     ) -> None:
-        """`grace` is how many seconds a pass has to end after SIGTERM."""
+        """`grace`: seconds that a pass has to end after SIGTERM. `log`: default standard output."""
         self.command = list(command)
         self.environment = dict(environment)
         self.grace = grace
+        self.log = log or EventLog(sys.stdout)
         self.stopped = threading.Event()
         self._lock = threading.Lock()
-        self._child: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
 
     def run(self, reason: str) -> int | None:
-        """One pass from start to end; its exit code, or None when passes are over."""
+        """Runs one pass; returns its exit code, or None after `stop`."""
         with self._lock:
             if self.stopped.is_set():
                 return None
-            # A process group of its own: workers of the pass are stopped with it, and Ctrl-C in a
-            # terminal reaches it through `stop` alone.
-            self._child = subprocess.Popen(
+            # A process group of its own: `stop` reaches the workers of the pass as well, and
+            # Ctrl-C in a terminal reaches the pass through `stop` alone.
+            self._process = subprocess.Popen(
                 self.command,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        log("pass started", reason=reason, pid=self._child.pid)
+        self.log.emit("pass_started", reason=reason, pid=self._process.pid)
         started = time.monotonic()
-        code = self._child.wait()
+        code = self._process.wait()
         self.kill()  # workers that outlive the pass hold what the next one needs
-        seconds = round(time.monotonic() - started, 1)
-        log("pass ended", reason=reason, exit_code=code, outcome=outcome(code), seconds=seconds)
+        self.log.emit(
+            "pass_ended",
+            reason=reason,
+            exit_code=code,
+            outcome=outcome(code),
+            seconds=round(time.monotonic() - started, 1),
+        )
         return code
 
     def stop(self) -> None:
-        """No further pass; the running one is asked to end, and killed where it does not.
+        """Starts no further pass and ends the running one; returns when it has ended.
 
-        Returns when it is gone.
+        It gets SIGTERM, and SIGKILL after `grace` seconds.
         """
         with self._lock:
             self.stopped.set()
-        if self._child is None or self._child.poll() is not None:
+        if self._process is None or self._process.poll() is not None:
             return
         self._signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
-            self._child.wait(self.grace)
+            self._process.wait(self.grace)
             return
-        log("pass killed", pid=self._child.pid, after_seconds=self.grace)
+        self.log.emit("pass_killed", pid=self._process.pid, after_seconds=self.grace)
         self.kill()
-        self._child.wait()
+        self._process.wait()
 
     def kill(self) -> None:
-        """End the running pass at once."""
+        """Ends the running pass at once."""
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: int) -> None:
-        if self._child is not None:
+        if self._process is not None:
             with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._child.pid, number)
+                os.killpg(self._process.pid, number)
 
 
 def outcome(code: int) -> str:
-    """What an exit code of a pass says; a negative one is the signal that ended it."""
+    """The meaning of an exit code of a pass; a negative one is the signal that ended it."""
     if code < 0:
         with suppress(ValueError):
             return f"ended by {signal.Signals(-code).name}"

@@ -1,20 +1,26 @@
-"""When passes start, in UTC: an interval or a cron expression, in the words of each scheduler."""
+"""Times of passes, in UTC: an interval or a cron expression, in the notation of a scheduler."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from pipelines.errors import mistake
+from croniter import CroniterError, croniter  # type: ignore[import-untyped]
+
+from adapruner.errors import UserError
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 WEEKDAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
-# Name, lowest and highest value of each field of a cron expression.
-FIELDS = (("minute", 0, 59), ("hour", 0, 23), ("day", 1, 31), ("month", 1, 12), ("weekday", 0, 6))
-ITEM = re.compile(r"(?:\*|(\d{1,2})(?:-(\d{1,2}))?)(?:/(\d{1,2}))?", re.A)
-EVERY = {"m": (60, "*/{} * * * *", "* * * * *"), "h": (24, "0 */{} * * *", "0 * * * *")}
+FIELDS = ("minute", "hour", "day", "month", "weekday")
+MINUTE, HOUR, DAY, MONTH, WEEKDAY = range(5)
+PORTABLE_ITEM = re.compile(
+    r"\d{1,2}|(?:\*|(?P<first>\d{1,2})-(?P<last>\d{1,2}))(?:/\d{1,2})?", re.A
+)
+"""The syntax that systemd, every cron and Kubernetes read in the same way."""
+HIGHEST = {"m": 60, "h": 24}
+REPEATED = {"m": "*/{} * * * *", "h": "0 */{} * * *"}
+ONCE = {"m": "* * * * *", "h": "0 * * * *"}
 
 
 @dataclass(frozen=True)
@@ -25,49 +31,49 @@ class Timetable:
 
     @property
     def calendar(self) -> str:
-        """The same as an OnCalendar expression of systemd.
+        """The same times as an OnCalendar expression of systemd.
 
-        Days and weekdays are told apart by cron ("either"), by systemd not ("both"): `read` lets
-        only one of the two be restricted.
+        cron starts when day or weekday matches, systemd when both do: `read` accepts a restriction
+        of only one of the two.
         """
         minute, hour, day, month, weekday = self.cron.split()
-        chosen = sorted(set(_values(weekday, 0, 6)))
-        days = "" if weekday == "*" else ",".join(WEEKDAYS[n] for n in chosen) + " "
-        time = f"{_systemd(hour, 0)}:{_systemd(minute, 0)}:00"
-        return f"{days}*-{_systemd(month, 1)}-{_systemd(day, 1)} {time} UTC"
+        days = ",".join(WEEKDAYS[number] for number in _values(weekday, WEEKDAY))
+        prefix = "" if weekday == "*" else f"{days} "
+        time = f"{_systemd_field(hour, 0)}:{_systemd_field(minute, 0)}:00"
+        return f"{prefix}*-{_systemd_field(month, 1)}-{_systemd_field(day, 1)} {time} UTC"
 
-    def is_the_same_at(self, offset: timedelta) -> bool:
-        """Whether the starts, read as local time `offset` from UTC, are the same moments."""
+    def is_same_at(self, offset: timedelta) -> bool:
+        """Whether the times, read as local times `offset` from UTC, are the same moments."""
         if not offset:
             return True
         minute, *others = self.cron.split()
         if others != ["*"] * 4:
             return False
-        chosen = set(_values(minute, 0, 59))
+        minutes = set(_values(minute, MINUTE))
         shift = int(offset.total_seconds()) // 60
-        return {(m + shift) % 60 for m in chosen} == chosen
+        return {(value + shift) % 60 for value in minutes} == minutes
 
 
 def read(every: str | None, cron: str | None) -> Timetable:
-    """The timetable of `--every` or `--cron`, of which one is given. Raises UserError."""
+    """The timetable of `--every` or `--cron`, of which exactly one is set. Raises UserError."""
     if (every is None) == (cron is None):
-        raise mistake("give one of --every (such as 15m) and --cron (such as '0 3 * * *')")
+        raise UserError("give one of --every (such as 15m) and --cron (such as '0 3 * * *')")
     return _from_every(every) if every is not None else _from_cron(str(cron))
 
 
 def interval(text: str) -> timedelta:
     """`90s`, `15m`, `6h` or `1d`. Raises UserError for anything else, and for over 366 days."""
-    found = re.fullmatch(r"([1-9][0-9]{0,6})([smhd])", text)
-    seconds = int(found[1]) * UNITS[found[2]] if found else 0
+    match = re.fullmatch(r"([1-9][0-9]{0,6})([smhd])", text)
+    seconds = int(match[1]) * UNITS[match[2]] if match else 0
     if not 0 < seconds <= 366 * UNITS["d"]:
-        raise mistake(f"--every {text!r}: wanted a number and s, m, h or d, such as 15m or 6h")
+        raise UserError(f"--every {text!r}: wanted a number and s, m, h or d, such as 15m or 6h")
     return timedelta(seconds=seconds)
 
 
 def next_start(after: datetime, every: timedelta) -> datetime:
-    """The first moment after `after` that is a multiple of `every` from 1970 on, in UTC.
+    """The first time after `after` that is a multiple of `every` since 1970, in UTC.
 
-    Starts stay on this grid however long a pass takes: what was missed is left out.
+    Starts stay on this grid however long a pass takes; missed starts are left out.
     """
     seconds = every.total_seconds()
     return datetime.fromtimestamp((after.timestamp() // seconds + 1) * seconds, UTC)
@@ -76,62 +82,65 @@ def next_start(after: datetime, every: timedelta) -> datetime:
 def _from_every(text: str) -> Timetable:
     interval(text)
     number, unit = int(text[:-1]), text[-1]
-    if text == "1d" or text == "24h":
+    if text in ("1d", "24h"):
         return Timetable("0 0 * * *")
-    if text in ("60m", "1h"):
-        return Timetable(EVERY["h"][2])
-    size, several, each = EVERY.get(unit, (0, "", ""))
-    if not size or number >= size or size % number:
-        raise mistake(
+    if text == "60m":
+        number, unit = 1, "h"
+    highest = HIGHEST.get(unit, 0)
+    if number >= highest or highest % number:
+        raise UserError(
             f"--every {text!r}: a schedule repeats by the hour or by the day, so wanted minutes "
             "that divide an hour (5m, 15m), hours that divide a day (1h, 6h) or 1d; "
             "for other times give --cron"
         )
-    return Timetable(each if number == 1 else several.format(number))
+    return Timetable(ONCE[unit] if number == 1 else REPEATED[unit].format(number))
 
 
 def _from_cron(text: str) -> Timetable:
     fields = text.split()
     if len(fields) != len(FIELDS):
-        raise mistake(
+        raise UserError(
             f"--cron {text!r}: wanted five fields, minute hour day month weekday, such as "
             "'0 3 * * 1-5' for 03:00 UTC on workdays"
         )
-    for field, (name, low, high) in zip(fields, FIELDS, strict=True):
-        if not all(_is_item(item, low, high) for item in field.split(",")):
-            raise mistake(
-                f"--cron {text!r}: the {name} {field!r} is not numbers from {low} to {high}, as "
-                "*, 5, 1-5, */15 or a list of these"
+    for index, field in enumerate(fields):
+        low, high = croniter.RANGES[index]
+        if not _is_valid(field, index):
+            raise UserError(
+                f"--cron {text!r}: the {FIELDS[index]} {field!r} is not numbers from {low} to "
+                f"{high}, as *, 5, 1-5, */15 or a list of these"
             )
-    if fields[2] != "*" and fields[4] != "*":
-        raise mistake(
+    if fields[DAY] != "*" and fields[WEEKDAY] != "*":
+        raise UserError(
             f"--cron {text!r}: give a day or a weekday, not both: schedulers read it differently"
         )
     return Timetable(" ".join(fields))
 
 
-def _is_item(item: str, low: int, high: int) -> bool:
-    found = ITEM.fullmatch(item)
-    if found is None:
+def _is_valid(field: str, index: int) -> bool:
+    """Whether a field is valid for croniter and is portable: croniter accepts more than others."""
+    try:
+        _values(field, index)
+    except CroniterError:
         return False
-    first, last, step = (int(part) if part else None for part in found.groups())
-    if step is not None and (not 0 < step <= high or (first is not None and last is None)):
-        return False
-    first = low if first is None else first
-    return low <= first <= (high if last is None else last) <= high
+    matches = [PORTABLE_ITEM.fullmatch(item) for item in field.split(",")]
+    highest = croniter.RANGES[index][1]
+    return all(int(number) <= highest for number in re.findall(r"[0-9]+", field)) and all(
+        match is not None and int(match["first"] or 0) <= int(match["last"] or 0)
+        for match in matches
+    )
 
 
-def _values(field: str, low: int, high: int) -> Iterator[int]:
-    """The numbers that a field stands for."""
-    for item in field.split(","):
-        found = ITEM.fullmatch(item)
-        assert found is not None
-        first = int(found[1]) if found[1] else low
-        last = int(found[2] or found[1]) if found[1] else high
-        yield from range(first, last + 1, int(found[3] or 1))
+def _values(field: str, index: int) -> list[int]:
+    """The numbers of one field, in ascending order. Raises CroniterError for an invalid field."""
+    fields = ["*"] * len(FIELDS)
+    fields[index] = field
+    values = croniter.expand(" ".join(fields))[0][index]
+    low, high = croniter.RANGES[index]
+    return [*range(low, high + 1)] if values == ["*"] else values
 
 
-def _systemd(field: str, low: int) -> str:
+def _systemd_field(field: str, low: int) -> str:
     """One field: a step counts from the lowest value, a range has two dots."""
     if field == "*":
         return "*"

@@ -1,85 +1,69 @@
-"""Passes in the foreground, again and again: for containers and terminals."""
+"""Repeated passes in the foreground, for containers and terminals."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
-from typing import TypeVar
 
-import click
-
-from pipelines.schedules.passes import ORDERLY, Passes, log, moment, recompress_command
-from pipelines.schedules.plan import check_file
+from pipelines.schedules.passes import ORDERLY_CODES, Passes, recompress_command
+from pipelines.schedules.scheduled_pass import check_file
 from pipelines.schedules.timetable import interval, next_start
 
+DEFAULT_INTERVAL = "15m"
 LONGEST_BACKOFF = timedelta(hours=1)
-Command = TypeVar("Command", bound=Callable[..., object])
-
-
-def add_watch_options(command: Command) -> Command:
-    """The options --watch and --every, for a command that then calls `watch_file`."""
-    every = click.option(
-        "--every",
-        metavar="INTERVAL",
-        help="With --watch: how often, as 90s, 15m, 6h or 1d. Default: 15m.",
-    )
-    watch = click.option(
-        "--watch", is_flag=True, help="Stay, and make a pass again and again until SIGTERM or ^C."
-    )
-    return watch(every(command))
 
 
 def watch_file(path: Path, home: Path, every: str | None) -> int:
-    """`recompress --watch`: passes over the file at `path`. Raises UserError for a bad interval."""
+    """`recompress --watch` with the file at `path`. Raises UserError for an invalid interval."""
     check_file(path)
-    return watch(Passes(recompress_command(path, home)), interval(every or "15m"))
+    return watch(Passes(recompress_command(path, home)), interval(every or DEFAULT_INTERVAL))
 
 
 def watch(passes: Passes, every: timedelta) -> int:
-    """Make a pass now and at each multiple of `every` in UTC, until SIGTERM or SIGINT; 0 then.
+    """Runs a pass now and at each multiple of `every` in UTC, until SIGTERM or SIGINT; returns 0.
 
-    A start that falls into a running pass is left out. After passes that crash, the wait doubles
-    each time, up to an hour (or `every`, if that is longer). A second signal kills the pass at
-    once.
+    A start during a running pass is left out. After passes that crash, the wait doubles each time,
+    up to an hour (or `every`, if that is longer). A second signal kills the pass at once.
     """
-    asked = threading.Event()
+    stop_requested = threading.Event()
 
-    def ask(number: int, _: FrameType | None) -> None:
-        if asked.is_set():
+    def request_stop(number: int, _: FrameType | None) -> None:
+        if stop_requested.is_set():
             passes.kill()
         else:
-            asked.set()
-            log("stopping", signal=signal.Signals(number).name)
-            # Stopping takes a lock, which the interrupted main thread may hold.
+            stop_requested.set()
+            passes.log.emit("stopping", signal=signal.Signals(number).name)
+            # `stop` takes a lock that the interrupted main thread may hold.
             threading.Thread(target=passes.stop).start()
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    log("watching", every_seconds=every.total_seconds(), command=passes.command)
+    handlers = {
+        number: signal.signal(number, request_stop) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    passes.log.emit("watching", every_seconds=every.total_seconds(), command=passes.command)
     try:
-        _repeat(passes, every, asked)
+        _repeat(passes, every, stop_requested)
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
-    log("stopped")
+    passes.log.emit("stopped")
     return 0
 
 
-def _repeat(passes: Passes, every: timedelta, asked: threading.Event) -> None:
+def _repeat(passes: Passes, every: timedelta, stop_requested: threading.Event) -> None:
     crashes = 0
-    while (code := passes.run("watch")) is not None and not asked.is_set():
-        crashes = 0 if code in ORDERLY else crashes + 1
-        start = next_start(datetime.now(UTC), wait(every, crashes))
-        log("waiting", next_start=moment(start), crashes_in_a_row=crashes)
-        # A wait in parts: clocks are set, and machines sleep.
+    while (code := passes.run("watch")) is not None and not stop_requested.is_set():
+        crashes = 0 if code in ORDERLY_CODES else crashes + 1
+        start = next_start(datetime.now(UTC), interval_after(every, crashes))
+        passes.log.emit("waiting", next_start=start, crashes_in_a_row=crashes)
+        # The wait is short and repeated: clocks are set, and machines sleep.
         while (left := (start - datetime.now(UTC)).total_seconds()) > 0:
-            if asked.wait(min(left, 60)):
+            if stop_requested.wait(min(left, 60)):
                 return
 
 
-def wait(every: timedelta, crashes: int) -> timedelta:
-    """How far apart starts are after so many crashes in a row."""
+def interval_after(every: timedelta, crashes: int) -> timedelta:
+    """The interval between starts after so many crashes in a row."""
     return max(every, min(every * (1 << min(crashes, 16)), LONGEST_BACKOFF))

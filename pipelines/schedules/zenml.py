@@ -1,4 +1,4 @@
-"""ZenML's own Schedule, on stacks whose orchestrator takes one."""
+"""ZenML's Schedule, on stacks whose orchestrator supports one."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from typing import Any
 
 import yaml
 
-from pipelines.errors import mistake
+from adapruner.errors import UserError
 from pipelines.schedules.timetable import Timetable
 
-INSTEAD = (
+ALTERNATIVES = (
     "use `adapruner schedule install` (systemd or cron), `adapruner recompress --watch`, "
     "or `adapruner schedule manifest` (Kubernetes)"
 )
 
 
 def schedule(name: str, values: dict[str, Any], when: Timetable) -> str:
-    """Give the active stack's orchestrator a schedule of the compression `values`; its stack.
+    """Schedules the compression `values` on the active stack; returns the name of the stack.
 
-    `values` is the content of a file of `adapruner compress`. What is unchanged since the run
-    before is cached, so a run whose source's alias has not moved is short. Raises UserError for a
-    stack that takes no schedule.
+    `values` is the content of a file of `adapruner compress`. Steps whose inputs are unchanged
+    since the last run are cached. Raises UserError for a stack that supports no schedules.
     """
     from zenml.client import Client
     from zenml.config.schedule import Schedule
@@ -32,13 +31,13 @@ def schedule(name: str, values: dict[str, Any], when: Timetable) -> str:
     stack = Client().active_stack
     orchestrator = stack.orchestrator
     if not orchestrator.config.is_schedulable:
-        raise mistake(
+        raise UserError(
             f"the orchestrator of the active ZenML stack '{stack.name}' ({orchestrator.flavor}) "
-            f"takes no schedule; {INSTEAD}"
+            f"supports no schedules; {ALTERNATIVES}"
         )
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "run.yaml")
         file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-        timed = Schedule(name=f"adapruner-{name}", cron_expression=when.cron)
-        compress.with_options(config_path=str(file), schedule=timed)()
+        zenml_schedule = Schedule(name=f"adapruner-{name}", cron_expression=when.cron)
+        compress.with_options(config_path=str(file), schedule=zenml_schedule)()
     return str(stack.name)

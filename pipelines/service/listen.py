@@ -1,7 +1,7 @@
-"""A small HTTP service that MLflow's registry webhooks call: it starts a pass and answers at once.
+"""An HTTP service for webhooks of MLflow's registry: it starts a pass and answers at once.
 
-Starlette and uvicorn come with ZenML. What they leave to the application is here: how large a
-request may be, how long it may take, and how many there may be at once.
+Starlette and uvicorn leave the limits to the application: the size of a request, its duration, and
+the number of connections.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from pipelines.errors import mistake
-from pipelines.schedules.passes import Passes, log
+from adapruner.errors import UserError
+from pipelines.log import EventLog
+from pipelines.schedules.passes import Passes
 from pipelines.service.webhooks import EVENTS, Deliveries, RefusedError, check_signature, event_of
 
 MOST_BODY_BYTES = 1 << 20
@@ -36,40 +37,44 @@ REQUEST_SECONDS = 10.0
 SHORTEST_SECRET = 16
 
 
-class Inbox:
-    """Passes in a thread: one at a time, and one more for all that arrives meanwhile."""
+class PassQueue:
+    """Runs passes in a thread: one at a time, and one more for all requests during a pass."""
 
     def __init__(self, passes: Passes) -> None:
         self._passes = passes
-        self._asked = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="passes")
+        self._requested = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="passes")
         self._thread.start()
 
-    def ask(self) -> None:
-        """A pass shall start that sees what is in the registry now. Returns at once."""
-        self._asked.set()
+    def request(self) -> None:
+        """Requests a pass that starts after this call. Returns at once."""
+        self._requested.set()
 
     def stop(self) -> None:
-        """Stop the running pass; returns when it is gone."""
+        """Stops the running pass; returns when it has ended."""
         self._passes.stop()
-        self._asked.set()
+        self._requested.set()
         self._thread.join()
 
-    def _work(self) -> None:
-        while self._asked.wait() and not self._passes.stopped.is_set():
-            self._asked.clear()  # before the pass: what arrives during it asks for another
+    def _run(self) -> None:
+        while self._requested.wait() and not self._passes.stopped.is_set():
+            self._requested.clear()  # before the pass: a request during it starts another one
             try:
                 self._passes.run("webhook")
             except OSError as error:
-                log("pass not started", problem=str(error))
+                self._passes.log.emit("pass_not_started", problem=str(error))
 
 
 def application(
-    secret: str, deliveries: Deliveries, ask: Callable[[], None], models: Collection[str] = ()
+    secret: str,
+    deliveries: Deliveries,
+    request_pass: Callable[[], None],
+    log: EventLog,
+    models: Collection[str] = (),
 ) -> Starlette:
-    """POST / with a signed event of MLflow calls `ask`; GET /healthz answers.
+    """POST / with a signed event of MLflow calls `request_pass`; GET /healthz answers.
 
-    `models` are the registered models whose events count; none given: all.
+    `models` are the registered models whose events count; by default all.
     """
 
     async def receive(request: Request) -> Response:
@@ -77,23 +82,27 @@ def application(
         now = time.time()
         delivery = check_signature(secret, request.headers, body, now)
         entity, action, name = event_of(body)
-        deliveries.take(delivery, now)
-        wanted = (entity, action) in EVENTS and (not models or name in models)
-        word = "accepted" if wanted else "ignored"
-        log(word, delivery=delivery, webhook=f"{entity}.{action}"[:100], model=name[:300])
-        if wanted:
-            ask()
-        return JSONResponse({"status": word}, 202 if wanted else 200)
+        deliveries.add(delivery, now)
+        is_accepted = (entity, action) in EVENTS and (not models or name in models)
+        status = "accepted" if is_accepted else "ignored"
+        webhook = f"{entity}.{action}"[:100]
+        log.emit(status, delivery=delivery, webhook=webhook, model=name[:300])
+        if is_accepted:
+            request_pass()
+        return JSONResponse({"status": status}, 202 if is_accepted else 200)
 
     async def healthy(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
+
+    async def refuse(request: Request, error: Exception) -> Response:
+        return _refuse(request, error, log)
 
     return Starlette(
         routes=[
             Route("/", receive, methods=["POST"]),
             Route("/healthz", healthy, methods=["GET"]),
         ],
-        exception_handlers={RefusedError: _refuse, HTTPException: _refuse},
+        exception_handlers={RefusedError: refuse, HTTPException: refuse},
     )
 
 
@@ -113,22 +122,24 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-async def _refuse(request: Request, error: Exception) -> Response:
-    """Refuse and log it: never headers or body, which may hold secrets."""
-    refused = error if isinstance(error, RefusedError) else None
-    status = refused.status if refused else getattr(error, "status_code", 500)
-    reason = refused.reason if refused else str(getattr(error, "detail", "error"))
+def _refuse(request: Request, error: Exception, log: EventLog) -> Response:
+    """Answers and logs a refusal, without headers and body, which may hold secrets."""
+    if isinstance(error, RefusedError):
+        status, reason = error.status, error.reason
+    else:
+        status = getattr(error, "status_code", 500)
+        reason = str(getattr(error, "detail", "error"))
     peer = request.client.host if request.client else ""
     path = request.url.path[:100]
-    log("refused", status=status, reason=reason, method=request.method, path=path, peer=peer)
-    answer = {"status": "refused", "reason": reason}
-    return JSONResponse(answer, status, getattr(error, "headers", None))
+    log.emit("refused", status=status, reason=reason, method=request.method, path=path, peer=peer)
+    content = {"status": "refused", "reason": reason}
+    return JSONResponse(content, status, getattr(error, "headers", None))
 
 
 class Connection(H11Protocol):
-    """A connection that ends after REQUEST_SECONDS, whatever its other end does with it.
+    """A connection that ends after REQUEST_SECONDS.
 
-    uvicorn waits for ever for the head of a request.
+    uvicorn would wait without limit for the head of a request.
     """
 
     def connection_made(self, transport: Any) -> None:
@@ -143,42 +154,45 @@ class Connection(H11Protocol):
 def listen(
     passes: Passes, secret: str, home: Path, host: str, port: int, models: Collection[str] = ()
 ) -> int:
-    """Take webhooks until SIGTERM or SIGINT; 0 then. Port 0: any free one, told in the log.
+    """Serves webhooks until SIGTERM or SIGINT; returns 0.
 
-    The running pass is stopped at the end. Raises UserError when the port can't be had.
+    Port 0 is any free port; the log names it. The running pass is stopped at the end. Raises
+    UserError if the port can't be used.
     """
     home.mkdir(parents=True, exist_ok=True)
-    with _bound(host, port) as bound, closing(Deliveries(home / "deliveries.db")) as deliveries:
-        inbox = Inbox(passes)
+    log = passes.log
+    with _bind(host, port) as bound, closing(Deliveries(home / "deliveries.db")) as deliveries:
+        queue = PassQueue(passes)
         try:
-            where = {"host": host, "port": bound.getsockname()[1], "models": sorted(models)}
-            log("listening", **where, command=passes.command)
-            _serve(application(secret, deliveries, inbox.ask, models), bound)
+            port = bound.getsockname()[1]
+            models = sorted(models)
+            log.emit("listening", host=host, port=port, models=models, command=passes.command)
+            _serve(application(secret, deliveries, queue.request, log, models), bound)
         finally:
-            log("stopping")
-            inbox.stop()
-    log("stopped")
+            log.emit("stopping")
+            queue.stop()
+    log.emit("stopped")
     return 0
 
 
 def secret_in(name: str) -> str:
-    """The webhook's secret from the environment variable `name`. Raises UserError."""
+    """The secret of the webhook, from the environment variable `name`. Raises UserError."""
     secret = os.environ.get(name, "")
     if len(secret) < SHORTEST_SECRET:
-        raise mistake(
+        raise UserError(
             f"the environment variable {name} holds {len(secret)} characters; wanted the webhook's "
             f"secret, of {SHORTEST_SECRET} or more"
         )
     return secret
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def _bind(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=MOST_CONNECTIONS)
     except OSError as error:
-        raise mistake(
-            f"{host}:{port} can't be listened on ({error.strerror}); give another --host or --port"
+        raise UserError(
+            f"{host}:{port} can't be used ({error.strerror}); give another --host or --port"
         ) from None
 
 
@@ -198,11 +212,11 @@ def _serve(app: Starlette, bound: socket.socket) -> None:
         h11_max_incomplete_event_size=MOST_HEADER_BYTES,
         timeout_graceful_shutdown=int(REQUEST_SECONDS),
     )
-    # uvicorn gives the signal that ended it on to these.
+    # After its end uvicorn raises the signal that ended it once more, for these handlers.
     numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.signal(number, lambda *_: None) for number in numbers}
+    handlers = {number: signal.signal(number, lambda *_: None) for number in numbers}
     try:
         uvicorn.Server(config).run(sockets=[bound])
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)

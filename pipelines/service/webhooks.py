@@ -1,8 +1,8 @@
-"""What a webhook of MLflow's registry must bring along to be believed.
+"""Authentication of webhook requests from MLflow's registry.
 
 MLflow (webhooks/delivery.py, version 3.17) signs `ID.TIMESTAMP.BODY` with HMAC-SHA256 and the
-webhook's secret; the signature header is `v1,` and the Base64 of it. A delivery that MLflow
-tries again keeps its ID and its timestamp.
+webhook's secret; the signature header is `v1,` and the Base64 of the signature. A repeated delivery
+keeps its ID and its timestamp.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ TIMESTAMP = "x-mlflow-timestamp"
 DELIVERY = "x-mlflow-delivery-id"
 TOLERANCE_SECONDS = 300
 MOST_DELIVERIES = 10_000
-# Tags are not among them: passes write tags, and would start each other.
 EVENTS = {
     ("model_version", "created"),
     ("model_version_alias", "created"),
     ("model_version_alias", "deleted"),
 }
+"""Entity and action of the events that start a pass. Not tags: passes write tags themselves."""
 
 
 class RefusedError(Exception):
-    """A request that is not believed: a status and a reason that may be logged and sent back."""
+    """A refused request: HTTP status, and a reason that may be logged and sent back."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -48,9 +48,9 @@ def signature(secret: str, delivery: str, timestamp: str, body: bytes) -> str:
 
 
 def check_signature(secret: str, headers: Mapping[str, str], body: bytes, now: float) -> str:
-    """The delivery's ID, once signature and time (`now`, in seconds since 1970) are right.
+    """The ID of the delivery, if its signature and its timestamp are valid; else RefusedError.
 
-    Raises RefusedError. The comparison takes the same time wherever the signatures differ.
+    `now` is in seconds since 1970. The comparison of signatures takes constant time.
     """
     delivery, timestamp = headers.get(DELIVERY, ""), headers.get(TIMESTAMP, "")
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", delivery, re.A):
@@ -58,8 +58,8 @@ def check_signature(secret: str, headers: Mapping[str, str], body: bytes, now: f
     if not re.fullmatch(r"[0-9]{1,12}", timestamp, re.A):
         raise RefusedError(400, "no usable timestamp")
     expected = signature(secret, delivery, timestamp, body)
-    given = headers.get(SIGNATURE, "")
-    if not hmac.compare_digest(expected.encode(), given.encode("utf-8", "replace")):
+    received = headers.get(SIGNATURE, "")
+    if not hmac.compare_digest(expected.encode(), received.encode("utf-8", "replace")):
         raise RefusedError(401, "the signature is missing or wrong")
     if abs(now - int(timestamp)) > TOLERANCE_SECONDS:
         raise RefusedError(401, "the timestamp is too old or ahead of this clock")
@@ -80,10 +80,10 @@ def event_of(body: bytes) -> tuple[str, str, str]:
 
 
 class Deliveries:
-    """Delivery IDs that were taken, in a file: a restarted service still knows them.
+    """The IDs of accepted deliveries, in a file that outlives a restart of the service.
 
-    An ID is kept as long as its timestamp could pass, so what is kept has a bound. Only signed
-    IDs get here.
+    An ID is kept as long as its timestamp is valid, so their number is bounded. Only IDs with a
+    valid signature are added.
     """
 
     def __init__(self, file: Path, most: int = MOST_DELIVERIES) -> None:
@@ -91,22 +91,22 @@ class Deliveries:
         self._most = most
         self._execute("CREATE TABLE IF NOT EXISTS deliveries (id TEXT PRIMARY KEY, until REAL)")
 
-    def take(self, delivery: str, now: float) -> None:
-        """Remember an ID. Raises RefusedError for a known one, and where there are too many."""
+    def add(self, delivery: str, now: float) -> None:
+        """Stores an ID. Raises RefusedError for a repeated one, and when there are too many."""
         self._execute("DELETE FROM deliveries WHERE until < ?", now)
         if self._execute("SELECT 1 FROM deliveries WHERE id = ?", delivery):
-            raise RefusedError(409, "this delivery was taken before")
+            raise RefusedError(409, "repeated delivery")
         if self._execute("SELECT count(*) FROM deliveries")[0][0] >= self._most:
             raise RefusedError(503, "too many deliveries in a short time")
-        # A timestamp may lie ahead of this clock, and then pass for twice as long.
+        # A timestamp may be ahead of this clock, and is then valid for twice as long.
         until = now + 2 * TOLERANCE_SECONDS + 1
         try:
             self._execute("INSERT INTO deliveries VALUES (?, ?)", delivery, until)
         except sqlite3.IntegrityError:
-            raise RefusedError(409, "this delivery was taken before") from None
+            raise RefusedError(409, "repeated delivery") from None
 
     def close(self) -> None:
-        """Close the file."""
+        """Closes the file."""
         self._connection.close()
 
     def _execute(self, statement: str, *values: Any) -> list[Any]:
