@@ -23,7 +23,7 @@ help:
 	@echo "make demo       compress a real model of 135 million parameters: about 15 minutes"
 	@echo "make test       all tests: about 15 minutes"
 	@echo "make test-fast  the quick ones: about 4 minutes"
-	@echo "make check      ruff, formatting, mypy"
+	@echo "make check      ruff, formatting, mypy, import layers"
 	@echo "make clean      remove what tools left; keeps $(VENV), .adapruner/ and runs/"
 
 setup: $(INSTALLED)
@@ -54,6 +54,7 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 clean:
 	rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -29,10 +29,11 @@ class Scores:
 def score(table: ImportanceTable, recipe: Recipe) -> Scores:
     """The scores that `recipe` assigns to the structures of `table`."""
     if recipe.metric == MIX:
-        return Scores(**{kind: _mix(table, recipe, kind) for kind in KINDS})
+        mlp, heads, groups = (_mix(table, recipe, kind) for kind in KINDS)
+        return Scores(mlp, heads, groups)
     metric = METRICS[recipe.metric]
-    by_kind = {kind: metric.function(table, recipe, kind) for kind in KINDS}
-    return Scores(**by_kind, comparable=metric.comparable)
+    mlp, heads, groups = (metric.function(table, recipe, kind) for kind in KINDS)
+    return Scores(mlp, heads, groups, metric.comparable)
 
 
 def _mix(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:

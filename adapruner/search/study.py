@@ -84,7 +84,8 @@ def run_trials(
 
     def run(recipe: Recipe) -> tuple[float, dict[str, Any]]:
         key = recipe.model_dump_json()
-        value, seconds = values.get(key), {}
+        value = values.get(key)
+        seconds: dict[str, float] = {}
         if value is None:
             value, seconds = evaluate(recipe)
         values[key] = value
