@@ -1,4 +1,4 @@
-"""`adapruner compare`: methods against each other, from a YAML file."""
+"""`adapruner compare`: methods compared with each other, from a YAML file."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ from pathlib import Path
 import click
 
 from pipelines.cli.options import SETTING, config_option, home_option, set_option
+from pipelines.errors import one_line_errors
 
 
 @click.command()
-@config_option("The comparison's YAML file, or that of a compression.")
+@config_option("The YAML file of the comparison, or of a compression.")
 @set_option(SETTING)
 @home_option
+@one_line_errors()
 def compare(path: Path, overrides: tuple[str, ...], home: Path) -> None:
     """Compare methods on the checkpoint, the pool and the test texts that FILE names.
 
-    FILE is one of `adapruner compress` with a section `parameters.comparison` beside
+    FILE is a file of `adapruner compress` with a section `parameters.comparison` beside
     `parameters.config`; without it all methods are compared at pruning.ratio. What the methods
     share is computed once. No weights are kept and nothing is registered.
 
     \b
-    comparison.methods   names of `adapruner methods`; all of them unless set
+    comparison.methods   names of `adapruner methods`; default: all
     comparison.ratios    shares to remove, such as [0.2, 0.5]
     comparison.layouts   per_layer, uniform
-    comparison.at_ratio  settings of pruning that one ratio has for itself
+    comparison.at_ratio  settings of pruning for one ratio
     comparison.seeds     for methods that are random; others run once
     comparison.finetune  true: fine-tune every candidate as well
 
@@ -37,17 +39,11 @@ def compare(path: Path, overrides: tuple[str, ...], home: Path) -> None:
       adapruner compare -c configs/compare.yaml
       adapruner compare -c configs/compare.yaml --set comparison.methods=[fisher,flap]
 
-    Run again after it was stopped, it goes on after the last finished candidate.
+    After an interruption, the same command goes on after the last finished candidate.
 
-    Exit codes: 0 done, 1 a failure with its traceback, 2 something given can't be used.
+    Exit codes: 0 done, 1 a failure with its traceback, 2 invalid input.
     """
-    from pipelines.stack import quiet_libraries
+    from pipelines import config_file, local_compare
 
-    quiet_libraries()
-    from pipelines.errors import one_line_errors
-
-    with one_line_errors():
-        from pipelines import config_file, local_compare as run_compare
-
-        values, config, comparison = config_file.read_comparison(path, overrides)
-        run_compare.compare(values, config, comparison, home)
+    values, config, comparison = config_file.read_comparison(path, overrides)
+    local_compare.compare(values, config, comparison, home)

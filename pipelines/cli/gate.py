@@ -1,4 +1,4 @@
-"""`adapruner gate`: is a run's model good enough?"""
+"""`adapruner gate`: whether the model of a run meets its limits."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from pipelines.cli.options import config_option, set_option
+from pipelines.errors import one_line_errors
 
 FAILED = 3
 
@@ -15,18 +16,16 @@ FAILED = 3
 @click.command()
 @click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
 @config_option(
-    "A run's YAML file, whose evaluation.gate is judged by instead of the run's own.",
-    required=False,
+    "The YAML file of a run, whose evaluation.gate replaces the gate of RUN.", required=False
 )
-@set_option(
-    "Replace one limit, such as evaluation.gate.mean_retention=0.95. Can be given many times."
-)
+@set_option("Replace one limit, such as evaluation.gate.mean_retention=0.95. Can be repeated.")
+@one_line_errors()
 def gate(run: Path, path: Path | None, overrides: tuple[str, ...]) -> None:
-    """Judge RUN, a results directory or its report.json, by a gate.
+    """Check RUN, a results directory or its report.json, against a gate.
 
-    Without options, by the gate that the run was configured with. Nothing is computed again and
-    nothing is written: the numbers are those of the report. A number that a limit asks for and the
-    report does not have fails the gate.
+    The default is the gate in the configuration of the run. Nothing is computed and nothing is
+    written: the numbers are those of the report. A limit on a number that the report does not have
+    fails.
 
     \b
     Examples:
@@ -34,18 +33,15 @@ def gate(run: Path, path: Path | None, overrides: tuple[str, ...]) -> None:
       adapruner gate runs/demo -c strict.yaml
       adapruner gate runs/demo --set evaluation.gate.perplexity_ratio=1.5
 
-    Exit codes: 0 passed, 3 failed, 2 something given can't be used, 1 a failure with its traceback.
+    Exit codes: 0 passed, 3 failed, 2 invalid input, 1 a failure with its traceback.
     """
-    from pipelines.errors import one_line_errors
+    from adapruner.report import gate as gates
+    from adapruner.report.files import read
+    from pipelines import config_file
 
-    with one_line_errors():
-        from adapruner.report import gate as library
-        from adapruner.report.files import read
-        from pipelines import config_file
-
-        report, _ = read(run)
-        judged = library.judge(config_file.read_gate(report, path, overrides), report)
-        for check in judged["checks"]:
-            click.echo(f"{'ok  ' if check['passed'] else 'FAIL'} {check['reason']}")
-        click.echo(f"gate {library.state(judged)}: {report['name']}")
-    sys.exit(0 if judged["passed"] else FAILED)
+    report, _ = read(run)
+    result = gates.judge(config_file.read_gate(report, path, overrides), report)
+    for check in result["checks"]:
+        click.echo(f"{'ok  ' if check['passed'] else 'FAIL'} {check['reason']}")
+    click.echo(f"gate {gates.state(result)}: {report['name']}")
+    sys.exit(0 if result["passed"] else FAILED)

@@ -1,12 +1,10 @@
 """The command line: `adapruner compress -c configs/demo.yaml`.
 
-One file a command in `pipelines/commands/`. Everything heavy is imported where it is used, so that
---help and mistakes answer at once.
+One module a command. Heavy modules are imported inside the commands, so that --help and mistakes
+are answered at once.
 """
 
 from __future__ import annotations
-
-import sys
 
 import click
 
@@ -20,20 +18,22 @@ from pipelines.cli.recompress import recompress
 from pipelines.cli.report import report
 from pipelines.cli.schedule import schedule
 from pipelines.cli.status import status
+from pipelines.stack import quiet_libraries
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="adapruner")
 def main() -> None:
-    """AdaPruner: make a causal language model smaller, and say what that cost.
+    """AdaPruner: make a causal language model smaller, and measure what that costs.
 
-    A checkpoint and some text go in; a smaller checkpoint, a report and a registered MLflow model
-    version come out. Every stage is cached: the same command again takes seconds.
+    The input is a checkpoint and some text; the output is a smaller checkpoint, a report and a
+    registered MLflow model version. Every stage is cached: the same command again takes seconds.
 
     \b
     Start with:
       adapruner compress -c configs/demo.yaml
     """
+    quiet_libraries()
 
 
 for command in (
@@ -41,7 +41,3 @@ for command in (
     recompress, status, promote, rollback, schedule, listen,
 ):  # fmt: skip
     main.add_command(command)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,9 +7,9 @@ import click
 
 @click.command()
 def methods() -> None:
-    """List the methods that a run's file may name as `method`, one line each."""
+    """List the methods that a file may name as `method`, one line each."""
     from adapruner.config import presets
 
     width = max(map(len, presets()))
-    for name, method in presets().items():
-        click.echo(f"{name:<{width}}  {method.summary}")
+    for name, preset in presets().items():
+        click.echo(f"{name:<{width}}  {preset.summary}")

@@ -1,4 +1,4 @@
-"""What several commands take."""
+"""Options that several commands have."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import click
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+SETTING = "Replace one setting of the file; VALUE is YAML. Can be repeated."
+
 home_option = click.option(
     "--home",
     metavar="DIR",
@@ -20,7 +22,7 @@ home_option = click.option(
 )
 
 
-def config_option(told: str, *, required: bool = True) -> Callable[[Command], Command]:
+def config_option(description: str, *, required: bool = True) -> Callable[[Command], Command]:
     """-c FILE, as the parameter `path`."""
     return click.option(
         "-c",
@@ -29,13 +31,19 @@ def config_option(told: str, *, required: bool = True) -> Callable[[Command], Co
         required=required,
         metavar="FILE",
         type=click.Path(path_type=Path),
-        help=told,
+        help=description,
     )
 
 
-def set_option(told: str) -> Callable[[Command], Command]:
-    """--set KEY=VALUE, many times, as the parameter `overrides`."""
-    return click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help=told)
+def set_option(description: str) -> Callable[[Command], Command]:
+    """--set KEY=VALUE, repeatable, as the parameter `overrides`."""
+    return click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help=description)
 
 
-SETTING = "Replace one setting of the file; VALUE is YAML. Can be given many times."
+def time_options(command: Command) -> Command:
+    """--every and --cron, the times of a schedule; a command needs one of them."""
+    every = click.option("--every", metavar="INTERVAL", help="Such as 15m, 6h or 1d.")
+    cron = click.option(
+        "--cron", metavar="FIELDS", help="The five fields of cron, such as '0 3 * * 1-5'."
+    )
+    return every(cron(command))

@@ -1,4 +1,4 @@
-"""`adapruner recompress`: compress what is new in the registry."""
+"""`adapruner recompress`: compress new versions of registered models."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ from pathlib import Path
 import click
 
 from pipelines.cli.options import config_option, home_option
-from pipelines.schedules.watch import add_watch_options, watch_file
+from pipelines.errors import one_line_errors
 
 
 @click.command()
 @config_option("The recompress file, such as configs/recompress.yaml.")
-@click.option("--retry-failed", is_flag=True, help="Try what failed or was given up again now.")
+@click.option("--retry-failed", is_flag=True, help="Try failed versions again now.")
+@click.option("--watch", is_flag=True, help="Repeat the pass until SIGTERM or ^C.")
+@click.option("--every", metavar="INTERVAL", help="With --watch: 90s, 15m, 6h or 1d. Default: 15m.")
 @home_option
-@add_watch_options
-def recompress(path: Path, retry_failed: bool, home: Path, watch: bool, every: str | None) -> None:
+@one_line_errors()
+def recompress(path: Path, retry_failed: bool, watch: bool, every: str | None, home: Path) -> None:
     """Compress every new version of the registered models that FILE names, once.
 
-    Looks for versions that have no compressed version by these settings, compresses each as
-    `adapruner compress` would, registers it, and makes it candidate and champion if it is good
-    enough. Done again it does nothing; after a crash it goes on. What happens is told in JSON lines
-    (time in UTC, event, source, version, ...), on a terminal in words and a table.
+    Finds the versions without a compressed version for these settings, compresses each as
+    `adapruner compress` does, registers the result, and makes it candidate and champion if it is
+    good enough. A second pass does nothing; after a crash it goes on. Events are printed as JSON
+    lines (time in UTC, event, source, version, ...), on a terminal as text and a table.
 
     \b
     Examples:
@@ -34,18 +36,14 @@ def recompress(path: Path, retry_failed: bool, home: Path, watch: bool, every: s
     Exit codes:
       0  nothing failed; perhaps there was nothing to do
       1  a failure of the program, with its traceback
-      2  something given can't be used, or the disk is full
-      4  a version failed in this pass, or is no longer what was compressed; the others were done
-      5  nothing was done: the registry does not answer, or another owner holds all the work
+      2  invalid input, or the disk is full
+      4  a version failed or its files have changed; the others were compressed
+      5  nothing was done: the registry does not answer, or other processes hold all the work
     """
-    from pipelines.errors import one_line_errors
+    if watch:
+        from pipelines.schedules.watch import watch_file
 
-    with one_line_errors():
-        if watch:
-            sys.exit(watch_file(path, home, every))
-        from pipelines.stack import quiet_libraries
+        sys.exit(watch_file(path, home, every))
+    from pipelines.recompress.run import run_pass
 
-        quiet_libraries()
-        from pipelines.recompress import run as recompression
-
-        sys.exit(recompression.recompress(path, home, retry_failed))
+    sys.exit(run_pass(path, home, retry_failed))
