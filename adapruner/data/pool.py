@@ -1,106 +1,131 @@
-"""The pool's files: the five splits and their summary."""
+"""The files of a calibration pool: the token splits, fine-tuning rows, test texts and the summary.
+
+This module alone knows their format; all other code reads and writes them through it.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar, Self
 
-import numpy as np
-from numpy.typing import NDArray
-from safetensors.numpy import save_file
+from pydantic import BaseModel, ConfigDict
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from adapruner.data.contamination import Part
-from adapruner.data.samples import Tokens
+from adapruner.files import Artifact
 
-Row = dict[str, str]
+FINETUNE_FILE = "finetune.jsonl"
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class Pool:
-    """The five splits, as they are filled one after the other.
+    """The token splits, int32, with T tokens per sample.
 
-    `calibration` [N, T], `source` [N] (the index in calibration.source each sample is of), `update`
-    [U, T] (those samples and more of their split), `objective` [M, T] and `held_out` [H, T] are
-    int32. `available` and `documents` say, by split, how many samples (rows, texts) it was chosen
-    from, and how many documents the chosen are of.
+    `calibration` [N, T] are the samples of the calibration pool and `source` [N] the index of each
+    in calibration.source; `update` [U, T] are these samples and more of their split, which cut
+    layers are updated on; `objective` [M, T] and `held_out` [H, T] are the windows of the search's
+    objective and of the held-out text.
     """
 
-    calibration: NDArray[np.int32] = field(default_factory=lambda: np.empty((0, 0), np.int32))
-    source: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
-    update: NDArray[np.int32] = field(default_factory=lambda: np.empty((0, 0), np.int32))
-    objective: NDArray[np.int32] = field(default_factory=lambda: np.empty((0, 0), np.int32))
-    held_out: NDArray[np.int32] = field(default_factory=lambda: np.empty((0, 0), np.int32))
-    finetune: list[Row] = field(default_factory=list)
-    test: dict[str, str] = field(default_factory=dict)
-    available: dict[str, int] = field(default_factory=dict)
-    documents: dict[str, int] = field(default_factory=dict)
+    FILE: ClassVar[str] = "pool.safetensors"
+
+    calibration: Tensor
+    source: Tensor
+    update: Tensor
+    objective: Tensor
+    held_out: Tensor
+
+    def write(self, directory: Path) -> None:
+        """Writes `FILE` in `directory`, which exists."""
+        save_file(vars(self), directory / self.FILE)
+
+    @classmethod
+    def read(cls, directory: Path) -> Self:
+        """The token splits of the pool in `directory`."""
+        return cls(**load_file(directory / cls.FILE))
 
 
-def write(
-    pool: Pool, parts: Sequence[Part], tokens: Tokens, settings: dict[str, Any], out: Path
-) -> None:
-    """Write `pool` to the directory `out`; `settings` open the summary."""
-    rows = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in pool.finetune)
-    save_file(
-        {
-            "calibration": pool.calibration,
-            "source": pool.source,
-            "update": pool.update,
-            "objective": pool.objective,
-            "held_out": pool.held_out,
-        },
-        out / "pool.safetensors",
-    )
-    (out / "finetune.jsonl").write_text(rows, encoding="utf-8")
-    _write_json(out / "test.json", pool.test)
-    content = {
-        "calibration": pool.calibration.tobytes(),
-        "objective": pool.objective.tobytes(),
-        "held_out": pool.held_out.tobytes(),
-        "finetune": rows.encode(),
-        "test": json.dumps(pool.test).encode(),
-    }
-    used = {
-        "calibration": (len(pool.calibration), pool.calibration.size),
-        "objective": (len(pool.objective), pool.objective.size),
-        "held_out": (len(pool.held_out), pool.held_out.size),
-        "finetune": (
-            len(pool.finetune),
-            tokens.count("\n".join(row.values()) for row in pool.finetune),
-        ),
-        "test": (len(pool.test), tokens.count(pool.test.values())),
-    }
-    splits = {
-        split: {
-            "available": pool.available[split],
-            "documents": pool.documents[split],
-            "used": used[split][0],
-            "tokens": used[split][1],
-            "sha256": hashlib.sha256(content[split]).hexdigest(),
-        }
-        for split in content
-    }
-    sources = [_describe(part, index, pool) for index, part in enumerate(parts)]
-    summary = {**settings, "tokenizer": tokens.describe(), "sources": sources, "splits": splits}
-    _write_json(out / "summary.json", summary)
+class TestTexts(Artifact):
+    """The test texts by name."""
+
+    __test__ = False  # pytest would collect the class for its name
+    FILE: ClassVar[str] = "test.json"
+
+    texts: dict[str, str]
 
 
-def _describe(part: Part, index: int, pool: Pool) -> dict[str, Any]:
-    told = {
-        "setting": part.setting,
-        "given": part.source.given,
-        "content_hash": part.source.content_hash,
-        **asdict(part.counts),
-    }
-    # The calibration sources are the first parts, in the order that `source` counts them in.
-    if part.setting == "calibration.source":
-        told["used"] = int((pool.source == index).sum())
-    return told
+class SourceSummary(BaseModel):
+    """What became of the records of one source: read = too_short + duplicate + kept.
+
+    `used` counts the samples of the calibration pool; None for sources of other settings.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    setting: str
+    uri: str
+    content_hash: str
+    read: int
+    too_short: int
+    duplicate: int
+    kept: int
+    used: int | None = None
 
 
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+class SplitSummary(BaseModel):
+    """Size and content of one split.
+
+    `used` of `available` samples (fine-tuning: rows; test: texts) were drawn; they come from
+    `documents` documents and have `tokens` tokens in total.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    available: int
+    documents: int
+    used: int
+    tokens: int
+    sha256: str
+
+
+class TokenizerSummary(BaseModel):
+    """The properties of a tokenizer that the samples depend on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    type: str
+    vocabulary: int
+    begins_with_bos: bool
+
+
+class PoolSummary(Artifact):
+    """How a pool was built: settings, tokenizer, counts of every source, size of every split."""
+
+    FILE: ClassVar[str] = "pool.json"
+
+    seed: int
+    min_tokens: int
+    sequence_length: int
+    tokenizer: TokenizerSummary
+    sources: list[SourceSummary]
+    splits: dict[str, SplitSummary]
+
+
+def write_finetune_rows(directory: Path, rows: Iterable[dict[str, str]]) -> None:
+    """Writes the fine-tuning rows, {"text"} or {"instruction", "input", "output"}, one per line."""
+    (directory / FINETUNE_FILE).write_text(finetune_lines(rows), encoding="utf-8")
+
+
+def read_finetune_rows(directory: Path) -> list[dict[str, str]]:
+    """The fine-tuning rows of the pool in `directory`, in their seeded order."""
+    # Texts may hold other line separators of Unicode; only a line feed ends a row.
+    with (directory / FINETUNE_FILE).open(encoding="utf-8", newline="\n") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def finetune_lines(rows: Iterable[dict[str, str]]) -> str:
+    """The content of the file with these fine-tuning rows."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -1,4 +1,4 @@
-"""The records of a text source: one reader a format, every mistake told with its line or row."""
+"""The records of a text source: one reader per format; errors name the line or row."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from adapruner.errors import UserError
 from adapruner.data.sources import TextSource
+from adapruner.errors import UserError
 
 ALPACA_FIELDS = ("instruction", "input", "output")
 
@@ -21,20 +21,22 @@ _HEADING = re.compile(r"= ([^=\n].*?) =")
 
 
 class Record(NamedTuple):
-    """One text, and the name of the document it is part of (unique within its source)."""
+    """One text, and the name of the document that it belongs to (unique within its source)."""
 
     text: str
     document: str
 
 
 def read_records(source: TextSource, *, text_field: str, max_records: int) -> Iterator[Record]:
-    """The first `max_records` records of `source`, in its order, streamed where the format can be.
+    """The first `max_records` records of `source`, in its order, streamed if the format allows it.
 
-    Text file: paragraphs, separated by blank lines; where fewer than one line in a hundred is
-    blank, every line is a record. A paragraph below a ` = Title = ` heading belongs to the document
-    of that title; any other record of a file is a document of its own. JSONL, JSON, Parquet, hub:
-    the string in `text_field` of each row. Wikipedia: passages of some paragraphs; the article is
-    the document. Raises UserError, naming the line or row, for what can't be read.
+    - Text file: paragraphs, separated by blank lines; where fewer than one line in a hundred is
+      blank, every line is a record. A paragraph below a ` = Title = ` heading belongs to the
+      document of that title; any other record of a file is a document of its own.
+    - JSONL, JSON, Parquet, hub: the string in `text_field` of each row.
+    - Wikipedia: passages of some paragraphs; the article is the document.
+
+    Raises UserError, naming the line or row, for unreadable content.
     """
     if source.kind == "txt":
         yield from islice(_paragraphs(source), max_records)
@@ -46,9 +48,10 @@ def read_records(source: TextSource, *, text_field: str, max_records: int) -> It
 
 
 def read_rows(source: TextSource, *, text_field: str, max_records: int) -> Iterator[dict[str, str]]:
-    """As `read_records`, but the rows of fine-tuning: {"text"} or {"instruction","input","output"}.
+    """The first `max_records` rows for fine-tuning: {"text"} or {"instruction","input","output"}.
 
-    A row that has both "instruction" and "output" is an Alpaca row; its "input" may be missing.
+    A row with both "instruction" and "output" is an Alpaca row; its "input" may be missing. Any
+    other row is a record as in `read_records`.
     """
     if source.kind in ("txt", "wikipedia"):
         for record in read_records(source, text_field=text_field, max_records=max_records):
@@ -63,7 +66,7 @@ def read_rows(source: TextSource, *, text_field: str, max_records: int) -> Itera
 
 
 def read_text(source: TextSource, *, text_field: str, max_records: int) -> str:
-    """The whole text of `source`: a text file as it is, else its records joined by a blank line."""
+    """The whole text of `source`: a text file unchanged, else its records joined by blank lines."""
     if source.kind == "txt":
         return "".join(line for _, line in _lines(source))
     records = read_records(source, text_field=text_field, max_records=max_records)
@@ -71,29 +74,30 @@ def read_text(source: TextSource, *, text_field: str, max_records: int) -> str:
 
 
 def _string(source: TextSource, where: str, row: dict[str, Any], field: str) -> str:
+    """The text in a field of a row. Raises UserError for anything but valid text."""
     text = row.get(field)
     if isinstance(text, str):
         try:
             text.encode()
         except UnicodeEncodeError:
             raise UserError(
-                f"{source.given}: {where}: '{field}' holds half a surrogate pair"
+                f"{source.uri}: {where}: '{field}' holds an unpaired surrogate"
             ) from None
         return text
     fields = ", ".join(map(str, row)) or "none"
     if field not in row:
-        hint = "set text_field, or take that row out"
-        raise UserError(f"{source.given}: {where}: no field '{field}'; it has: {fields}; {hint}")
+        hint = "set text_field, or remove the row"
+        raise UserError(f"{source.uri}: {where}: no field '{field}'; fields: {fields}; {hint}")
     kind = "null" if text is None else type(text).__name__
-    raise UserError(f"{source.given}: {where}: '{field}' is {kind}, not a text")
+    raise UserError(f"{source.uri}: {where}: '{field}' is {kind}, not a text")
 
 
 def _lines(source: TextSource) -> Iterator[tuple[int, str]]:
-    """Number (from 1) and text of each line, its line end kept as `\\n`."""
+    """Number (from 1) and text of each line; every line end is `\\n`."""
     try:
         with Path(source.location).open("rb") as file:
             if b"\0" in file.read(_SNIFFED_BYTES):
-                raise UserError(f"{source.given} is binary, not text in UTF-8")
+                raise UserError(f"{source.uri} is binary, not text in UTF-8")
             file.seek(0)
             offset = 0
             for number, raw in enumerate(file, 1):
@@ -102,17 +106,17 @@ def _lines(source: TextSource) -> Iterator[tuple[int, str]]:
                 end = "\n" if raw.endswith(b"\n") else ""
                 yield number, line.removesuffix("\n").removesuffix("\r") + end
     except OSError as error:
-        raise UserError(f"{source.given} can't be read: {error.strerror}") from None
+        raise UserError(f"{source.uri} can't be read: {error.strerror}") from None
 
 
 def _decode(source: TextSource, raw: bytes, number: int, offset: int) -> str:
     if b"\0" in raw:
-        raise UserError(f"{source.given} is binary: a zero byte in line {number}")
+        raise UserError(f"{source.uri} is binary: a zero byte in line {number}")
     try:
         return raw.decode().removeprefix("\ufeff" if number == 1 else "")
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{source.given} is not UTF-8: byte {raw[error.start]:#04x} at offset "
+            f"{source.uri} is not UTF-8: byte {raw[error.start]:#04x} at offset "
             f"{offset + error.start} (line {number}); convert it to UTF-8"
         ) from None
 
@@ -126,20 +130,20 @@ def _paragraphs(source: TextSource) -> Iterator[Record]:
 
 
 def _blocks(source: TextSource) -> Iterator[tuple[int, str]]:
-    """Number of the first line and text of each paragraph."""
+    """Number of the first line and text of each paragraph, or of each line of a list of lines."""
     sniffed = [line for _, line in islice(_lines(source), _SNIFFED_LINES)]
-    one_text_a_line = sum(not line.strip() for line in sniffed) * 100 < len(sniffed)
-    held: list[str] = []
+    is_list_of_lines = sum(not line.strip() for line in sniffed) * 100 < len(sniffed)
+    block: list[str] = []
     start = 1
     for number, line in _lines(source):
-        if held and (one_text_a_line or not line.strip()):
-            yield start, "".join(held).strip()
-            held = []
+        if block and (is_list_of_lines or not line.strip()):
+            yield start, "".join(block).strip()
+            block = []
         if line.strip():
-            start = start if held else number
-            held.append(line)
-    if held:
-        yield start, "".join(held).strip()
+            start = start if block else number
+            block.append(line)
+    if block:
+        yield start, "".join(block).strip()
 
 
 def _wikipedia(source: TextSource) -> Iterator[Record]:
@@ -151,7 +155,7 @@ def _wikipedia(source: TextSource) -> Iterator[Record]:
 
 
 def _rows(source: TextSource, fields: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Where a row stands ("line 3") and the row; of a Parquet file only the columns `fields`."""
+    """Position ("line 3") and content of each row; of a Parquet file only the columns `fields`."""
     return _READERS[source.kind](source, fields)
 
 
@@ -162,10 +166,10 @@ def _jsonl_rows(source: TextSource, _: Sequence[str]) -> Iterator[tuple[str, dic
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{source.given}: line {number} is not JSON: {error}") from None
+            raise UserError(f"{source.uri}: line {number} is not JSON: {error}") from None
         if not isinstance(row, dict):
             kind = type(row).__name__
-            raise UserError(f"{source.given}: line {number} is a {kind}, not an object with fields")
+            raise UserError(f"{source.uri}: line {number} is a {kind}, not an object with fields")
         yield f"line {number}", row
 
 
@@ -173,14 +177,14 @@ def _json_rows(source: TextSource, _: Sequence[str]) -> Iterator[tuple[str, dict
     try:
         rows = json.loads("".join(line for _, line in _lines(source)))
     except (ValueError, RecursionError) as error:
-        hint = "; one row a line is a .jsonl file" if "Extra data" in str(error) else ""
-        raise UserError(f"{source.given} is not JSON: {error}{hint}") from None
+        hint = "; one row per line needs suffix .jsonl" if "Extra data" in str(error) else ""
+        raise UserError(f"{source.uri} is not JSON: {error}{hint}") from None
     if not isinstance(rows, list):
-        raise UserError(f"{source.given} holds a {type(rows).__name__}, not a list of rows")
+        raise UserError(f"{source.uri} holds a {type(rows).__name__}, not a list of rows")
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             kind = type(row).__name__
-            raise UserError(f"{source.given}: row {number} is a {kind}, not an object with fields")
+            raise UserError(f"{source.uri}: row {number} is a {kind}, not an object with fields")
         yield f"row {number}", row
 
 
@@ -196,7 +200,7 @@ def _parquet_rows(
             if not columns:
                 names = ", ".join(file.schema_arrow.names)
                 raise UserError(
-                    f"{source.given}: no column '{fields[0]}'; it has: {names}; set text_field"
+                    f"{source.uri}: no column '{fields[0]}'; columns: {names}; set text_field"
                 )
             batches = file.iter_batches(batch_size=_PARQUET_BATCH, columns=columns)
             rows: Iterable[dict[str, Any]] = (row for b in batches for row in b.to_pylist())
@@ -204,7 +208,7 @@ def _parquet_rows(
                 yield f"row {number}", row
     except (pyarrow.ArrowException, OSError) as error:
         detail = " ".join(str(error).split())[:200]
-        raise UserError(f"{source.given} is not a readable Parquet file: {detail}") from None
+        raise UserError(f"{source.uri} is not a readable Parquet file: {detail}") from None
 
 
 def _hub_rows(source: TextSource, _: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -220,13 +224,11 @@ def _hub_rows(source: TextSource, _: Sequence[str]) -> Iterator[tuple[str, dict[
             yield f"row {number}", dict(row)
     except UserError:
         raise
-    # Whatever the hub client raises (no network, no such data set, no such split), the way out is
-    # the same.
-    except Exception as error:
+    except Exception as error:  # no network, no such data set, no such split: any type
         detail = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{source.given}: can't be read from the hub: {type(error).__name__}: {detail}; "
-            "check name, config, split and commit, or give a local file"
+            f"{source.uri}: can't be read from the hub: {type(error).__name__}: {detail}; "
+            "check name, config, split and commit, or use a local file"
         ) from None
 
 

@@ -12,20 +12,21 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from adapruner.errors import UserError
-from adapruner.data.overlap import normalise
+from adapruner.data.pool import TokenizerSummary
 from adapruner.data.readers import Record
+from adapruner.errors import UserError
 
 _BATCH = 256
-_CHARACTERS_A_TOKEN = 16
+_CHARACTERS_PER_TOKEN = 16
 _MARGIN_TOKENS = 16
 _T = TypeVar("_T")
 
 
 class Item(NamedTuple):
-    """A record as a sample: its first tokens, int32 [<= min_tokens], and what they were cut from.
+    """A record as a sample.
 
-    `document` is (index of the source, name in it); the sample's text is `text[:end]`.
+    `tokens` are the record's first tokens, int32 [<= min_tokens]; they encode `text[:end]`.
+    `document` is the index of the source and the document's name in it.
     """
 
     text: str
@@ -49,12 +50,12 @@ class Counts:
 
 @dataclass
 class Deduplicator:
-    """Remembers what it was shown, as digests."""
+    """The digests of all keys seen so far."""
 
     seen: set[bytes] = field(default_factory=set)
 
     def is_new(self, *keys: bytes) -> bool:
-        """Whether none of `keys` was shown before; they all are remembered if so."""
+        """Whether none of `keys` was seen before. If so, all of them count as seen from now on."""
         digests = {hashlib.blake2b(key, digest_size=16).digest() for key in keys}
         if digests & self.seen:
             return False
@@ -62,12 +63,11 @@ class Deduplicator:
         return True
 
 
-class Tokens:
-    """A checkpoint's tokenizer: every sample begins with BOS if and only if the tokenizer's own
-    default puts it there; no other special token is added.
+class SampleTokenizer:
+    """A checkpoint's tokenizer: samples begin with BOS if the tokenizer's default puts it there.
 
-    So models trained to need BOS (Gemma) get it at each window, and others see plain text, as with
-    lm-eval's defaults.
+    No other special token is added. So models that need BOS (Gemma) get it in every window, and
+    others see plain text, as with lm-eval's defaults.
     """
 
     def __init__(self, checkpoint: Path) -> None:
@@ -81,28 +81,28 @@ class Tokens:
         bos, default = self._tokenizer.bos_token_id, self._tokenizer("").input_ids
         self.prefix: list[int] = [bos] if bos is not None and default[:1] == [bos] else []
 
-    def describe(self) -> dict[str, Any]:
-        """What the samples' tokens depend on, for the summary."""
-        return {
-            "class": type(self._tokenizer).__name__,
-            "vocabulary": len(self._tokenizer),
-            "begins_with_bos": bool(self.prefix),
-        }
+    def summary(self) -> TokenizerSummary:
+        """The properties that the samples depend on."""
+        return TokenizerSummary(
+            type=type(self._tokenizer).__name__,
+            vocabulary=len(self._tokenizer),
+            begins_with_bos=bool(self.prefix),
+        )
 
     def count(self, texts: Iterable[str]) -> int:
-        """Tokens of all `texts`, special ones not counted."""
+        """Total number of tokens of `texts`, without special tokens."""
         return sum(len(ids) for part in _batches(texts) for ids in self._encode(part).input_ids)
 
     def head(self, text: str, length: int) -> NDArray[np.int32]:
-        """The first `length` tokens of `text`, BOS counted, int32 [<= length]."""
+        """The first `length` tokens of `text`, including BOS, int32 [<= length]."""
         return self.heads([text], length)[0][0]
 
     def heads(self, texts: Sequence[str], length: int) -> list[tuple[NDArray[np.int32], int]]:
-        """For each text its first `length` tokens, BOS counted, and the character they end at.
+        """Of each text the first `length` tokens, including BOS, and the end of the last one.
 
-        A long text is tokenised only as far as needed.
+        The end is a character index. A long text is tokenised only as far as needed.
         """
-        reach = length * _CHARACTERS_A_TOKEN
+        reach = length * _CHARACTERS_PER_TOKEN
         encoded = self._encode([text[:reach] for text in texts])
         heads = []
         for index, text in enumerate(texts):
@@ -122,22 +122,28 @@ class Tokens:
         )
 
 
+def normalise(text: str) -> str:
+    """`text` case-folded, with every run of white space as one blank."""
+    return " ".join(text.casefold().split())
+
+
 def read_items(
     records: Iterable[Record],
     source: int,
-    tokens: Tokens,
+    tokenizer: SampleTokenizer,
     min_tokens: int,
     sequence_length: int,
     seen: Deduplicator,
 ) -> tuple[list[Item], Counts]:
-    """All new items of the records, the too short ones too, in their order; and what was counted.
+    """The new items of the records of one source, in their order, and the counts of all records.
 
-    A duplicate has the normalised text of an earlier record, or the same first `sequence_length`
+    `source` is the index of the source. Items with fewer than `min_tokens` tokens are included. A
+    duplicate has the normalised text of an earlier record, or the same first `sequence_length`
     tokens.
     """
     counts, items = Counts(), []
     for batch in _batches(records):
-        heads = tokens.heads([record.text for record in batch], min_tokens)
+        heads = tokenizer.heads([record.text for record in batch], min_tokens)
         for record, (ids, end) in zip(batch, heads, strict=True):
             counts.read += 1
             is_long = len(ids) >= min_tokens

@@ -1,8 +1,8 @@
-"""Text sources: find them and tell them apart by content (`records` reads them).
+"""Text sources: resolved to a location and a content hash (`readers` reads them).
 
 A source is FILE.txt|jsonl|json|parquet, `package:gensim` (the embedded default),
-`hub:OWNER/NAME[:CONFIG][@COMMIT][#SPLIT]`, or `self`, which the dense model writes. Every mistake
-of a source is one line that names it.
+`hub:OWNER/NAME[:CONFIG][@COMMIT][#SPLIT]`, or `self`, which the dense model generates. Every error
+is one line that names the source.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ from __future__ import annotations
 import importlib.util
 import re
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
 from adapruner.config import RunConfig, Sources
+from adapruner.config.calibration import SELF
 from adapruner.errors import UserError
+from adapruner.files import Artifact
 from adapruner.hashing import hash_file, hash_json
 
 _GENSIM_DUMP = "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
@@ -22,42 +25,50 @@ _HUB = re.compile(
     r"hub:(?P<name>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[\w.-]+))?"
     r"(?:@(?P<commit>[\w./-]+))?(?:#(?P<split>[\w.:%\[\]-]+))?"
 )
-SELF = "self"
-"""The source that is written by the dense model, see `generation`."""
-
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SUFFIXES = {".txt": "txt", ".jsonl": "jsonl", ".json": "json", ".parquet": "parquet"}
 
 
 class TextSource(BaseModel):
-    """A source that was found: `location` is an absolute path or `OWNER/NAME[:CONFIG]#SPLIT`.
+    """A resolved source.
 
-    `content_hash` is the file's sha256; of a hub source, the hash of its name and commit.
+    `uri` is the source as it was set. `location` is an absolute path or
+    `OWNER/NAME[:CONFIG]#SPLIT`. The content hash is the file's sha256; for a hub source it is the
+    hash of name, split and commit.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    given: str
+    uri: str
     kind: str
     location: str
     revision: str | None
     content_hash: str
 
 
+class TextSources(Artifact):
+    """All text sources of a run, by URI."""
+
+    FILE: ClassVar[str] = "texts.json"
+
+    sources: dict[str, TextSource]
+
+
 def as_tuple(sources: Sources | None) -> tuple[str, ...]:
-    """The sources of a setting that takes one, several or none."""
+    """The sources of a setting that has one, several or none."""
     if sources is None:
         return ()
     return (sources,) if isinstance(sources, str) else tuple(sources)
 
 
-def resolve_texts(config: RunConfig) -> dict[str, TextSource]:
-    """Every text source that `config` names, by the string it is given as.
+def resolve_texts(config: RunConfig) -> TextSources:
+    """Every text source that `config` names.
 
-    Reads local files once, to hash them; raises UserError for one that can't be a source.
+    Reads local files once, to hash them. Raises UserError for a source that does not exist or is
+    not of a supported kind.
     """
     calibration = config.calibration
-    named = {
+    by_setting = {
         "calibration.source": as_tuple(calibration.source),
         "calibration.objective_source": as_tuple(calibration.objective_source),
         "finetune.source": as_tuple(config.finetune.source),
@@ -65,73 +76,76 @@ def resolve_texts(config: RunConfig) -> dict[str, TextSource]:
     if calibration.is_self_generated and not config.evaluation.texts:
         raise UserError(
             "calibration.source is self, and evaluation.texts is empty: name a test text; a model "
-            "can't be tested on what it wrote"
+            "can't be tested on text that it generated"
         )
-    found: dict[str, TextSource] = {}
-    for setting, sources in named.items():
-        if len(set(sources)) < len(sources):
-            raise UserError(f"{setting}: a source is named twice in {', '.join(sources)}")
-        for given in sources:
-            found[given] = _resolve(given, setting, calibration.revision, calibration.split)
-    for name, given in config.evaluation.texts.items():
+    resolved: dict[str, TextSource] = {}
+    for setting, uris in by_setting.items():
+        if len(set(uris)) < len(uris):
+            raise UserError(f"{setting}: a source is listed twice in {', '.join(uris)}")
+        for uri in uris:
+            resolved[uri] = _resolve(uri, setting, calibration.revision, calibration.split)
+    for name, uri in config.evaluation.texts.items():
         setting = f"evaluation.texts.{name}"
-        found[given] = _resolve(given, setting, calibration.revision, None)
-    return found
+        resolved[uri] = _resolve(uri, setting, calibration.revision, None)
+    return TextSources(sources=resolved)
 
 
-def _resolve(given: str, setting: str, revision: str | None, split: str | None) -> TextSource:
-    if given == SELF:
-        hashed = hash_json([SELF])  # the checkpoint that writes is an input of its own
-        return TextSource(given=given, kind=SELF, location=SELF, revision=None, content_hash=hashed)
-    scheme = given.partition(":")[0]
+def _resolve(uri: str, setting: str, revision: str | None, split: str | None) -> TextSource:
+    if uri == SELF:
+        # The generating checkpoint is an input of its own, so its content needs no hash here.
+        content_hash = hash_json([SELF])
+        return TextSource(
+            uri=uri, kind=SELF, location=SELF, revision=None, content_hash=content_hash
+        )
+    scheme = uri.partition(":")[0]
     if scheme == "hub":
-        return _resolve_hub(given, setting, revision, split)
+        return _resolve_hub(uri, setting, revision, split)
     if scheme == "package":
-        return _resolve_package(given, setting)
-    return _resolve_file(given, setting)
+        return _resolve_package(uri, setting)
+    return _resolve_file(uri, setting)
 
 
-def _resolve_file(given: str, setting: str) -> TextSource:
-    path = Path(given)
+def _resolve_file(uri: str, setting: str) -> TextSource:
+    path = Path(uri)
     kinds = ", ".join(_SUFFIXES)
     try:
         if not path.exists():
-            raise UserError(f"{setting}: no such file: {given} (looked in {Path.cwd()})")
+            raise UserError(f"{setting}: no such file: {uri} (in {Path.cwd()})")
         if path.is_dir():
-            raise UserError(f"{setting}: {given} is a directory: give one file ({kinds}) or a list")
+            raise UserError(f"{setting}: {uri} is a directory: name one file ({kinds}) or a list")
         if not path.is_file():
-            raise UserError(f"{setting}: {given} is not a regular file")
+            raise UserError(f"{setting}: {uri} is not a regular file")
         if path.suffix.lower() not in _SUFFIXES:
             raise UserError(
-                f"{setting}: {given}: unknown kind of file '{path.suffix}'; known here: {kinds}"
+                f"{setting}: {uri}: unsupported file type '{path.suffix}'; supported are {kinds}"
             )
         if path.stat().st_size == 0:
-            raise UserError(f"{setting}: {given} is empty")
-        digest = hash_file(path)
+            raise UserError(f"{setting}: {uri} is empty")
+        content_hash = hash_file(path)
     except (OSError, ValueError) as error:
-        raise UserError(f"{setting}: {given!r} can't be read: {error}") from None
+        raise UserError(f"{setting}: {uri!r} can't be read: {error}") from None
     return TextSource(
-        given=given,
+        uri=uri,
         kind=_SUFFIXES[path.suffix.lower()],
         location=str(path.resolve()),
         revision=None,
-        content_hash=digest,
+        content_hash=content_hash,
     )
 
 
-def _resolve_package(given: str, setting: str) -> TextSource:
-    if given != "package:gensim":
-        raise UserError(f"{setting}: {given}: the only text package known is package:gensim")
+def _resolve_package(uri: str, setting: str) -> TextSource:
+    if uri != "package:gensim":
+        raise UserError(f"{setting}: {uri}: the only supported text package is package:gensim")
     spec = importlib.util.find_spec("gensim")
     folders = spec.submodule_search_locations if spec else None
     dump = Path(folders[0]) / _GENSIM_DUMP if folders else None
     if dump is None or not dump.is_file():
         raise UserError(
-            f"{setting}: package:gensim: gensim's Wikipedia dump is not installed here: "
-            "run `pip install --no-deps gensim`, or give a text file"
+            f"{setting}: package:gensim: gensim's Wikipedia dump is not installed: "
+            "run `pip install --no-deps gensim`, or name a text file"
         )
     return TextSource(
-        given=given,
+        uri=uri,
         kind="wikipedia",
         location=str(dump),
         revision=None,
@@ -139,22 +153,22 @@ def _resolve_package(given: str, setting: str) -> TextSource:
     )
 
 
-def _resolve_hub(given: str, setting: str, revision: str | None, split: str | None) -> TextSource:
-    match = _HUB.fullmatch(given)
+def _resolve_hub(uri: str, setting: str, revision: str | None, split: str | None) -> TextSource:
+    match = _HUB.fullmatch(uri)
     if not match:
-        raise UserError(f"{setting}: {given} is not hub:OWNER/NAME[:CONFIG][@COMMIT][#SPLIT]")
-    name, config, commit, own_split = match.groups()
-    commit, split = commit or revision, own_split or split
+        raise UserError(f"{setting}: {uri} is not hub:OWNER/NAME[:CONFIG][@COMMIT][#SPLIT]")
+    name, config, commit, split_in_uri = match.groups()
+    commit, split = commit or revision, split_in_uri or split
     if commit is None or not _COMMIT.fullmatch(commit):
         raise UserError(
-            f"{setting}: {given}: revision is {commit!r}; a hub data set needs the 40 hex digits "
-            "of a commit, as calibration.revision or behind the name: hub:OWNER/NAME@COMMIT"
+            f"{setting}: {uri}: revision is {commit!r}; a hub data set needs the 40 hex digits "
+            "of a commit, as calibration.revision or after the name: hub:OWNER/NAME@COMMIT"
         )
     if split is None:
-        raise UserError(f"{setting}: {given}: say which split is the test text: {given}#test")
+        raise UserError(f"{setting}: {uri}: a test text needs the name of its split: {uri}#test")
     location = f"{name}:{config}#{split}" if config else f"{name}#{split}"
     return TextSource(
-        given=given,
+        uri=uri,
         kind="hub",
         location=location,
         revision=commit,

@@ -1,4 +1,4 @@
-"""Which documents go to which split, and which samples of a split are used."""
+"""Assigns documents to splits, and draws samples from a split."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from adapruner.data.samples import Item
 Document = tuple[int, str]
 
 SHARES = {"calibration": 0.3, "objective": 0.1, "held_out": 0.1, "finetune": 0.3, "test": 0.2}
-"""How what is left, after every split has what it needs, is shared out."""
+"""Relative shares of the splits in the items beyond all needs."""
 
 
 def assign(
@@ -19,9 +19,9 @@ def assign(
 ) -> dict[str, list[Item]] | None:
     """Items by split; a document is whole in one split. None when a need can't be met.
 
-    `needs` says how many items a split must have. Documents are dealt in seeded order, each to the
-    split that is furthest from its goal: its need and its share of the rest. Where large documents
-    make that fail, they are dealt largest first.
+    `needs` are the numbers of items that the splits require. Documents are dealt in seeded order,
+    each to the split that is furthest from its goal: its need and its share of the rest. If large
+    documents make that fail, documents are dealt largest first.
     """
     spare = len(items) - sum(needs.values())
     if spare < 0:
@@ -53,18 +53,18 @@ def draw(
     *,
     by_document: bool = False,
 ) -> list[Item]:
-    """`size` items, of each source its share (default: all alike) as far as it has it.
+    """`size` items, with each source's share (default: equal shares).
 
-    What a source can't give is asked of the others. Within a source they are uniformly at random,
-    or `by_document`, of as many documents as can be.
+    If a source has fewer items than its share, the others provide the rest. Within a source, items
+    are drawn uniformly at random or, with `by_document`, from as many documents as possible.
     """
     groups = _by_source(items)
     parts = {source: shares[source] if shares else 1.0 for source in groups}
     drawn: list[Item] = []
-    # The scarcest first: what it can't give is asked of the others.
+    # The scarcest source comes first, so that the others can provide what it lacks.
     for source in sorted(groups, key=lambda s: len(groups[s]) / max(parts[s], 1e-9)):
-        open_ = sum(parts.values())
-        wanted = (size - len(drawn)) * (parts.pop(source) / open_ if open_ else 1.0)
+        remaining = sum(parts.values())
+        wanted = (size - len(drawn)) * (parts.pop(source) / remaining if remaining else 1.0)
         group, count = groups[source], min(math.ceil(wanted - 1e-9), len(groups[source]))
         drawn += spread(group, rng)[:count] if by_document else rng.sample(group, count)
     rng.shuffle(drawn)
@@ -74,21 +74,21 @@ def draw(
 def mixed(
     items: Sequence[Item], rng: random.Random, shares: Sequence[float] | None = None
 ) -> list[Item]:
-    """Items in an order whose every beginning has each source's share (default: all alike).
+    """Items in an order whose every prefix has each source's share (default: equal shares).
 
-    Within a source, every beginning is of as many documents as can be. The order ends where a
-    source has no more to give.
+    Within a source, every prefix comes from as many documents as possible. The order ends where a
+    source with a share is exhausted.
     """
     groups = {source: spread(group, rng) for source, group in _by_source(items).items()}
     parts = {source: shares[source] if shares else 1.0 for source in groups}
-    taken = dict.fromkeys((s for s in groups if parts[s]), 0)
+    used = dict.fromkeys((s for s in groups if parts[s]), 0)
     order = []
-    while taken:
-        source = min(taken, key=lambda s: (taken[s] + 1) / parts[s])
-        if taken[source] == len(groups[source]):
+    while used:
+        source = min(used, key=lambda s: (used[s] + 1) / parts[s])
+        if used[source] == len(groups[source]):
             break
-        order.append(groups[source][taken[source]])
-        taken[source] += 1
+        order.append(groups[source][used[source]])
+        used[source] += 1
     return order
 
 
@@ -100,7 +100,7 @@ def _by_source(items: Sequence[Item]) -> dict[int, list[Item]]:
 
 
 def spread(items: Sequence[Item], rng: random.Random) -> list[Item]:
-    """The items in an order whose every beginning is of as many documents as can be."""
+    """The items in an order whose every prefix comes from as many documents as possible."""
     by_document: dict[Document, list[Item]] = {}
     for item in items:
         by_document.setdefault(item.document, []).append(item)

@@ -1,9 +1,9 @@
 """English prose from a MediaWiki dump: the embedded default text, which needs no network.
 
 gensim's wheel holds a shortened dump of the English Wikipedia (CC BY-SA). mwparserfromhell parses
-the markup; what is left here is to say which nodes are prose. A paragraph whose sentence lost a
-part that can't be told in words (a formula, an unknown template) is left out whole, since a
-sentence with a hole teaches a wrong probability.
+the markup; this module selects the nodes that are prose. A paragraph with a gap, where a part can't
+be rendered as words (a formula, an unknown template), is dropped as a whole: a sentence with a gap
+distorts the probabilities of the words after it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from mwparserfromhell import nodes
 from adapruner.errors import UserError
 
 PASSAGE_CHARACTERS = 1000
-"""A passage is the shortest run of paragraphs of at least this length: about 220 tokens."""
+"""Minimum length of a passage, a run of whole paragraphs: about 220 tokens."""
 
-_HOLE = "\ufffc"
+_GAP = "\ufffc"
 _LIST_ITEM = "\ufffd"
 _SHORTEST_PARAGRAPH = 80
 
@@ -33,15 +33,15 @@ _SKIPPED_SECTIONS = frozenset(
     | {"references and notes", "discography", "filmography", "publications", "other uses"}
     | {"selected bibliography"}
 )
-_SILENT_TAGS = frozenset({"ref", "references", "gallery", "table", "imagemap", "timeline"})
+_DROPPED_TAGS = frozenset({"ref", "references", "gallery", "table", "imagemap", "timeline"})
 _LIST_TAGS = frozenset({"li", "dd", "dt"})
-_HOLE_TAGS = frozenset({"math", "chem", "source", "syntaxhighlight", "pre", "score", "hiero"})
+_GAP_TAGS = frozenset({"math", "chem", "source", "syntaxhighlight", "pre", "score", "hiero"})
 _NAMESPACES = re.compile(
     r"\s*:?\s*(file|image|category|media|wikt|wiktionary|[a-z]{2,3})\s*:", re.I
 )
 
-# Templates that a reader sees as words, by the parameter that holds the words, or by the words.
-_SHOWN_PARAMETER = {
+# Templates that are rendered as words: the parameter that holds the words, or the words.
+_RENDERED_PARAMETER = {
     "lang": 2,
     "nowrap": 1,
     "transl": 2,
@@ -55,7 +55,7 @@ _SHOWN_PARAMETER = {
     "quote": 1,
     "formatnum": 1,
 }
-_SHOWN_WORDS = {
+_RENDERED_WORDS = {
     "'s": "'s",
     "'": "'",
     "nbsp": " ",
@@ -66,8 +66,8 @@ _SHOWN_WORDS = {
     "-": "",
     "clear": "",
 }
-# Templates that leave no gap in the sentence: sources, remarks of editors, pronunciations.
-_SILENT_TEMPLATE = re.compile(
+# Templates without words of the sentence: sources, remarks of editors, pronunciations.
+_DROPPED_TEMPLATE = re.compile(
     r"(cite|citation|cn$|fact$|sfn|efn|ref|r$|rp$|harv|vcite|#tag|note|inflation-fn|dubious|who$|"
     r"when$|which$|where$|clarify|vague|by whom|according|page needed|better|failed|unreliable|"
     r"relevance|weasel|qualify|full|update|dead|webarchive|wayback|ipa|respell|audio|pron|coord|"
@@ -78,9 +78,9 @@ _SILENT_TEMPLATE = re.compile(
 
 
 def articles(dump: Path) -> Iterator[tuple[str, str]]:
-    """Title and markup of every article of a bzip2 dump, in its order, one page in memory.
+    """Title and markup of every article of a bzip2 dump, in its order, with one page in memory.
 
-    Redirects and pages outside the article namespace are skipped. Raises UserError when the dump
+    Redirects and pages outside the article namespace are skipped. Raises UserError for a file that
     is not bzip2 or not XML.
     """
     try:
@@ -104,18 +104,18 @@ def articles(dump: Path) -> Iterator[tuple[str, str]]:
 def passages(markup: str) -> Iterator[str]:
     """Passages of clean prose of an article's markup, in its order.
 
-    Paragraphs are joined by a line break; a rest shorter than PASSAGE_CHARACTERS is left out.
+    Paragraphs are joined by a line break; a rest shorter than PASSAGE_CHARACTERS is dropped.
     """
-    held: list[str] = []
+    passage: list[str] = []
     for paragraph in paragraphs(markup):
-        held.append(paragraph)
-        if sum(map(len, held)) >= PASSAGE_CHARACTERS:
-            yield "\n".join(held)
-            held = []
+        passage.append(paragraph)
+        if sum(map(len, passage)) >= PASSAGE_CHARACTERS:
+            yield "\n".join(passage)
+            passage = []
 
 
 def paragraphs(markup: str) -> Iterator[str]:
-    """The paragraphs of an article that are whole sentences, without headings, lists and tables."""
+    """The paragraphs of whole sentences of an article, without headings, lists and tables."""
     skipped_below = 0
     text: list[str] = []
     for node in mwparserfromhell.parse(markup, skip_style_tags=True).nodes:
@@ -125,7 +125,7 @@ def paragraphs(markup: str) -> Iterator[str]:
                 skipped_below = node.level if title in _SKIPPED_SECTIONS else 0
             text.append("\n")
         elif not skipped_below:
-            text.append(_tell(node))
+            text.append(_render(node))
     for line in "".join(text).split("\n"):
         paragraph = _tidy(line)
         if _is_prose(paragraph):
@@ -135,7 +135,7 @@ def paragraphs(markup: str) -> Iterator[str]:
 def _is_prose(line: str) -> bool:
     return (
         len(line) >= _SHORTEST_PARAGRAPH
-        and _HOLE not in line
+        and _GAP not in line
         and _LIST_ITEM not in line
         and (line[0].isupper() or line[0].isdigit() or line[0] in "\"'\u201c")
         and line.rstrip("\"'\u201d\u2019)")[-1:] in (".", "!", "?")
@@ -162,64 +162,64 @@ def _tidy(line: str) -> str:
     return line.strip()
 
 
-def _tell(node: Any) -> str:
-    for kind, tell in _TELLERS:
+def _render(node: Any) -> str:
+    for kind, render in _RENDERERS:
         if isinstance(node, kind):
-            return tell(node)
+            return render(node)
     return ""
 
 
-def _tell_all(code: Any) -> str:
-    return "".join(_tell(node) for node in code.nodes) if code is not None else ""
+def _render_all(code: Any) -> str:
+    return "".join(_render(node) for node in code.nodes) if code is not None else ""
 
 
-def _tell_link(link: Any) -> str:
+def _render_link(link: Any) -> str:
     if _NAMESPACES.match(str(link.title)):
         return ""
-    return _tell_all(link.text if link.text is not None else link.title).lstrip(":")
+    return _render_all(link.text if link.text is not None else link.title).lstrip(":")
 
 
-def _tell_tag(tag: Any) -> str:
+def _render_tag(tag: Any) -> str:
     name = str(tag.tag).strip().lower()
-    if name in _SILENT_TAGS:
+    if name in _DROPPED_TAGS:
         return ""
     if name in _LIST_TAGS:
         return _LIST_ITEM
-    if name in _HOLE_TAGS:
-        return _HOLE
+    if name in _GAP_TAGS:
+        return _GAP
     if name == "br":
         return " "
-    return _tell_all(tag.contents)
+    return _render_all(tag.contents)
 
 
-def _tell_template(template: Any) -> str:
+def _render_template(template: Any) -> str:
     name, _, argument = str(template.name).strip().lower().replace("_", " ").partition(":")
-    if name in _SHOWN_WORDS:
-        return _SHOWN_WORDS[name]
+    if name in _RENDERED_WORDS:
+        return _RENDERED_WORDS[name]
     if name == "convert":
-        return _tell_quantity(template)
+        return _render_quantity(template)
     if name == "formatnum" and argument:
         return argument.strip()
-    if name in _SHOWN_PARAMETER and template.has(_SHOWN_PARAMETER[name]):
-        return _tell_all(template.get(_SHOWN_PARAMETER[name]).value)
+    if name in _RENDERED_PARAMETER and template.has(_RENDERED_PARAMETER[name]):
+        return _render_all(template.get(_RENDERED_PARAMETER[name]).value)
     if name.startswith("lang-") and template.has(1):
-        return _tell_all(template.get(1).value)
-    return "" if _SILENT_TEMPLATE.match(name) else _HOLE
+        return _render_all(template.get(1).value)
+    return "" if _DROPPED_TEMPLATE.match(name) else _GAP
 
 
-def _tell_quantity(template: Any) -> str:
+def _render_quantity(template: Any) -> str:
     """`{{convert|5|km|mi}}` as "5 km", `{{convert|5|to|7|km}}` as "5 to 7 km"."""
     values = [str(p.value).strip() for p in template.params if not p.showkey]
     if len(values) >= 4 and values[1] in ("to", "and", "-", "\u2013", "by", "x", "or"):
         return f"{values[0]} {values[1]} {values[2]} {values[3]}"
-    return " ".join(values[:2]) if len(values) >= 2 else _HOLE
+    return " ".join(values[:2]) if len(values) >= 2 else _GAP
 
 
-_TELLERS: list[tuple[type[Any], Callable[[Any], str]]] = [
+_RENDERERS: list[tuple[type[Any], Callable[[Any], str]]] = [
     (nodes.Text, lambda node: str(node.value)),
-    (nodes.Wikilink, _tell_link),
-    (nodes.Tag, _tell_tag),
-    (nodes.Template, _tell_template),
+    (nodes.Wikilink, _render_link),
+    (nodes.Tag, _render_tag),
+    (nodes.Template, _render_template),
     (nodes.HTMLEntity, lambda node: str(node.normalize())),
-    (nodes.ExternalLink, lambda node: _tell_all(node.title)),
+    (nodes.ExternalLink, lambda node: _render_all(node.title)),
 ]

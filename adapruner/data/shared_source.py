@@ -1,0 +1,110 @@
+"""calibration.source is dealt to the calibration split and to every split without a source."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from adapruner.data.contamination import SourceUse
+from adapruner.data.draft import Draft, Inputs, PoolSettings, counts_of
+from adapruner.data.samples import Item
+from adapruner.data.splits import assign, draw, mixed, spread
+from adapruner.errors import UserError
+
+
+def fill_from_calibration_source(inputs: Inputs, draft: Draft) -> None:
+    """Fills calibration, and all of objective, held_out, finetune and test without a source.
+
+    Raises UserError for too little text.
+    """
+    settings = inputs.settings
+    calibration = settings.calibration
+    items, uses = inputs.read("calibration.source", calibration.source)
+    draft.uses += uses
+    long_items = [item for item in items if len(item.tokens) >= calibration.min_tokens]
+    needs = _needs(settings)
+    splits = assign(long_items, needs, settings.seed)
+    if splits is None:
+        raise _too_little_text(calibration.min_tokens, needs, long_items, uses)
+    _fill_calibration(settings, draft, splits["calibration"])
+    if "objective" in splits:
+        draft.draw_windows(splits, settings, calibration.shares)
+    if "finetune" in splits:
+        _fill_finetune(settings, draft, splits["finetune"])
+    if "test" in splits:
+        texts = _test_items(inputs, splits["test"])
+        draft.test = {_test_name(uses): "\n\n".join(item.text for item in texts)}
+        draft.record("test", splits["test"], texts)
+
+
+def _needs(settings: PoolSettings) -> dict[str, int]:
+    """Split -> the number of items that it needs, for the splits that share calibration.source."""
+    calibration, evaluation = settings.calibration, settings.evaluation
+    needs = {"calibration": calibration.pool_size}
+    if calibration.objective_source is None:
+        needs |= settings.windows
+    if settings.finetune.source is None:
+        needs["finetune"] = 1
+    if not evaluation.texts:
+        needs["test"] = -(-evaluation.sequence_length // calibration.min_tokens)
+    return needs
+
+
+def _too_little_text(
+    min_tokens: int, needs: dict[str, int], items: list[Item], uses: list[SourceUse]
+) -> UserError:
+    required = " + ".join(f"{need} {split}" for split, need in needs.items())
+    documents = len({item.document for item in items})
+    whole = f" in {documents} documents, each whole in one split" * (documents < len(items))
+    return UserError(
+        f"calibration.source: too little text: {required} samples of at least {min_tokens} "
+        f"tokens are required, there are {len(items)}{whole} ({counts_of(uses)}): add text, "
+        "or lower calibration.pool_size, objective_tokens, held_out_tokens or min_tokens"
+    )
+
+
+def _fill_calibration(settings: PoolSettings, draft: Draft, items: list[Item]) -> None:
+    calibration = settings.calibration
+    drawn = draw(items, calibration.pool_size, settings.rng("calibration"), calibration.shares)
+    drawn_ids = {id(item) for item in drawn}
+    others = [item for item in items if id(item) not in drawn_ids]
+    missing = max(calibration.update_size - calibration.pool_size, 0)
+    more = draw(others, missing, settings.rng("update"), calibration.shares)
+    length = calibration.sequence_length
+    draft.samples["calibration"] = np.stack([item.tokens[:length] for item in drawn])
+    draft.samples["update"] = np.stack([item.tokens[:length] for item in drawn + more])
+    draft.samples["source"] = np.array([item.document[0] for item in drawn], dtype=np.int32)
+    draft.record("calibration", items, drawn)
+
+
+def _fill_finetune(settings: PoolSettings, draft: Draft, items: list[Item]) -> None:
+    rng, shares = settings.rng("finetune"), settings.calibration.shares
+    rows = mixed(items, rng, shares) if shares else spread(items, rng)
+    draft.finetune = [{"text": item.text} for item in rows]
+    draft.record("finetune", rows, rows)
+
+
+def _test_items(inputs: Inputs, items: list[Item]) -> list[Item]:
+    """The items that fill evaluation.max_windows, of many documents, in the source's order."""
+    evaluation = inputs.settings.evaluation
+    if evaluation.max_windows is None:
+        return items
+    missing, drawn = evaluation.max_windows * evaluation.sequence_length, set()
+    for item in spread(items, inputs.settings.rng("test")):
+        if missing <= 0:
+            break
+        drawn.add(id(item))
+        missing -= inputs.tokenizer.count([item.text])
+    return [item for item in items if id(item) in drawn]
+
+
+def _test_name(uses: list[SourceUse]) -> str:
+    """`wikipedia` for the embedded text, else the names of the sources' files, joined by `_`."""
+    names = []
+    for use in uses:
+        stem = Path(use.source.location.partition("#")[0]).stem
+        name = use.source.kind if use.source.kind == "wikipedia" else stem
+        names.append(re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_"))
+    return "_".join(filter(None, names))[:100] or "test"
