@@ -23,7 +23,7 @@ CHECKPOINT = "checkpoint"
 
 
 class ModelVersionRecord(Artifact):
-    """The model version of a run. `results`, the output folder, is None in the folder's own copy."""
+    """The model version of a run. `results` is the output folder, None in the copy inside it."""
 
     FILE: ClassVar[str] = "model_version.json"
 

@@ -9,7 +9,10 @@ import pytest
 from zenml.artifact_stores import LocalArtifactStore, LocalArtifactStoreConfig
 from zenml.enums import StackComponentType, VisualizationType
 
-from steps.zenml_support.materializer import DirectoryMaterializer, complete, intact
+from steps.zenml_support.materializer import DirectoryMaterializer, is_complete, is_intact
+from steps.zenml_support.workspace import Timing
+
+WEIGHTS = "checkpoint/model.safetensors"
 
 
 @pytest.fixture
@@ -32,76 +35,76 @@ def store(tmp_path: Path) -> LocalArtifactStore:
 def directory(tmp_path: Path) -> Path:
     path = tmp_path / "stage"
     (path / "checkpoint").mkdir(parents=True)
-    (path / "metrics.json").write_text("{}")
-    (path / "timing.json").write_text('{"seconds": 1.0}')
-    (path / "checkpoint" / "model.safetensors").write_bytes(b"weights")
+    (path / "evaluation.json").write_text("{}")
+    (path / WEIGHTS).write_bytes(b"weights")
+    Timing(seconds=1.0).write(path)
     return path
 
 
-def saved(store: LocalArtifactStore, directory: Path) -> tuple[DirectoryMaterializer, str]:
-    materializer = DirectoryMaterializer(f"{store.path}/a", store)
+def stored(
+    store: LocalArtifactStore, directory: Path, name: str = "a"
+) -> tuple[DirectoryMaterializer, str]:
+    """The materializer that has stored the directory, and the content hash."""
+    materializer = DirectoryMaterializer(f"{store.path}/{name}", store)
     Path(materializer.uri).mkdir()
     materializer.save(directory)
     return materializer, materializer.compute_content_hash(directory)
 
 
-def test_files_are_linked_in_and_handed_out_where_they_are(
+def test_files_are_hard_links_in_a_local_store_and_loaded_without_a_copy(
     store: LocalArtifactStore, directory: Path
 ) -> None:
-    materializer, _ = saved(store, directory)
+    materializer, _ = stored(store, directory)
     loaded = materializer.load(Path)
     assert loaded.is_relative_to(store.path)
-    inner = "checkpoint/model.safetensors"
-    assert (loaded / inner).samefile(directory / inner)
+    assert (loaded / WEIGHTS).samefile(directory / WEIGHTS)
 
 
-def test_the_hash_is_of_the_content_not_of_the_time_it_took(
+def test_the_content_hash_depends_on_the_files_but_not_on_the_time_they_took(
     store: LocalArtifactStore, directory: Path
 ) -> None:
-    _, before = saved(store, directory)
-    (directory / "timing.json").write_text('{"seconds": 2.0}')
+    _, before = stored(store, directory)
+    Timing(seconds=2.0).write(directory)
     materializer = DirectoryMaterializer("unused", store)
     assert materializer.compute_content_hash(directory) == before
-    (directory / "metrics.json").write_text("[]")
+    (directory / "evaluation.json").write_text("[]")
     assert materializer.compute_content_hash(directory) != before
 
 
-def test_what_is_gone_or_altered_is_noticed(store: LocalArtifactStore, directory: Path) -> None:
-    materializer, content = saved(store, directory)
-    weights = materializer.load(Path) / "checkpoint" / "model.safetensors"
-    assert intact(materializer.uri, content)
+def test_missing_and_altered_files_are_noticed(store: LocalArtifactStore, directory: Path) -> None:
+    materializer, content_hash = stored(store, directory)
+    weights = materializer.load(Path) / WEIGHTS
+    assert is_intact(materializer.uri, content_hash)
 
     os.utime(weights, (0, 0))
-    assert intact(materializer.uri, content), "touched, but the same"
+    assert is_intact(materializer.uri, content_hash), "another time, the same content"
     weights.write_bytes(b"WEIGHTS")
-    assert not intact(materializer.uri, content), "same size, other content"
+    assert not is_intact(materializer.uri, content_hash), "the same size, another content"
     weights.write_bytes(b"weights")
-    assert intact(materializer.uri, content)
+    assert is_intact(materializer.uri, content_hash)
     weights.unlink()
-    assert not intact(materializer.uri, content)
-    assert not intact(f"{store.path}/none", content)
+    assert not is_intact(materializer.uri, content_hash)
+    assert not is_intact(f"{store.path}/none", content_hash)
 
 
-def test_a_result_with_a_failed_part_is_not_complete(
+def test_a_result_with_a_failed_part_is_intact_but_not_complete(
     store: LocalArtifactStore, directory: Path
 ) -> None:
     from adapruner.evaluation.quality import FAILED
 
-    materializer, _ = saved(store, directory)
-    assert complete(materializer.uri)
+    materializer, _ = stored(store, directory)
+    assert is_complete(materializer.uri)
     (directory / FAILED).write_text('{"piqa": "no space left"}')
-    other = DirectoryMaterializer(f"{store.path}/b", store)
-    Path(other.uri).mkdir()
-    other.save(directory)
-    assert intact(other.uri, other.compute_content_hash(directory))
-    assert not complete(other.uri)
+    other, content_hash = stored(store, directory, "b")
+    assert is_intact(other.uri, content_hash)
+    assert not is_complete(other.uri)
 
 
-def test_pages_are_shown_by_the_dashboard_from_where_they_lie(
+def test_html_files_are_visualizations_for_the_dashboard(
     store: LocalArtifactStore, directory: Path
 ) -> None:
     (directory / "report.html").write_text("<p>a page</p>")
-    materializer, _ = saved(store, directory)
+    materializer, _ = stored(store, directory)
     ((uri, kind),) = materializer.save_visualizations(directory).items()
     assert kind == VisualizationType.HTML
     assert Path(uri).read_text() == "<p>a page</p>"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from steps.zenml_support import workspace
+from steps.zenml_support.workspace import Timing
 
 
 @pytest.fixture(autouse=True)
@@ -15,41 +16,63 @@ def _scratch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(workspace, "_scratch", lambda: tmp_path)
 
 
-def test_a_stage_is_timed_and_readable_by_others() -> None:
+def test_a_stage_directory_is_timed_and_readable_by_other_users() -> None:
     with workspace.stage("search") as out:
         (out / "plan.json").write_text("{}")
-    assert workspace.seconds_of(out) < 5
+    assert Timing.read(out).seconds < 5
     assert out.stat().st_mode & 0o055
 
 
-def test_a_stage_that_fails_leaves_nothing() -> None:
+def test_the_timing_is_not_among_the_result_files_of_a_stage() -> None:
+    with workspace.stage("search") as out:
+        for name in ("trials.json", "plan.json"):
+            (out / name).write_text("{}")
+    assert [path.name for path in workspace.result_files(out)] == ["plan.json", "trials.json"]
+
+
+def test_a_stage_that_fails_leaves_no_files() -> None:
     with pytest.raises(ZeroDivisionError), workspace.stage("search") as out:
         (out / "half.json").write_text("{")
         raise ZeroDivisionError
     assert not out.exists()
 
 
-def test_what_a_killed_process_left_is_swept_and_what_a_living_one_has_is_kept(
-    tmp_path: Path,
-) -> None:
+def test_stage_directories_are_removed_on_request_and_can_be_created_again() -> None:
+    with workspace.stage("search") as first:
+        pass
+    workspace.remove_stage_directories()
+    assert not first.exists()
+    with workspace.stage("search") as second:
+        pass
+    assert second.is_dir()
+
+
+def test_only_directories_of_ended_processes_of_this_machine_are_removed(tmp_path: Path) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     host = socket.gethostname()
-    left, living, other = (
-        tmp_path / f"{name}~x" for name in (f"{host}~{ended.pid}", f"{host}~1", "elsewhere~1")
-    )
-    for path in (left, living, other):
-        path.mkdir()
-    workspace._sweep(tmp_path)
-    assert [path.exists() for path in (left, living, other)] == [False, True, True]
+    names = (f"{host}~{ended.pid}~x", f"{host}~1~x", "elsewhere~1~x")
+    directories = [tmp_path / name for name in names]
+    for directory in directories:
+        directory.mkdir()
+    workspace._remove_abandoned(tmp_path)
+    assert [directory.exists() for directory in directories] == [False, True, True]
 
 
-def test_the_home_folder_is_the_given_one_or_here(
+def test_the_home_folder_is_the_configured_one_or_in_the_working_directory(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ADAPRUNER_HOME", raising=False)
     assert workspace.home() == tmp_path / ".adapruner"
+    assert workspace.home().is_dir()
     monkeypatch.setenv("ADAPRUNER_HOME", str(tmp_path / "other"))
-    assert workspace.study_storage(None) == f"sqlite:///{tmp_path / 'other' / 'studies.db'}"
+    assert workspace.home() == tmp_path / "other"
+
+
+def test_studies_are_in_the_home_folder_unless_a_storage_is_configured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ADAPRUNER_HOME", str(tmp_path))
+    assert workspace.study_storage(None) == f"sqlite:///{tmp_path / 'studies.db'}"
     assert workspace.study_storage("sqlite:///mine.db") == "sqlite:///mine.db"
