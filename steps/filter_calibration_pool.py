@@ -1,8 +1,7 @@
-"""Texts to token pools: calibration, objective, fine-tune and test, disjoint."""
+"""The calibration pool: disjoint splits for calibration, objective, fine-tuning and test."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -19,20 +18,21 @@ def filter_calibration_pool(
     finetune: FinetuneConfig,
     evaluation: EvaluationConfig,
     seed: int,
-    writer: DeviceConfig | None = None,
+    generator: DeviceConfig | None = None,
 ) -> Annotated[Path, "calibration_pool"]:
-    """The pool directory, tokenised by the tokenizer of `checkpoint`.
+    """The pool of the sources in `texts`, tokenised by the tokenizer of `checkpoint`.
 
-    `writer` says on what the model of `checkpoint` writes the texts of the source `self`.
+    `generator` is the device on which `checkpoint` generates the texts of the source `self`; None
+    where there is no such source.
     """
-    from adapruner.data.build_pool import build_pool
-    from adapruner.data.self_generated import written
-    from adapruner.data.sources import TextSource
+    from adapruner.data.build_pool import PoolSettings, build_pool
+    from adapruner.data.self_generated import with_generated_texts
+    from adapruner.data.sources import TextSources
 
-    found = json.loads((texts / "texts.json").read_text(encoding="utf-8"))
-    named = {given: TextSource.model_validate(fields) for given, fields in found.items()}
+    sources = TextSources.read(texts).sources
     with stage("filter_calibration_pool") as out:
-        if writer is not None:
-            named = written(named, checkpoint, writer, calibration, seed, out)
-        build_pool(named, calibration, finetune, evaluation, checkpoint, seed, out)
+        if generator is not None:
+            sources = with_generated_texts(sources, checkpoint, generator, calibration, seed, out)
+        settings = PoolSettings(calibration, finetune, evaluation, seed)
+        build_pool(sources, settings, checkpoint, out)
     return out

@@ -11,11 +11,10 @@ from steps.zenml_support.workspace import stage
 
 @cached_step
 def load_model(source: Path) -> Annotated[Path, "dense_checkpoint"]:
-    """A checkpoint directory made from what `source.json` names."""
-    from adapruner.models.sources import Source
-    from steps.mlflow_support import registered_checkpoints as sources
+    """The checkpoint that `source.json` in the directory `source` names, as a directory."""
+    from adapruner.models.sources import CheckpointSource
+    from steps.mlflow_support import registered_checkpoints
 
-    named = Source.model_validate_json((source / "source.json").read_text(encoding="utf-8"))
     with stage("load_model") as out:
-        sources.materialize(named, out)
+        registered_checkpoints.materialize(CheckpointSource.read(source), out)
     return out

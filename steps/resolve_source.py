@@ -1,12 +1,11 @@
-"""Look at the world: which checkpoint, which texts, which task files, and what they hold now.
+"""Resolves the checkpoint, the texts and the tasks of a run, and checks what it needs.
 
-Never cached. Each of its three tiny results is hashed by content, so what follows is cached as
-long as the content behind a name stays the same.
+The step is never cached. Its three small results are hashed by content, so the steps after it stay
+cached as long as the content behind a name is the same.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -17,33 +16,27 @@ from steps.zenml_support.workspace import stage
 
 @uncached_step
 def resolve_source(
-    config: RunConfig, mark: str = "report.json"
+    config: RunConfig, result_file: str = "report.json"
 ) -> tuple[Annotated[Path, "source"], Annotated[Path, "texts"], Annotated[Path, "tasks"]]:
     """`source.json`, `texts.json` and `tasks.json`, each in a directory of its own.
 
-    Beside `tasks.json` are the rows of tasks that are read from local files.
-    `mark` is the file that tells an earlier run's results from what is not ours.
-    Raises UserError for what can't be found, a device among it, for an MLflow that does not
-    answer, and for an output folder that is not ours: before anything costs time.
-    """
-    from adapruner.models.checkpoint import device_of
-    from adapruner.evaluation.tasks import resolve
-    from adapruner.data.sources import resolve_texts
-    from steps.publishing import results
-    from steps.mlflow_support import registered_checkpoints as sources, tracking
+    The rows of tasks that have local files are beside `tasks.json`. `result_file` identifies an
+    output folder with results of the same kind of run, which may be replaced.
 
-    results.check_target(config, mark)
+    Raises UserError, before any long computation, for a source, task or device that does not exist,
+    an MLflow server that does not answer, and an output folder with other content.
+    """
+    from adapruner.data.sources import resolve_texts
+    from adapruner.evaluation.tasks import select_tasks
+    from adapruner.models.checkpoint import device_of
+    from steps.mlflow_support import registered_checkpoints, tracking
+    from steps.publishing import results
+
+    results.check_target(config, result_file)
     device_of(config.model)
     tracking.connect()
     with stage("source") as source, stage("texts") as texts, stage("tasks") as tasks:
-        _write(source / "source.json", sources.resolve(config.model).model_dump(mode="json"))
-        found = {
-            given: text.model_dump(mode="json") for given, text in resolve_texts(config).items()
-        }
-        _write(texts / "texts.json", found)
-        resolve(config.evaluation, tasks)
+        registered_checkpoints.resolve(config.model).write(source)
+        resolve_texts(config).write(texts)
+        select_tasks(config.evaluation, tasks)
     return source, texts, tasks
-
-
-def _write(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")

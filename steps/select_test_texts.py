@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -11,13 +10,14 @@ from steps.zenml_support.workspace import stage
 
 
 @cached_step
-def take_test_texts(pool: Path) -> Annotated[Path, "test_texts"]:
-    """`test.json` alone: where another calibration split leaves the same test text, what was
-    measured on it stays as it is.
+def select_test_texts(pool: Path) -> Annotated[Path, "test_texts"]:
+    """`test.json` of the pool alone: evaluations stay cached where only other splits change.
 
-    A step of its own, and not a second output of the pool's: the cache key that ZenML gives a step
-    of several outputs changes with the order of a set, so from process to process.
+    It is a step of its own, not a second output of the pool's step: ZenML's cache key of a step
+    with several outputs depends on the order of a set, so it differs between processes.
     """
-    with stage("take_test_texts") as out:
-        shutil.copyfile(pool / "test.json", out / "test.json")
+    from adapruner.data.pool import TestTexts
+
+    with stage("select_test_texts") as out:
+        TestTexts.read(pool).write(out)
     return out
