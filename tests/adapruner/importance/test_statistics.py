@@ -1,8 +1,7 @@
-"""The table against gradients taken directly."""
+"""The importance pass against gradients computed directly."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +9,8 @@ import torch
 from torch import Tensor
 
 from adapruner.errors import UserError
-from adapruner.importance.statistics import UNITS, ImportanceTable, importance_table, read_table, reference_subset
-from adapruner.importance.scores import Recipe, score
+from adapruner.importance.statistics import importance_table, reference_subset, with_reference
+from adapruner.importance.table import UNITS, ImportanceTable
 from adapruner.models.structures import describe_model, layer_modules
 from tests.models import KINDS, small_model, tokens
 
@@ -101,43 +100,25 @@ def test_equal_parts_are_equal(case: Any) -> None:
         torch.testing.assert_close(got, heads, rtol=1e-3, atol=1e-5 * scale)
 
 
-def test_scores_of_extreme_recipes(case: Any) -> None:
-    model, ids, table = case
-    fisher = score(table, Recipe(samples=tuple(SUBSET))).mlp[LAYER]
-    expected = table.fisher["mlp"][LAYER][SUBSET].sum(0)
-    close(fisher, expected / expected.mean())
-
-    products = direct(model, ids, REFERENCE)
-    reference = tuple(REFERENCE)
-    vector = score(table, Recipe(metric="vector", samples=reference)).mlp[LAYER]
-    by_hand = sum(products[n].sum(1).abs() for n in ("gate", "up", "down"))
-    torch.testing.assert_close(vector, by_hand, rtol=2e-3, atol=1e-4 * float(by_hand.max()))
-    element = score(table, Recipe(metric="element1", samples=reference)).mlp[LAYER]
-    close(element, sum(products[n].abs().sum(1) for n in ("gate", "up", "down")))
-    with pytest.raises(ValueError, match="exact for the reference subset"):
-        score(table, Recipe(metric="element1", samples=tuple(SUBSET)))
-
-
-def test_table_survives_its_file_and_no_gradient_is_left(case: Any, tmp_path: Path) -> None:
-    _, _, table = case
-    table.write(tmp_path / "t.safetensors")
-    again = read_table(tmp_path / "t.safetensors")
-    assert again.reference == table.reference
-    for group in ("coarse", "magnitude", "fisher", "element"):
-        for part, layers in getattr(table, group).items():
-            assert all(
-                map(
-                    torch.equal,
-                    layers,
-                    getattr(again, group)[part],
-                )
-            )
+def test_no_gradient_is_left_after_the_pass() -> None:
     fresh = small_model("llama")
     importance_table(fresh, tokens(2, 8), [])
     assert all(p.grad is None for p in fresh.parameters())
 
 
-def test_reference_subset_needs_enough_samples() -> None:
+def test_another_reference_subset_scores_as_if_it_were_the_first() -> None:
+    model, ids = small_model("llama"), tokens(12, 16)
+    first = importance_table(model, ids, reference_subset(12, 4, 0))
+    whole = importance_table(model, ids, reference_subset(12, 4, 1))
+    again = with_reference(model, ids, first, seed=1)
+    assert again.reference == whole.reference != first.reference
+    for group in ("element", "mixed", "fisher", "input_square"):
+        for part, layers in getattr(whole, group).items():
+            for one, other in zip(layers, getattr(again, group)[part], strict=True):
+                torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-9)
+
+
+def test_reference_subset_is_seeded_and_needs_enough_samples() -> None:
     assert reference_subset(64, 10, 3) == reference_subset(64, 10, 3)
     assert len(set(reference_subset(64, 10, 3))) == 10
     with pytest.raises(UserError, match="has 4 samples"):

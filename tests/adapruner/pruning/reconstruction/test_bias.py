@@ -1,4 +1,4 @@
-"""Bias compensation: what is gone is made up for on average, and stock checkpoints hold it."""
+"""Bias compensation keeps the mean output, and stock checkpoints hold it."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from adapruner.pruning.reconstruction import bias
-from adapruner.models import checkpoint as ckpt
 from adapruner.config import ModelConfig, ReconstructionConfig
 from adapruner.errors import UnreachableError
 from adapruner.importance.statistics import importance_table
-from adapruner.pruning.apply import prune
+from adapruner.models import checkpoint as ckpt
 from adapruner.models.structures import describe_model, layer_modules
+from adapruner.pruning.apply import prune
+from adapruner.pruning.reconstruction import bias
 from adapruner.pruning.surgery import apply
-from tests.adapruner.pruning.test_surgery import plan_for
+from tests.adapruner.pruning.plans import plan_for
+from tests.adapruner.pruning.pools import write_pool
 from tests.models import small_model, tokens
 
 IDS = tokens(11, 16)
 
 
 def outputs(model: Any, part: str, layer: int) -> Tensor:
-    """What the MLP or the attention of a layer puts out on IDS, [N, T, hidden]."""
-    found = []
+    """The output of the MLP or the attention of a layer on IDS, [N, T, hidden]."""
+    collected = []
     name = "down" if part == "mlp" else "output"
     handle = (
         layer_modules(model)[layer]
         .projections[name]
-        .register_forward_hook(lambda _, __, output: found.append(output))
+        .register_forward_hook(lambda _, __, output: collected.append(output))
     )
     model(IDS.long())
     handle.remove()
-    return found[0]
+    return collected[0]
 
 
 @pytest.mark.parametrize(
@@ -49,16 +49,14 @@ def outputs(model: Any, part: str, layer: int) -> Tensor:
         ("llama-biased", "query_heads", "attention"),
     ],
 )
-def test_the_mean_output_of_the_first_cut_block_is_what_it_was(
-    kind: str, what: str, part: str
-) -> None:
+def test_mean_output_of_the_first_cut_block_is_unchanged(kind: str, what: str, part: str) -> None:
     model = small_model(kind)
     plan = plan_for(model, what)
     cut, compensated = copy.deepcopy(model), copy.deepcopy(model)
     apply(cut, plan)
     added = bias.compensation(model, plan, IDS)
     apply(compensated, plan)
-    bias.add(compensated, added)
+    bias.add_biases(compensated, added)
     means = [outputs(m, part, 0).mean((0, 1)) for m in (model, cut, compensated)]
     torch.testing.assert_close(means[2], means[0], rtol=1e-4, atol=1e-6)
     assert not torch.allclose(means[1], means[0], rtol=1e-2)
@@ -67,7 +65,7 @@ def test_the_mean_output_of_the_first_cut_block_is_what_it_was(
             assert torch.equal(linear.weight, other.projections[name].weight)
 
 
-def test_means_are_those_of_the_importance_table() -> None:
+def test_input_means_equal_those_of_the_importance_table() -> None:
     model = small_model("llama")
     table, means = importance_table(model, IDS, []), bias.input_means(model, IDS)
     for name in ("down", "output"):
@@ -81,14 +79,14 @@ def pruned(kind: str, what: str, root: Path) -> Path:
     out.mkdir()
     model = small_model(kind)
     model.save_pretrained(dense)
-    save_file({"calibration": IDS}, stage / "pool.safetensors")
-    plan_for(model, what).write(stage / "plan.json")
+    write_pool(stage)
+    plan_for(model, what).write(stage)
     settings = ModelConfig(source=str(dense), device="cpu")
     prune(dense, stage, stage, settings, ReconstructionConfig(method="bias"), out)
     return out
 
 
-def test_a_stock_class_loads_it_and_its_parameters_are_counted(tmp_path: Path) -> None:
+def test_stock_class_loads_the_biases_and_they_are_counted(tmp_path: Path) -> None:
     out = pruned("llama", "channels", tmp_path)
     loaded = AutoModelForCausalLM.from_pretrained(out)
     assert type(loaded).__name__ == "LlamaForCausalLM"
@@ -97,14 +95,14 @@ def test_a_stock_class_loads_it_and_its_parameters_are_counted(tmp_path: Path) -
     plan = plan_for(model, "channels")
     added = bias.compensation(model, plan, IDS)
     apply(model, plan)
-    bias.add(model, added)
+    bias.add_biases(model, added)
     assert torch.equal(loaded(IDS.long()).logits, model(IDS.long()).logits)
     width = describe_model(loaded).layers[0].mlp_channels
     biases = 4 * (2 * width + 32)
     assert ckpt.inspect(out).total_params == plan.params.pruned + biases
 
 
-def test_layers_of_different_widths_hold_it_too(tmp_path: Path) -> None:
+def test_per_layer_checkpoint_holds_the_biases(tmp_path: Path) -> None:
     out = pruned("llama-mha", "ragged", tmp_path)
     loaded = AutoModelForCausalLM.from_pretrained(out, trust_remote_code=True)
     assert loaded.config.mlp_bias and loaded.config.attention_bias
@@ -113,7 +111,7 @@ def test_layers_of_different_widths_hold_it_too(tmp_path: Path) -> None:
     assert torch.isfinite(loaded(IDS.long()).logits).all()
 
 
-def test_a_family_without_biases_in_its_mlps_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_family_without_mlp_biases_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UnreachableError, match="use least_squares or none") as error:
         pruned("qwen2", "channels", tmp_path)
     assert "Qwen2ForCausalLM" in str(error.value)

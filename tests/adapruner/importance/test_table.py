@@ -1,0 +1,24 @@
+"""The table's files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from adapruner.importance.statistics import importance_table
+from adapruner.importance.table import ImportanceSummary, ImportanceTable
+from tests.models import small_model, tokens
+
+
+def test_table_reads_back_from_its_files(tmp_path: Path) -> None:
+    table = importance_table(small_model("llama"), tokens(5, 8), [0, 3], (0, 0, 1, 1, 1))
+    table.write(tmp_path)
+    again = ImportanceTable.read(tmp_path)
+    assert (again.reference, again.length, again.source) == ((0, 3), 8, (0, 0, 1, 1, 1))
+    assert (again.samples, again.sources) == (5, 2)
+    for group, parts in vars(table).items():
+        for part, layers in parts.items() if isinstance(parts, dict) else ():
+            assert all(map(torch.equal, layers, getattr(again, group)[part])), (group, part)
+    summary = ImportanceSummary.read(tmp_path)
+    assert (summary.samples, summary.sequence_length, summary.layers) == (5, 8, 4)

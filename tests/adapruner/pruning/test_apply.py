@@ -1,0 +1,100 @@
+"""From a checkpoint and a plan to a pruned checkpoint that Transformers loads."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from adapruner.config import ModelConfig, ReconstructionConfig
+from adapruner.models import checkpoint as ckpt
+from adapruner.pruning.apply import prune
+from adapruner.pruning.plan import PruningPlan
+from adapruner.pruning.surgery import apply
+from tests.adapruner.pruning.plans import plan_for
+from tests.adapruner.pruning.pools import write_pool
+from tests.models import small_model, tokens
+
+RELOAD = """
+import json, sys, torch
+from transformers import AutoModelForCausalLM
+if sys.argv[2] == "import":
+    import adapruner.auto_classes
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=sys.argv[2] == "trust")
+ids = torch.tensor(json.loads(sys.argv[3]))
+with torch.no_grad():
+    cached = model.generate(ids, max_new_tokens=6, do_sample=False)
+    plain = model.generate(ids, max_new_tokens=6, do_sample=False, use_cache=False)
+    logits = model(ids).logits
+torch.testing.assert_close(cached, plain)
+loaded = [type(model).__name__, model.num_parameters(), logits.double().flatten().tolist()]
+print(json.dumps(loaded))
+"""
+
+
+def pruned(
+    root: Path, plan: PruningPlan, method: ReconstructionConfig, dtype: Any = "float32"
+) -> Path:
+    """The checkpoint in `root`/dense, pruned."""
+    stage, out = root / "stage", root / "out"
+    stage.mkdir()
+    out.mkdir()
+    plan.write(stage)
+    write_pool(stage)
+    model = ModelConfig(source=str(root / "dense"), dtype=dtype, device="cpu")
+    prune(root / "dense", stage, stage, model, method, out)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("what", "how", "name"),
+    [
+        ("channels", "plain", "LlamaForCausalLM"),
+        ("ragged", "trust", "PerLayerLlamaForCausalLM"),
+        ("ragged", "import", "PerLayerLlamaForCausalLM"),
+    ],
+)
+def test_transformers_loads_the_pruned_checkpoint_in_a_fresh_process(
+    what: str, how: str, name: str, tmp_path: Path
+) -> None:
+    model, ids = small_model("llama"), tokens(2, 12).long()
+    plan = plan_for(model, what)
+    model.save_pretrained(tmp_path / "dense")
+    out = pruned(tmp_path, plan, ReconstructionConfig(method="none"))
+    apply(model, plan)
+    done = subprocess.run(
+        [sys.executable, "-c", RELOAD, str(out), how, json.dumps(ids.tolist())],
+        capture_output=True, text=True, check=True, cwd=tmp_path,
+        env={"PATH": "", "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
+        | ({} if how != "import" else {"PYTHONPATH": str(Path(__file__).parents[3])}),
+    )  # fmt: skip
+    loaded, params, logits = json.loads(done.stdout.splitlines()[-1])
+    assert (loaded, params) == (name, plan.params.pruned)
+    torch.testing.assert_close(
+        torch.tensor(logits).view(2, 12, -1), model(ids).logits, atol=1e-6, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("method", ["none", "least_squares"])
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("computed", ["float32", "bfloat16"])
+def test_weights_that_are_not_updated_keep_their_stored_bits(
+    stored: torch.dtype, computed: Any, method: Any, tmp_path: Path
+) -> None:
+    model = small_model("llama").to(stored)
+    model.save_pretrained(tmp_path / "dense")
+    plan = plan_for(model, "channels")
+    out = pruned(tmp_path, plan, ReconstructionConfig(method=method), computed)
+    reloaded = AutoModelForCausalLM.from_pretrained(out)
+    assert reloaded.dtype == ckpt.stored_dtype(out) == stored
+    apply(model, plan)
+    weights = reloaded.state_dict()
+    for name, weight in model.state_dict().items():
+        same = torch.equal(weights[name], weight)
+        assert same == (method == "none" or "down_proj" not in name), name
