@@ -1,4 +1,4 @@
-"""Small random models of every family, for exactness."""
+"""Small random models of every family, for tests of exactness."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ BASE = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+"""The config fields that all kinds share."""
 
 KINDS: dict[str, dict[str, Any]] = {
     "llama": {"model_type": "llama", "tie_word_embeddings": True},
@@ -32,19 +33,25 @@ KINDS: dict[str, dict[str, Any]] = {
     "qwen3": {"model_type": "qwen3", "head_dim": 16},
     "gemma-mqa": {"model_type": "gemma", "num_key_value_heads": 1, "head_dim": 16},
 }
+"""Kind of model -> the config fields that differ from BASE; every family has at least one."""
 
 assert {kind["model_type"] for kind in KINDS.values()} == set(FAMILIES)
 
 
 def small_model(kind: str, seed: int = 0) -> Any:
     """A model of a kind of `KINDS` with random weights and biases, frozen, in eval mode."""
-    torch.manual_seed(seed)
     fields = BASE | KINDS[kind]
+    return random_model(fields, FAMILIES[fields["model_type"]].architecture, seed)
+
+
+def random_model(fields: dict[str, Any], architecture: str, seed: int = 0) -> Any:
+    """A model of these config fields with random weights and biases, frozen, in eval mode."""
+    torch.manual_seed(seed)
     config = AutoConfig.for_model(**fields)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     for name, weight in model.named_parameters():
         torch.nn.init.normal_(weight, mean=float("norm" in name), std=0.15)
-    config.architectures = [FAMILIES[config.model_type].architecture]
+    config.architectures = [architecture]
     return model.eval().requires_grad_(False)
 
 

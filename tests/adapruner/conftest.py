@@ -1,25 +1,28 @@
-"""A small checkpoint with a tokenizer and a pool, made once a session, as files."""
+"""A small checkpoint with a tokenizer and a pool, written once per session."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
 from adapruner.config import ModelConfig
+from adapruner.data.pool import Pool, TestTexts, write_finetune_rows
+from adapruner.importance.statistics import importance_table, reference_subset
+from adapruner.models.checkpoint import load_model
 from tests.models import BASE, small_model, tokens
 
 
 @dataclass(frozen=True)
 class Workplace:
+    """Directories of a checkpoint and a pool, and the settings of the model."""
+
     checkpoint: Path
     pool: Path
     model: ModelConfig
@@ -35,23 +38,32 @@ def write_tokenizer(directory: Path) -> None:
     ).save_pretrained(directory)
 
 
+def write_importance(work: Workplace, out: Path, reference_size: int = 4, seed: int = 0) -> None:
+    """Writes the importance table of the workplace to the existing directory `out`."""
+    pool = Pool.read(work.pool)
+    reference = reference_subset(len(pool.calibration), reference_size, seed)
+    model = load_model(work.checkpoint, work.model)
+    source = tuple(pool.source.tolist())
+    importance_table(model, pool.calibration, reference, source=source).write(out)
+
+
 @pytest.fixture(scope="session")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     root = tmp_path_factory.mktemp("workplace")
-    checkpoint, pool = root / "checkpoint", root / "pool"
-    pool.mkdir()
+    checkpoint, directory = root / "checkpoint", root / "pool"
+    directory.mkdir()
     small_model("llama").save_pretrained(checkpoint)
     write_tokenizer(checkpoint)
     calibration = tokens(12, 16)
-    pool_texts = {
-        "calibration": calibration,
-        "source": torch.tensor([0] * 6 + [1] * 6),
-        "update": torch.cat([calibration, tokens(4, 16, seed=3)]),
-        "objective": tokens(6, 16, seed=1),
-        "held_out": tokens(6, 16, seed=2),
-    }
-    save_file(pool_texts, pool / "pool.safetensors")
+    pool = Pool(
+        calibration=calibration,
+        source=torch.tensor([0] * 6 + [1] * 6, dtype=torch.int32),
+        update=torch.cat([calibration, tokens(4, 16, seed=3)]),
+        objective=tokens(6, 16, seed=1),
+        held_out=tokens(6, 16, seed=2),
+    )
+    pool.write(directory)
     words = [f"w{i % 90 + 3}" for i in range(0, 4000, 7)]
-    (pool / "finetune.jsonl").write_text(json.dumps({"text": " ".join(words)}) + "\n")
-    (pool / "test.json").write_text(json.dumps({"made": " ".join(words[:200])}))
-    return Workplace(checkpoint, pool, ModelConfig(source=str(checkpoint), device="cpu"))
+    write_finetune_rows(directory, [{"text": " ".join(words)}])
+    TestTexts(texts={"made": " ".join(words[:200])}).write(directory)
+    return Workplace(checkpoint, directory, ModelConfig(source=str(checkpoint), device="cpu"))
