@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import errno
-import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,142 +9,171 @@ import pytest
 from adapruner.config import RunConfig
 from adapruner.errors import UserError
 from steps.publishing import results
+from steps.publishing.results import ModelVersionRecord
+from tests.steps.configs import minimal_config
+
+Publish = Callable[[str], Path]
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> RunConfig:
-    return RunConfig.model_validate(
-        {
-            "name": "run",
-            "model": {"source": "m"},
-            "calibration": {"source": "t.txt"},
-            "registry": {"name": "r"},
-            "output_dir": str(tmp_path / "runs"),
-        }
-    )
+    return minimal_config(tmp_path)
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> tuple[Path, Path]:
-    report, checkpoint = tmp_path / "report", tmp_path / "checkpoint"
-    report.mkdir()
-    checkpoint.mkdir()
-    (report / "report.json").write_text("{}")
-    (report / "timing.json").write_text("{}")
-    (checkpoint / "model.safetensors").write_bytes(b"w")
-    (checkpoint / "config.json").write_text("{}")
-    return report, checkpoint
+def report(tmp_path: Path) -> Path:
+    path = tmp_path / "report"
+    path.mkdir()
+    for name in ("report.json", "timing.json"):
+        (path / name).write_text("{}")
+    return path
 
 
-def test_weights_are_linked_and_small_files_copied(
-    config: RunConfig, made: tuple[Path, Path]
-) -> None:
-    target = results.publish(config, *made, {"version": "1"})
-    inner = target / "checkpoint"
-    assert (inner / "model.safetensors").samefile(made[1] / "model.safetensors")
-    assert not (inner / "config.json").samefile(made[1] / "config.json")
-    assert json.loads((target / "model_version.json").read_text()) == {"version": "1"}
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    path = tmp_path / "checkpoint"
+    path.mkdir()
+    (path / "model.safetensors").write_bytes(b"w")
+    (path / "config.json").write_text("{}")
+    return path
+
+
+@pytest.fixture
+def publish(config: RunConfig, report: Path, checkpoint: Path) -> Publish:
+    """Publishes the results of a run whose model version has this number."""
+    return lambda version: results.publish(config, report, checkpoint, record(version))
+
+
+def record(version: str) -> ModelVersionRecord:
+    return ModelVersionRecord(
+        name="r",
+        version=version,
+        alias=None,
+        run_id="r0",
+        tracking_uri="http://127.0.0.1:5000",
+        gate="none",
+    )
+
+
+def published_version(folder: Path) -> str:
+    return ModelVersionRecord.read(folder).version
+
+
+def test_weights_are_linked_and_small_files_are_copied(publish: Publish, checkpoint: Path) -> None:
+    target = publish("1")
+    published = target / "checkpoint"
+    assert (published / "model.safetensors").samefile(checkpoint / "model.safetensors")
+    assert not (published / "config.json").samefile(checkpoint / "config.json")
+    assert published_version(target) == "1"
     assert not (target / "timing.json").exists()
 
 
-def test_an_earlier_result_is_replaced_as_a_whole(
-    config: RunConfig, made: tuple[Path, Path]
-) -> None:
-    target = results.publish(config, *made, {"version": "1"})
+def test_an_earlier_result_is_replaced_as_a_whole(publish: Publish) -> None:
+    target = publish("1")
     (target / "note.txt").write_text("of the earlier run")
-    results.publish(config, *made, {"version": "2"})
+    publish("2")
+    assert published_version(target) == "2"
     assert not (target / "note.txt").exists()
     assert [path.name for path in target.parent.iterdir()] == ["run"]
 
 
-def test_what_is_not_a_result_is_not_replaced(config: RunConfig, made: tuple[Path, Path]) -> None:
+def test_a_folder_with_other_files_is_not_replaced(config: RunConfig, publish: Publish) -> None:
     target = results.directory_of(config)
     target.mkdir(parents=True)
     results.check_target(config)
     (target / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match=r"not a run's result"):
-        results.publish(config, *made, {})
+    with pytest.raises(UserError, match=str(target)):
+        publish("1")
     assert (target / "thesis.tex").exists()
 
 
+def test_a_file_in_place_of_the_folder_is_not_replaced(config: RunConfig, publish: Publish) -> None:
+    target = results.directory_of(config)
+    target.parent.mkdir(parents=True)
+    target.write_text("a file")
+    with pytest.raises(UserError, match=str(target)):
+        publish("1")
+    assert target.read_text() == "a file"
+
+
 def test_a_compression_and_a_comparison_do_not_replace_each_other(
-    config: RunConfig, made: tuple[Path, Path], tmp_path: Path
+    config: RunConfig, publish: Publish, report: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     files = tmp_path / "files"
     files.mkdir()
     for name in ("comparison.json", "comparison.md", "timing.json"):
         (files / name).write_text("{}")
-    results.publish(config, *made, {})
-    with pytest.raises(UserError, match="of this kind"):
+    publish("1")
+    with pytest.raises(UserError, match=r"no comparison\.json"):
         results.publish_comparison(config, files)
     other = config.model_copy(update={"name": "other"})
     for _ in range(2):
         target = results.publish_comparison(other, files)
         assert {path.name for path in target.iterdir()} == {"comparison.json", "comparison.md"}
-    with pytest.raises(UserError, match="of this kind"):
-        results.publish(other, *made, {})
+    with pytest.raises(UserError, match=r"no report\.json"):
+        results.publish(other, report, checkpoint, record("1"))
 
 
-def test_a_failure_half_way_leaves_the_earlier_result(
-    config: RunConfig, made: tuple[Path, Path], tmp_path: Path
+def test_a_failure_while_files_are_copied_leaves_the_earlier_result(
+    config: RunConfig, publish: Publish, report: Path, tmp_path: Path
 ) -> None:
-    target = results.publish(config, *made, {"version": "1"})
+    target = publish("1")
     with pytest.raises(FileNotFoundError):
-        results.publish(config, made[0], tmp_path / "absent", {"version": "2"})
-    assert json.loads((target / "model_version.json").read_text()) == {"version": "1"}
+        results.publish(config, report, tmp_path / "absent", record("2"))
+    assert published_version(target) == "1"
     assert [path.name for path in target.parent.iterdir()] == ["run"]
 
 
-def test_a_failure_between_the_two_renames_puts_the_earlier_result_back(
-    config: RunConfig, made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+def test_a_failure_between_the_two_renames_restores_the_earlier_result(
+    publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target = results.publish(config, *made, {"version": "1"})
+    target = publish("1")
     rename = Path.rename
 
-    def fails(self: Path, to: Path) -> Path:
+    def failing(self: Path, to: Path) -> Path:
         if self.name == "new":
             raise OSError(errno.EIO, "Input/output error")
         return rename(self, to)
 
-    monkeypatch.setattr(Path, "rename", fails)
+    monkeypatch.setattr(Path, "rename", failing)
     with pytest.raises(OSError, match="Input/output error"):
-        results.publish(config, *made, {"version": "2"})
-    assert json.loads((target / "model_version.json").read_text()) == {"version": "1"}
+        publish("2")
+    assert published_version(target) == "1"
     assert [path.name for path in target.parent.iterdir()] == ["run"]
 
 
-def test_a_result_that_can_not_be_put_back_is_not_deleted(
-    config: RunConfig, made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+def test_an_earlier_result_that_can_not_be_restored_is_not_deleted(
+    publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target = results.publish(config, *made, {"version": "1"})
+    target = publish("1")
     rename = Path.rename
 
-    def fails(self: Path, to: Path) -> Path:
+    def failing(self: Path, to: Path) -> Path:
         if self == target:
             return rename(self, to)
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(Path, "rename", fails)
+    monkeypatch.setattr(Path, "rename", failing)
     with pytest.raises(OSError, match="Input/output error"):
-        results.publish(config, *made, {"version": "2"})
-    (kept,) = target.parent.rglob("model_version.json")
-    assert json.loads(kept.read_text()) == {"version": "1"}
+        publish("2")
+    (kept,) = target.parent.rglob(ModelVersionRecord.FILE)
+    assert published_version(kept.parent) == "1"
 
 
-def test_of_two_runs_that_publish_at_once_the_later_result_stays(
-    config: RunConfig, made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+def test_of_two_runs_that_publish_at_the_same_time_the_later_result_remains(
+    publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target = results.publish(config, *made, {"version": "1"})
+    target = publish("1")
     rename = Path.rename
-    others = [{"version": "2"}]
+    concurrent = ["2"]
 
     def overtaken(self: Path, to: Path) -> Path:
-        if self.name == "new" and others:
-            results.publish(config, *made, others.pop())
+        if self.name == "new" and concurrent:
+            publish(concurrent.pop())
         return rename(self, to)
 
     monkeypatch.setattr(Path, "rename", overtaken)
-    results.publish(config, *made, {"version": "3"})
-    assert json.loads((target / "model_version.json").read_text()) == {"version": "3"}
+    publish("3")
+    assert published_version(target) == "3"
     assert (target / "checkpoint" / "model.safetensors").read_bytes() == b"w"
     assert [path.name for path in target.parent.iterdir()] == ["run"]
