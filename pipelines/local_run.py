@@ -77,10 +77,10 @@ def _print_settings(console: Console, config: RunConfig, home: Path) -> None:
 
 
 def _print_results(console: Console, results: Path) -> None:
-    from adapruner.report.terminal import terminal
+    from adapruner.report.terminal import report_summary
 
     version = read_json(results / "model_version.json")
-    console.print(terminal(read_json(results / "report.json")))
+    console.print(report_summary(read_json(results / "report.json")))
     for name in ("report.html", "report.json", "plan.json", "checkpoint"):
         console.print(f"  {results / name}", markup=False)
     alias = f"@{version['alias']}" if version["alias"] else "(no alias)"

@@ -55,7 +55,8 @@ def refuse_broken(report: dict[str, Any]) -> None:
 
     Whoever follows the alias would be handed a model that can't be used.
     """
-    from adapruner.report.format import PERPLEXITY, final_model
+    from adapruner.report.format import PERPLEXITY
+    from adapruner.report.results import final_model
 
     final = final_model(report)
     measured = report["metrics"].get(final) or {}

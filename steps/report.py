@@ -30,12 +30,14 @@ def report(
 ) -> Annotated[Path, "report"]:
     """`report.json`, `report.html` and `plan.json`. Inputs are named as the stages are."""
     stages = {name: path for name, path in locals().items() if name not in ("config", "texts")}
-    from adapruner.report import build as library
+    from adapruner.report.build import build_report, write_report
+    from adapruner.report.sections import Inputs
     from steps.publishing.provenance import provenance, published
 
     timings = {name: seconds_of(path) for name, path in stages.items()}
     with stage("report") as out:
         shown = published(config)
         facts = provenance(shown, {**stages, "texts": texts})
-        library.write(library.build_report(shown, stages, timings, facts), stages, out)
+        content = build_report(Inputs(shown, stages, timings, facts))
+        write_report(content, stages, out)
     return out

@@ -1,99 +1,107 @@
-"""The gate: is the compressed model good enough, by limits that were set before?
+"""The gate: does the final model meet the limits that were set before the run?
 
-A limit asks for a number of the report. Where that number is missing the check fails and says so:
-what was not measured has not passed.
+A limit applies to a number of the report. If that number is missing, the check fails with this as
+its reason: what was not measured has not passed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from adapruner.config import GateConfig
-from adapruner.report.format import PERPLEXITY, final_model, number
+from adapruner.report.format import PERPLEXITY, number
+from adapruner.report.results import (
+    Report,
+    final_model,
+    mean_retention,
+    perplexity_ratio,
+    retention_of,
+    size_ratio,
+)
 
-REASONS_LENGTH = 500
+MAX_REASONS_LENGTH = 500
+NOT_MEASURED = "it was not measured"
 
 
-Report = Mapping[str, Any]
-
-
-class Asked(NamedTuple):
-    """One number that a limit is for; `value` is None where the report does not have it."""
+class Measurement(NamedTuple):
+    """A number that a limit applies to; `value` is None, for the reason `missing`, without it."""
 
     name: str
     value: float | None
-    missing: str = "it was not measured"
+    missing: str = NOT_MEASURED
 
 
-class Rule(NamedTuple):
-    """How a limit of the configuration is told, which way it holds, and what it asks for."""
+class Limit(NamedTuple):
+    """A limit of the configuration: its name in a check, its direction and what it applies to."""
 
-    name: str
-    least: bool
-    ask: Callable[[Report], Iterator[Asked]]
+    label: str
+    is_minimum: bool
+    measurements: Callable[[Report], list[Measurement]]
 
 
-def judge(gate: GateConfig | None, report: Report) -> dict[str, Any]:
+def evaluate_gate(config: GateConfig | None, report: Report) -> dict[str, Any]:
     """`passed` (None without a gate) and `checks`: name, value, limit, passed and reason of each.
 
-    `report` is what `report.json` holds; the model that is judged is the one that the run delivers.
+    The limits apply to the final model.
     """
-    if gate is None:
+    if config is None:
         return {"passed": None, "checks": []}
-    checks = [check for name in LIMITS for check in _checks(name, getattr(gate, name), report)]
+    checks: list[dict[str, Any]] = []
+    for name, limit in LIMITS.items():
+        bound = getattr(config, name)
+        if bound is not None:
+            checks += _checks(limit, bound, report)
     return {"passed": all(check["passed"] for check in checks), "checks": checks}
 
 
-def reasons(judged: Mapping[str, Any]) -> list[str]:
-    """Why the gate failed, one line a check that did not pass."""
-    return [check["reason"] for check in judged["checks"] if not check["passed"]]
+def reasons(gate: Mapping[str, Any]) -> list[str]:
+    """The reason of each check that did not pass."""
+    return [check["reason"] for check in gate["checks"] if not check["passed"]]
 
 
-def state(judged: Mapping[str, Any] | None) -> str:
+def brief_reasons(gate: Mapping[str, Any]) -> str:
+    """The reasons as one line of at most MAX_REASONS_LENGTH characters, for a tag."""
+    line = "; ".join(reasons(gate))
+    return line if len(line) <= MAX_REASONS_LENGTH else line[: MAX_REASONS_LENGTH - 1] + "…"
+
+
+def state(gate: Mapping[str, Any]) -> str:
     """`passed`, `failed` or `none`."""
-    passed = judged["passed"] if judged else None
-    return {True: "passed", False: "failed", None: "none"}[passed]
+    return {True: "passed", False: "failed", None: "none"}[gate["passed"]]
 
 
-def brief_reasons(judged: Mapping[str, Any]) -> str:
-    """The reasons as one line of at most REASONS_LENGTH characters, for a tag."""
-    line = "; ".join(reasons(judged))
-    return line if len(line) <= REASONS_LENGTH else line[: REASONS_LENGTH - 1] + "…"
+def _checks(
+    limit: Limit, bound: float | Mapping[str, float], report: Report
+) -> list[dict[str, Any]]:
+    measurements = limit.measurements(report)
+    if not isinstance(bound, Mapping):
+        return [_check(limit, m, bound) for m in measurements or [Measurement("", None)]]
+    return [
+        _check(limit, measurement, value)
+        for name, value in bound.items()
+        for measurement in _of_name(name, measurements)
+    ]
 
 
-def _checks(name: str, limit: Any, report: Report) -> Iterator[dict[str, Any]]:
-    if limit is None:
-        return
-    rule = LIMITS[name]
-    found = list(rule.ask(report))
-    if isinstance(limit, Mapping):
-        for key, own in limit.items():
-            matching = [a for a in found if key in (a.name, _text_of(a.name))]
-            for asked in matching or [Asked(key, None, _unknown(found))]:
-                yield _check(rule, asked, own)
-    else:
-        for asked in found or [Asked("", None)]:
-            yield _check(rule, asked, limit)
+def _of_name(name: str, measurements: Sequence[Measurement]) -> list[Measurement]:
+    """The measurements of a task or text; one without a value where there is none."""
+    matching = [m for m in measurements if name in (m.name, _text_of(m.name))]
+    measured = ", ".join(dict.fromkeys(m.name for m in measurements)) or "nothing"
+    return matching or [Measurement(name, None, f"{NOT_MEASURED} (measured: {measured})")]
 
 
-def _check(rule: Rule, asked: Asked, limit: float) -> dict[str, Any]:
-    value = asked.value
-    passed = value is not None and (value >= limit if rule.least else value <= limit)
-    name = f"{rule.name} of {asked.name}" if asked.name else rule.name
-    wanted = f"{'at least' if rule.least else 'at most'} {number(limit)}"
+def _check(limit: Limit, measurement: Measurement, bound: float) -> dict[str, Any]:
+    value = measurement.value
+    passed = value is not None and (value >= bound if limit.is_minimum else value <= bound)
+    name = f"{limit.label} of {measurement.name}" if measurement.name else limit.label
+    required = f"required: at {'least' if limit.is_minimum else 'most'} {number(bound)}"
     if value is None:
-        reason = f"{name}: {asked.missing}; wanted {wanted}"
+        reason = f"{name}: {measurement.missing}; {required}"
     else:
-        reason = f"{name} is {number(value)}; wanted {wanted}"
-        if not passed and number(value) == number(limit):
-            reason = f"{name} is {value!r}; wanted {wanted}"
-    return {"name": name, "value": value, "limit": limit, "passed": passed, "reason": reason}
-
-
-def _unknown(found: list[Asked]) -> str:
-    names = ", ".join(dict.fromkeys(asked.name for asked in found)) or "nothing"
-    return f"it was not measured (measured: {names})"
+        is_near_miss = not passed and number(value) == number(bound)
+        reason = f"{name} is {value if is_near_miss else number(value)}; {required}"
+    return {"name": name, "value": value, "limit": bound, "passed": passed, "reason": reason}
 
 
 def _text_of(metric: str) -> str:
@@ -101,65 +109,64 @@ def _text_of(metric: str) -> str:
     return match["text"] if match else metric
 
 
-def _retention(report: Report) -> Mapping[str, Any]:
-    return (report.get("retention") or {}).get(final_model(report)) or {}
-
-
-def _mean_retention(report: Report) -> Iterator[Asked]:
-    failed = ", ".join(report.get("failed_tasks") or ())
+def _mean_retention(report: Report) -> list[Measurement]:
+    failed = ", ".join(report["failed_tasks"])
     if failed:
-        # A mean over the tasks that happened to work is not the number that was asked for.
-        yield Asked("", None, f"no mean, as tasks failed: {failed}")
-    else:
-        yield Asked("", (_retention(report).get("mean") or {}).get("retention"))
+        # A mean over the tasks that happened to work is not the number that the limit is about.
+        return [Measurement("", None, f"no mean, as tasks failed: {failed}")]
+    return [Measurement("", mean_retention(report))]
 
 
-def _task_retention(report: Report) -> Iterator[Asked]:
-    for task, kept in (_retention(report).get("tasks") or {}).items():
-        yield Asked(task, kept.get("retention"))
-    for task, reason in (report.get("failed_tasks") or {}).items():
-        yield Asked(task, None, f"the task failed: {reason}")
+def _task_retention(report: Report) -> list[Measurement]:
+    tasks = retention_of(report, final_model(report))["tasks"]
+    return [
+        *(Measurement(task, kept["retention"]) for task, kept in tasks.items()),
+        *(
+            Measurement(task, None, f"the task failed: {reason}")
+            for task, reason in report["failed_tasks"].items()
+        ),
+    ]
 
 
-def _perplexity_ratio(report: Report) -> Iterator[Asked]:
-    dense = report["metrics"].get("dense") or {}
-    final = report["metrics"].get(final_model(report)) or {}
-    for metric in dict.fromkeys([*dense, *final]):
-        if PERPLEXITY.match(metric):
-            before, after = dense.get(metric), final.get(metric)
-            yield Asked(metric, after / before if before and after is not None else None)
+def _perplexity_ratio(report: Report) -> list[Measurement]:
+    models = [report["metrics"][model] or {} for model in ("dense", final_model(report))]
+    metrics = dict.fromkeys(metric for values in models for metric in values)
+    return [
+        Measurement(metric, perplexity_ratio(report, metric))
+        for metric in metrics
+        if PERPLEXITY.match(metric)
+    ]
 
 
-def _behaviour(key: str) -> Callable[[Report], Iterator[Asked]]:
-    def ask(report: Report) -> Iterator[Asked]:
+def _behaviour(key: str) -> Callable[[Report], list[Measurement]]:
+    def measurements(report: Report) -> list[Measurement]:
         texts = (report.get("behaviour") or {}).get("texts") or {}
-        for text, compared in texts.items():
-            yield Asked(text, (compared.get(final_model(report)) or {}).get(key))
+        final = final_model(report)
+        return [Measurement(name, (text.get(final) or {}).get(key)) for name, text in texts.items()]
 
-    return ask
-
-
-def _size_ratio(report: Report) -> Iterator[Asked]:
-    dense, pruned = report["params"].get("dense"), report["params"].get("pruned")
-    yield Asked("", pruned / dense if dense and pruned is not None else None)
+    return measurements
 
 
-def _speedup(phase: str) -> Callable[[Report], Iterator[Asked]]:
-    def ask(report: Report) -> Iterator[Asked]:
-        for setting, gained in ((report.get("speed") or {}).get("speedup") or {}).items():
-            yield Asked(setting.replace("_", " "), gained.get(phase))
+def _size_ratio(report: Report) -> list[Measurement]:
+    return [Measurement("", size_ratio(report))]
 
-    return ask
+
+def _speedup(phase: str) -> Callable[[Report], list[Measurement]]:
+    def measurements(report: Report) -> list[Measurement]:
+        speedups = (report.get("speed") or {}).get("speedup") or {}
+        return [Measurement(name.replace("_", " "), s.get(phase)) for name, s in speedups.items()]
+
+    return measurements
 
 
 LIMITS = {
-    "mean_retention": Rule("mean retention", True, _mean_retention),
-    "task_retention": Rule("retention", True, _task_retention),
-    "perplexity_ratio": Rule("perplexity ratio", False, _perplexity_ratio),
-    "agreement": Rule("agreement", True, _behaviour("agreement")),
-    "kl_divergence": Rule("KL divergence", False, _behaviour("kl")),
-    "size_ratio": Rule("share of parameters left", False, _size_ratio),
-    "prefill_speedup": Rule("prefill speedup", True, _speedup("prefill")),
-    "decode_speedup": Rule("decode speedup", True, _speedup("decode")),
+    "mean_retention": Limit("mean retention", True, _mean_retention),
+    "task_retention": Limit("retention", True, _task_retention),
+    "perplexity_ratio": Limit("perplexity ratio", False, _perplexity_ratio),
+    "agreement": Limit("agreement", True, _behaviour("agreement")),
+    "kl_divergence": Limit("KL divergence", False, _behaviour("kl")),
+    "size_ratio": Limit("share of parameters kept", False, _size_ratio),
+    "prefill_speedup": Limit("prefill speedup", True, _speedup("prefill")),
+    "decode_speedup": Limit("decode speedup", True, _speedup("decode")),
 }
 """Limit of the configuration -> its rule."""

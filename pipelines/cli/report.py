@@ -38,24 +38,23 @@ def report(runs: tuple[Path, ...], output: Path | None) -> None:
     """
     from rich.console import Console
 
-    from adapruner.report import files
+    from adapruner.report import terminal
+    from adapruner.report.files import PAGE_FILE, read_report, write_page
 
     console = Console(soft_wrap=True, highlight=False)
-    reports = [files.read(run) for run in runs]
+    reports = [read_report(run) for run in runs]
     if len(reports) == 1:
-        from adapruner.report.terminal import terminal
-
         content, file = reports[0]
-        page = output or file.with_name(files.PAGE_FILE)
-        files.write_page(content, page)
-        console.print(terminal(content))
+        page = output or file.with_name(PAGE_FILE)
+        write_page(content, page)
+        console.print(terminal.report_summary(content))
     else:
         from adapruner.files import replace_text
-        from adapruner.report import runs as comparison
-        from adapruner.report import runs_page
+        from adapruner.report.runs import compare_runs
+        from adapruner.report.runs_page import comparison_page
 
-        compared = comparison.compare([content for content, _ in reports])
+        comparison = compare_runs([content for content, _ in reports])
         page = output or Path("comparison.html")
-        replace_text(page, runs_page.page(compared))
-        console.print(comparison.table(compared))
+        replace_text(page, comparison_page(comparison))
+        console.print(terminal.comparison_table(comparison))
     console.print(f"  {page}", markup=False)

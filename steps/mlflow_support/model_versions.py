@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 
 from adapruner.config import RegistryConfig
 from adapruner.report import gate
-from adapruner.report.format import final_model
+from adapruner.report.results import mean_retention
 from steps.mlflow_support import tracking
 from steps.mlflow_support.runs import evaluation_metrics
 from steps.publishing.results import ModelVersionRecord
@@ -80,12 +80,11 @@ def version_tags(report: Mapping[str, Any]) -> dict[str, str]:
         "checkpoint_hash": provenance["hashes"]["checkpoint"],
         "ratio.requested": ratio["requested"],
         "ratio.achieved": ratio["achieved"],
-        "gate": gate.state(report.get("gate")),
-        "gate_reasons": gate.brief_reasons(report.get("gate") or {"checks": []}),
+        "gate": gate.state(report["gate"]),
+        "gate_reasons": gate.brief_reasons(report["gate"]),
     }
-    retention = (report.get("retention") or {}).get(final_model(report)) or {}
-    if (mean := (retention.get("mean") or {}).get("retention")) is not None:
-        tags["mean_retention"] = mean
+    if (retention := mean_retention(report)) is not None:
+        tags["mean_retention"] = retention
     return {key: str(value) for key, value in {**tags, **evaluation_metrics(report)}.items()}
 
 

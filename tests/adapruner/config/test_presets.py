@@ -16,6 +16,7 @@ from adapruner.config.parsing import parse_section
 from adapruner.pruning.plan import read_plan
 from adapruner.report.build import build_report
 from adapruner.report.page import page
+from adapruner.report.sections import Inputs
 from adapruner.search.search import search
 from tests.adapruner.conftest import Workplace
 
@@ -100,7 +101,7 @@ def test_a_fixed_score_runs_no_trial_and_can_be_reported(
     assert plan.ratio.achieved_blocks == pytest.approx(0.2, abs=0.02)
     assert not (tmp_path / "studies.db").exists()
     config = parse_section(RunConfig, FILE | {"method": name}, "f")
-    report = build_report(config, {"search": out}, {"search": 1.0}, {})
+    report = build_report(Inputs(config, {"search": out}, {"search": 1.0}, {}))
     assert metric in page(report)
 
 

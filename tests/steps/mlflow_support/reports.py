@@ -12,6 +12,7 @@ REPORT: dict[str, Any] = {
     "metrics": {"dense": {"t_ppl": 10.0}, "pruned": {"t_ppl": 12.0}, "finetuned": None},
     "retention": {"pruned": {"mean": {"retention": 0.9}}},
     "recovery": {"method": "none"},
+    "gate": {"passed": None, "checks": []},
     "speed": None,
     "timings_s": {"search": 1.5, "evaluate_dense": 0.5},
     "search": {

@@ -1,0 +1,74 @@
+"""Recovery: the losses of fine-tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from adapruner.report.format import number
+from adapruner.report.results import Report
+from adapruner.report.sections.base import Inputs, Section
+from adapruner.report.svg import COLOURS, Tips, add_tip, chart, mark, whole_numbers
+
+METHODS = {"lora": "LoRA, merged into the weights"}
+"""Method -> its description; others are shown by their name."""
+
+
+def view(report: Report) -> dict[str, Any]:
+    """The method, and the chart of the losses where there is one."""
+    recovery = report.get("recovery") or {"method": "none", "curve": []}
+    method, curve = recovery["method"], recovery["curve"]
+    return {
+        "method": METHODS.get(method, method),
+        "steps": len(curve),
+        "has_held_out": any(point["held_out"] is not None for point in curve),
+        "chart": loss_chart(curve),
+    }
+
+
+def loss_chart(curve: Sequence[Mapping[str, Any]]) -> Markup | None:
+    """The training loss of each step, its running mean, and the loss on held-out text.
+
+    None for fewer than two steps.
+    """
+    losses = [(point["step"], point["loss"]) for point in curve if point["loss"] is not None]
+    held_out = [
+        (point["step"], point["held_out"]) for point in curve if point["held_out"] is not None
+    ]
+    if len(losses) < 2:
+        return None
+
+    def draw(axes: Axes) -> Tips:
+        steps, values = zip(*losses, strict=True)
+        axes.plot(steps, values, color=COLOURS["quiet"], linewidth=1.2, alpha=0.7)
+        axes.plot(steps, _running_mean(values), color=COLOURS["accent"], linewidth=2.2)
+        axes.plot(*zip(*held_out, strict=True) if held_out else ((), ()), color=COLOURS["warm"])
+        tips: Tips = {}
+        for step, value in held_out:
+            artist = mark(axes, step, value, "warm", "D", 7)
+            add_tip(tips, artist, f"step {step}: {number(value)} on held-out text")
+        axes.set_xlabel("step")
+        whole_numbers(axes)
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+        return tips
+
+    return chart("loss", "Training loss of each fine-tuning step", draw)
+
+
+def _running_mean(values: Sequence[float]) -> list[float]:
+    reach = max(1, len(values) // 12)
+    windows = [values[max(0, i - reach) : i + reach + 1] for i in range(len(values))]
+    return [sum(window) / len(window) for window in windows]
+
+
+def _recovery(inputs: Inputs) -> dict[str, Any] | None:
+    from adapruner.recovery.finetune import RecoveryResult
+
+    return inputs.content("finetune", RecoveryResult)
+
+
+SECTION = Section("recovery", "Recovery", view, "recovery.html.j2", {"recovery": _recovery})
