@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from zenml import pipeline
 
-from adapruner.comparison.cells import ComparisonConfig, cells, uses_reference, candidate_config
+from adapruner.comparison.cells import ComparisonConfig, candidate_config, cells, uses_reference
 from adapruner.config import RunConfig
 from pipelines.shared_steps import run_shared_steps
 from steps.compare_candidates import compare_candidates

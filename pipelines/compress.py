@@ -41,9 +41,7 @@ def compress(config: RunConfig) -> None:
     speed = ("speed", "batch_sizes", "prompt_tokens", "new_tokens", "repeats", "peak_memory")
     efficiency = measure_efficiency(dense, pruned, model, evaluation.only(*speed))
     windows = ("prompts", "behaviour_windows", "sequence_length", "max_windows")
-    behaviour = compare_behaviour(
-        dense, pruned, finetuned, texts, model, evaluation.only(*windows)
-    )
+    behaviour = compare_behaviour(dense, pruned, finetuned, texts, model, evaluation.only(*windows))
     written = report(
         config,
         resolve_source=shared.source,

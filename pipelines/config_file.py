@@ -81,7 +81,7 @@ def read_comparison(
 
 
 def read_gate(report: Mapping[str, Any], path: Path | None, overrides: Sequence[str]) -> GateConfig:
-    """The gate of the file at `path`, else of the run that wrote `report`, with `overrides` applied.
+    """The gate in the file at `path`, else that of the run of `report`, with `overrides` applied.
 
     Raises UserError if neither sets a gate, and for an override of another setting.
     """
@@ -195,7 +195,9 @@ def _check_zenml_keys(values: dict[str, Any], where: str) -> None:
     for section, model, prefix in checks:
         if isinstance(section, dict):
             for path, valid in _unknown_keys(section, model, prefix):
-                raise UserError(f"{where}: unknown key '{'.'.join(path)}'{nearest(path[-1], valid)}")
+                raise UserError(
+                    f"{where}: unknown key '{'.'.join(path)}'{nearest(path[-1], valid)}"
+                )
 
 
 def _unknown_keys(

@@ -1,4 +1,4 @@
-"""What `adapruner recompress` is told: which registered models, compressed how, into which."""
+"""The recompress file: which registered models are compressed, with which settings, into which."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from adapruner.config import RunConfig, SafeName, Section
+from adapruner.config.parsing import parse_section
 from adapruner.errors import UserError
 from adapruner.hashing import hash_json
-from adapruner.config.parsing import parse_section
 from pipelines import config_file
+from pipelines.recompress.notify import render
 
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 DURATION = re.compile(r"(\d{1,6})([smhd])")
@@ -22,18 +23,19 @@ NAME_LENGTH = 100
 DEFAULT_BODY = '{"text": {{ summary | tojson }}, "event": {{ event | tojson }}}'
 
 
-def _duration(value: Any) -> Any:
+def _parse_duration(value: Any) -> Any:
     match = DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError("wanted a number with its unit, such as 90s, 30m, 12h or 7d")
     return int(match[1]) * SECONDS[match[2]]
 
 
-Seconds = Annotated[int, BeforeValidator(_duration, json_schema_input_type=str)]
+Seconds = Annotated[int, BeforeValidator(_parse_duration, json_schema_input_type=str)]
+"""A number of seconds, written as a duration such as 30m."""
 
 
 class Versions(Section):
-    """Which versions of a source model are looked at; none of these: all."""
+    """A selection of the versions of a source model; by default all."""
 
     newest: int | None = Field(None, ge=1)
     alias: str | None = None
@@ -41,7 +43,7 @@ class Versions(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _spelt_all(cls, value: Any) -> Any:
+    def _parse_all(cls, value: Any) -> Any:
         if value == "all":
             return {}
         if not isinstance(value, Mapping):
@@ -52,7 +54,7 @@ class Versions(Section):
 
 
 class Entry(Section):
-    """One registered model and the registered model of its compressed versions."""
+    """A registered model, and the registered model of its compressed versions."""
 
     source: str = Field(pattern=r"^[^/:@'`\"]{1,250}$", description="name of a registered model")
     versions: Versions = Versions()
@@ -60,7 +62,7 @@ class Entry(Section):
 
 
 class Retry(Section):
-    """When a version that failed is tried again: after `backoff`, then after twice that, ..."""
+    """When a failed version is tried again: after `backoff`, then after twice that, ..."""
 
     attempts: int = Field(3, ge=1, le=100)
     backoff: Seconds = 30 * 60
@@ -72,11 +74,11 @@ class Promotion(Section):
     metric: str | None = Field(
         None,
         description="a metric of the report, such as wikipedia_ppl_seq128, or mean_retention; "
-        "none: no champion",
+        "default: no champion",
     )
     direction: Literal["lower", "higher"] = "lower"
     min_improvement: float = Field(
-        0.0, ge=0, description="share of the champion's value that it must be better by"
+        0.0, ge=0, description="minimum improvement, as a share of the champion's value"
     )
 
 
@@ -90,39 +92,39 @@ class Notify(Section):
 
     @field_validator("body")
     @classmethod
-    def _renders(cls, body: str) -> str:
-        from pipelines.recompress.notify import render
-
+    def _check_body(cls, body: str) -> str:
         render(body, {"event": "promoted"})
         return body
 
 
 class RecompressConfig(Section):
-    """All registered models that are kept compressed by one configuration."""
+    """All registered models that are compressed with one configuration."""
 
     template: str | None = Field(None, description="a file for `adapruner compress`")
-    parameters: dict[str, Any] | None = Field(None, description="the same, written here")
+    parameters: dict[str, Any] | None = Field(None, description="its content, in place of a file")
     models: tuple[Entry, ...] = Field(min_length=1)
     retry: Retry = Retry()
-    lock_expiry: Seconds = Field(10 * 60, ge=2, description="silence after which an owner is dead")
+    lock_expiry: Seconds = Field(
+        10 * 60, ge=2, description="time without a renewal after which the owner of a lock is dead"
+    )
     on_change: Literal["refuse", "compress"] = Field(
-        "refuse", description="a compressed version whose files are no longer what they were"
+        "refuse", description="for a compressed version whose files have changed"
     )
     verify: Literal["fingerprint", "content"] = Field(
-        "fingerprint", description="how a changed file is looked for: by size and time, or read"
+        "fingerprint", description="how changed files are detected: by size and time, or by reading"
     )
     promotion: Promotion = Promotion()
     notify: Notify | None = None
 
     @model_validator(mode="after")
-    def _makes_sense(self) -> RecompressConfig:
+    def _check_template_and_models(self) -> RecompressConfig:
         if (self.template is None) == (self.parameters is None):
             raise ValueError("wanted one of `template: FILE` and `parameters: {config: ...}`")
         targets = {entry.target for entry in self.models}
         for entry in self.models:
             if entry.source in targets:
                 raise ValueError(
-                    f"'{entry.source}' is both a source and a target: what was compressed would "
+                    f"'{entry.source}' is both a source and a target: compressed versions would "
                     "be compressed again"
                 )
         pairs = [(entry.source, entry.target) for entry in self.models]
@@ -131,8 +133,8 @@ class RecompressConfig(Section):
         return self
 
 
-class Plan:
-    """A recompress file as it was read, with the compression that it stands for."""
+class RecompressFile:
+    """A recompress file, validated together with the compression that it describes."""
 
     def __init__(self, path: Path) -> None:
         """Raises UserError for a mistake in the file or in the template that it names."""
@@ -159,15 +161,15 @@ class Plan:
             "source": f"models:/{entry.source}/{version}",
             "revision": None,
         }
-        # Aliases are set by the promotion, once a version has passed its gate.
+        # The promotion sets aliases, once a version has passed its gate.
         sections["registry"] = {"name": entry.target, "alias": None}
         return values, parse_section(RunConfig, sections, self._where)
 
 
 def _run_name(entry: Entry, version: str) -> str:
-    plain = re.sub(r"[^A-Za-z0-9._-]", "_", entry.source)
-    name = f"{entry.target}-from-{plain}-{version}"
-    if plain == entry.source and len(name) <= NAME_LENGTH:
+    source = re.sub(r"[^A-Za-z0-9._-]", "_", entry.source)
+    name = f"{entry.target}-from-{source}-{version}"
+    if source == entry.source and len(name) <= NAME_LENGTH:
         return name
-    told_apart = hash_json([entry.source, entry.target, version])[:10]
-    return f"{name[: NAME_LENGTH - 11]}-{told_apart}"
+    suffix = hash_json([entry.source, entry.target, version])[:10]
+    return f"{name[: NAME_LENGTH - 11]}-{suffix}"

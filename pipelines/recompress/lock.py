@@ -1,26 +1,26 @@
-"""A lock in the MLflow registry, for work that must not be done by two at once.
+"""Locks in the MLflow registry, for jobs that must not run twice at the same time.
 
-The registry has no compare-and-set that every store offers, so a lock is made of what all of them
-have: registered models that are created and listed. Whoever wants the lock
+Not every store of the registry offers compare-and-set, so a lock uses what all of them have:
+registered models that are created and listed. To acquire the lock of a key, a process
 
-1. lists the locks of this key, and gives up where another's is alive;
-2. creates one of its own, `adapruner-lock-KEY-TOKEN`, the token drawn at random;
-3. lists again: where another's is alive it takes its own back and, unless that one is held already,
-   tries again after a random wait; else it holds the lock.
+1. lists the locks of the key, and gives up if another one is alive;
+2. creates a lock of its own, `adapruner-lock-KEY-TOKEN`, with a random token;
+3. lists again: if another one is alive, it deletes its own and, unless the other one is held
+   already, tries again after a random wait; else it holds the lock.
 
-Of two that try at once, the later to create lists after both were created, and so sees the other:
-at most one comes through 3. This asks of the store only that a list shows what was created before,
-as SQLite, PostgreSQL, MySQL and an MLflow server over them do; a list answered by a lagging replica
-would break it. A token is used once, so that deleting a dead owner's lock by name, late or twice,
-never hits a living one.
+Of two processes that try at once, the later one to create lists after both were created, and sees
+the other: at most one passes step 3. This requires that a list shows what was created before, as
+SQLite, PostgreSQL, MySQL and an MLflow server over them do; a lagging replica would break it. A
+token is used once, so that deleting the lock of a dead owner by name, late or twice, never deletes
+that of a living one.
 
-An owner renews its lock's expiry from a thread. A lock is dead when its expiry has passed or, seen
-from the machine it was taken on, when its process is gone (told by boot, process namespace, number
-and start time of the process). The limits: clocks of the machines have to agree within about half
-the expiry; and an owner that was suspended for longer than the expiry goes on without noticing at
-once, as does one that could not reach the store for that long: `Held.lost` tells it afterwards.
-Then the same work may be done twice; the registration finds the same checkpoint and configuration
-and makes no second version.
+The owner renews the expiry of its lock from a thread. A lock is dead when its expiry has passed or,
+seen from the machine of its owner, when the process has ended (identified by boot, process
+namespace, number and start time). The limits: the clocks of the machines must agree within about
+half the expiry; and an owner that is suspended for longer than the expiry, or can't reach the store
+for that long, goes on without noticing at once: `HeldLock.lost` reports it afterwards. The same job
+may then run twice; the registration recognizes the same checkpoint and configuration and creates no
+second version.
 """
 
 from __future__ import annotations
@@ -44,13 +44,14 @@ from mlflow.exceptions import MlflowException
 
 PREFIX = "adapruner-lock-"
 CLAIMED, HELD = "claimed", "held"
+MISSING = "RESOURCE_DOES_NOT_EXIST"
 TRIES = 8
-NOTE = "A lock of `adapruner recompress`. It goes when the work is done."
+DESCRIPTION = "A lock of `adapruner recompress`, deleted at the end of the job."
 
 
 @dataclass(frozen=True)
 class Lock:
-    """A lock as the registry shows it; `expires` in seconds since the epoch."""
+    """A lock as the registry shows it; `expires` is in seconds since 1970."""
 
     name: str
     state: str
@@ -59,11 +60,13 @@ class Lock:
 
     @property
     def key(self) -> str:
+        """The key that is locked."""
         return self.name.removeprefix(PREFIX).rpartition("-")[0]
 
     @property
-    def alive(self) -> bool:
-        return time.time() < self.expires and not _process_gone(self.owner)
+    def is_alive(self) -> bool:
+        """Whether the lock has not expired and its owner may still run."""
+        return time.time() < self.expires and not _has_ended(self.owner)
 
     @property
     def holder(self) -> str:
@@ -71,25 +74,25 @@ class Lock:
         return f"{self.owner.get('host')}:{self.owner.get('pid')}"
 
 
-class Held:
-    """A lock of this process, renewed until it is given back."""
+class HeldLock:
+    """A lock of this process, renewed until it is released."""
 
     def __init__(self, uri: str, name: str, expiry: float) -> None:
         self.name, self._expiry = name, expiry
         self._client = MlflowClient(uri)
         self._until = time.time() + expiry
-        self._gone = False
+        self._is_deleted = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._renew, name=name, daemon=True)
         self._thread.start()
 
     @property
     def lost(self) -> bool:
-        """Whether another may have taken the lock over since."""
-        return self._gone or time.time() > self._until
+        """Whether another process may have acquired the lock since."""
+        return self._is_deleted or time.time() > self._until
 
-    def give_back(self) -> None:
-        """Stop renewing and delete the lock. A store that can't be reached lets it expire."""
+    def release(self) -> None:
+        """Stops renewing and deletes the lock. If the store can't be reached, the lock expires."""
         self._stop.set()
         self._thread.join(timeout=30)
         with suppress(MlflowException, OSError):
@@ -102,61 +105,62 @@ class Held:
                 self._client.set_registered_model_tag(self.name, "expires", str(until))
                 self._until = until
             except MlflowException as error:
-                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                    self._gone = True
+                if error.error_code == MISSING:
+                    self._is_deleted = True
                     return
-            except Exception:  # the store is away; the lock expires unless it comes back
+            except Exception:  # the store does not answer; the lock expires unless it does again
                 continue
 
 
 @contextmanager
-def hold(client: MlflowClient, key: str, expiry: float) -> Iterator[Held | None]:
-    """The lock of `key` for as long as the body runs, or None where another holds it.
+def hold(client: MlflowClient, key: str, expiry: float) -> Iterator[HeldLock | None]:
+    """The lock of `key` while the body runs, or None if another process holds it.
 
     `key` is letters, digits and '-'; `expiry` is in seconds.
     """
-    held = _take(client, key, expiry)
+    held = _acquire(client, key, expiry)
     try:
         yield held
     finally:
         if held is not None:
-            held.give_back()
+            held.release()
 
 
 def all_locks(client: MlflowClient, key: str = "") -> list[Lock]:
-    """The locks of `key` in the registry, or all of them; dead ones as well."""
+    """The locks of `key` in the registry, by default of all keys; dead ones as well."""
     prefix = f"{PREFIX}{key}-" if key else PREFIX
-    found, token = [], None
+    locks: list[Lock] = []
+    token = None
     while True:
         page = client.search_registered_models(f"name LIKE '{prefix}%'", page_token=token)
-        found += [_read(model.name, model.tags) for model in page]
+        locks += [_read(model.name, model.tags) for model in page]
         token = page.token
         if not token:
-            return found
+            return locks
 
 
-def sweep(client: MlflowClient) -> None:
-    """Delete the locks of dead owners."""
+def delete_dead_locks(client: MlflowClient) -> None:
+    """Deletes the locks of dead owners."""
     for lock in all_locks(client):
-        if not lock.alive:
+        if not lock.is_alive:
             _delete(client, lock.name)
 
 
-def _take(client: MlflowClient, key: str, expiry: float) -> Held | None:
+def _acquire(client: MlflowClient, key: str, expiry: float) -> HeldLock | None:
     for attempt in range(TRIES):
-        if any(lock.alive for lock in all_locks(client, key)):
+        if any(lock.is_alive for lock in all_locks(client, key)):
             return None
         name = f"{PREFIX}{key}-{uuid4().hex}"
         until = time.time() + expiry
-        tags = {"expires": str(until), "state": CLAIMED, "owner": json.dumps(_myself())}
-        client.create_registered_model(name, tags=tags, description=NOTE)
+        tags = {"expires": str(until), "state": CLAIMED, "owner": json.dumps(_this_process())}
+        client.create_registered_model(name, tags=tags, description=DESCRIPTION)
         others = [lock for lock in all_locks(client, key) if lock.name != name]
-        alive = [lock for lock in others if lock.alive]
+        alive = [lock for lock in others if lock.is_alive]
         if not alive and time.time() < until:
             client.set_registered_model_tag(name, "state", HELD)
             for dead in others:
                 _delete(client, dead.name)
-            return Held(client.tracking_uri, name, expiry)
+            return HeldLock(client.tracking_uri, name, expiry)
         _delete(client, name)
         if any(lock.state == HELD for lock in alive):
             return None
@@ -167,7 +171,7 @@ def _take(client: MlflowClient, key: str, expiry: float) -> Held | None:
 def _read(name: str, tags: dict[str, str]) -> Lock:
     try:
         owner, expires = json.loads(tags["owner"]), float(tags["expires"])
-    except (KeyError, ValueError):  # not one of ours, or being deleted
+    except (KeyError, ValueError):  # of another origin, or being deleted
         owner, expires = {}, 0.0
     return Lock(name, tags.get("state", CLAIMED), owner, expires)
 
@@ -176,11 +180,11 @@ def _delete(client: MlflowClient, name: str) -> None:
     try:
         client.delete_registered_model(name)
     except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+        if error.error_code != MISSING:
             raise
 
 
-def _myself() -> dict[str, Any]:
+def _this_process() -> dict[str, Any]:
     pid = os.getpid()
     return {
         "host": socket.gethostname(),
@@ -192,7 +196,7 @@ def _myself() -> dict[str, Any]:
 
 @cache
 def _machine() -> str | None:
-    """What tells this machine, boot and process namespace apart; None where /proc is not there."""
+    """Identifies machine, boot and process namespace; None on a system without /proc."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{socket.gethostname()}/{boot}/{Path('/proc/self/ns/pid').readlink()}"
@@ -201,7 +205,7 @@ def _machine() -> str | None:
 
 
 def _started(pid: int) -> str | None:
-    """When a living process started, in ticks since boot; None where there is none."""
+    """The start time of a living process, in ticks since boot; None if there is none."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -209,8 +213,8 @@ def _started(pid: int) -> str | None:
     return None if fields[0] in "ZX" else fields[19]
 
 
-def _process_gone(owner: dict[str, Any]) -> bool:
-    """Whether an owner on this machine no longer runs; of other machines nobody knows."""
+def _has_ended(owner: dict[str, Any]) -> bool:
+    """Whether an owner on this machine no longer runs; False for owners on other machines."""
     machine = _machine()
     if machine is None or owner.get("machine") != machine:
         return False

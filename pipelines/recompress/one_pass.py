@@ -18,7 +18,7 @@ class RecompressPass:
     """One pass over the versions that a recompress file selects."""
 
     def __init__(self, file: RecompressFile, home: Path, log: EventLog, retry_failed: bool) -> None:
-        """Raises UnreachableError if the registry does not answer."""
+        """Raises TrackingUnavailableError if the registry does not answer."""
         client = tracking.connect_to(tracking.configured_uri(home))
         self.context = PassContext(client, file, home, log)
         self._client, self._config, self._log = client, file.config, log

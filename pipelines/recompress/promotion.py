@@ -1,8 +1,8 @@
-"""Which version of a registered model is the candidate, the champion, and the one before.
+"""The aliases of a registered model: candidate, champion and previous champion.
 
 A version whose gate passed, or that has none, becomes `candidate`. If it is better than `champion`
-by the configured metric, or there is no champion, it becomes that too, and the former champion
-`previous`. Whatever is decided stands in the version's tag `promotion`, with its numbers.
+by the configured metric, or there is no champion, it becomes `champion` as well, and the former
+champion `previous`. The decision and its numbers are in the version's tag `promotion`.
 """
 
 from __future__ import annotations
@@ -21,46 +21,49 @@ from mlflow.entities.model_registry import ModelVersion
 from adapruner.errors import UserError
 from adapruner.hashing import hash_json
 from pipelines.log import utc_now
-from pipelines.recompress.lineage import by_alias, existing
-from pipelines.recompress.lock import hold
 from pipelines.recompress.config import Promotion
+from pipelines.recompress.jobs import find_version, version_with_alias
+from pipelines.recompress.lock import hold
 
 CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
 TAG = "promotion"
-EXPIRY = PATIENCE = 60
-# A figure of the fine-tuned model, or of the pruned one where nothing was fine-tuned.
-MODELS = ("", "finetuned.", "pruned.")
+LOCK_SECONDS = WAIT_SECONDS = 60
+PREFIXES = ("", "finetuned.", "pruned.")
+"""Prefixes of a metric in the tags, in the order of preference."""
 
 
 def decide(
     client: MlflowClient, settings: Promotion, version: ModelVersion
 ) -> dict[str, Any] | None:
-    """Decide about a version that nothing was decided about, and do it; None where it was.
+    """Decides about a new version and sets its aliases; None if it was decided before.
 
-    A crash in between is made good by calling this again. Raises UserError where another keeps
-    deciding about the same model.
+    After a crash, a second call completes the first. Raises UserError if another process decides
+    about the same model for too long.
     """
-    with _alone(client, version.name):
+    with _exclusive(client, version.name):
         version = client.get_model_version(version.name, version.version)
         if TAG in version.tags:
             return None
-        champion = by_alias(client, version.name, CHAMPION)
-        decision = {"at": utc_now(), **_judge(client, settings, version, champion)}
+        champion = version_with_alias(client, version.name, CHAMPION)
+        decision = {"at": utc_now(), **_evaluate(client, settings, version, champion)}
         if decision["decision"] != "rejected":
             client.set_registered_model_alias(version.name, CANDIDATE, version.version)
         if decision["decision"] == CHAMPION:
-            _crown(client, version, champion)
-        _note(client, version, decision)
+            _set_champion(client, version, champion)
+        _write_decision(client, version, decision)
         return decision
 
 
 def promote(client: MlflowClient, name: str, number: str | None, force: bool) -> dict[str, Any]:
-    """Make a version, else the candidate, the champion because a person says so.
+    """Makes a version, by default the candidate, the champion by the choice of a person.
 
-    Raises UserError for one that is not there or, unless forced, whose gate did not pass.
+    Raises UserError for a missing version and, unless forced, for one whose gate did not pass.
     """
-    with _alone(client, name):
-        version = existing(client, name, number) if number else by_alias(client, name, CANDIDATE)
+    with _exclusive(client, name):
+        if number:
+            version = find_version(client, name, number)
+        else:
+            version = version_with_alias(client, name, CANDIDATE)
         if version is None:
             wanted = f"version {number}" if number else f"alias '{CANDIDATE}'; give a version"
             raise UserError(f"the registered model '{name}' has no {wanted}")
@@ -70,58 +73,58 @@ def promote(client: MlflowClient, name: str, number: str | None, force: bool) ->
                 f"models:/{name}/{version.version} did not pass its gate; see its report, or give "
                 "--force"
             )
-        champion = by_alias(client, name, CHAMPION)
-        _crown(client, version, champion)
-        decision = _by_hand("promoted by hand", version, champion, gate=gate)
-        _note(client, version, decision)
+        champion = version_with_alias(client, name, CHAMPION)
+        _set_champion(client, version, champion)
+        decision = _manual_decision("promoted by hand", version, champion, gate=gate)
+        _write_decision(client, version, decision)
         return decision
 
 
 def rollback(client: MlflowClient, name: str) -> dict[str, Any]:
-    """Make the previous champion the champion again, and the champion the previous one.
+    """Exchanges the champion and the previous champion.
 
-    Raises UserError where there is no previous one.
+    Raises UserError if there is no previous one.
     """
-    with _alone(client, name):
-        previous = by_alias(client, name, PREVIOUS)
+    with _exclusive(client, name):
+        previous = version_with_alias(client, name, PREVIOUS)
         if previous is None:
             raise UserError(
-                f"the registered model '{name}' has no alias '{PREVIOUS}' to go back to; "
-                "`adapruner promote` takes any version"
+                f"the registered model '{name}' has no alias '{PREVIOUS}'; `adapruner "
+                "promote` makes any version the champion"
             )
-        champion = by_alias(client, name, CHAMPION)
-        _crown(client, previous, champion)
-        decision = _by_hand("rolled back to", previous, champion)
-        _note(client, previous, decision)
+        champion = version_with_alias(client, name, CHAMPION)
+        _set_champion(client, previous, champion)
+        decision = _manual_decision("rolled back to", previous, champion)
+        _write_decision(client, previous, decision)
         if champion is not None:
-            _note(client, champion, {**decision, "decision": "rolled back from"})
+            _write_decision(client, champion, {**decision, "decision": "rolled back from"})
         return decision
 
 
 def gate_of(client: MlflowClient, version: ModelVersion) -> str:
-    """passed, failed or none: the version's tag `gate`, else what its run's report says."""
+    """passed, failed or none: from the version's tag `gate`, else from the report of its run."""
     if tag := version.tags.get("gate"):
         return str(tag)
-    files = client.list_artifacts(version.run_id) if version.run_id else []
-    if "report.json" not in {file.path for file in files}:
+    run = version.run_id
+    if not run or "report.json" not in {file.path for file in client.list_artifacts(run)}:
         return "none"
     with TemporaryDirectory() as folder:
-        text = Path(client.download_artifacts(version.run_id, "report.json", folder)).read_text()
+        text = Path(client.download_artifacts(run, "report.json", folder)).read_text()
     passed = (json.loads(text).get("gate") or {}).get("passed")
     return "none" if passed is None else ("passed" if passed else "failed")
 
 
 def value_of(version: ModelVersion, metric: str) -> float | None:
-    """A figure among a version's tags."""
-    for model in MODELS:
+    """The value of a metric in the tags of a version: of the fine-tuned, else the pruned model."""
+    for prefix in PREFIXES:
         try:
-            return float(version.tags[model + metric])
+            return float(version.tags[prefix + metric])
         except (KeyError, ValueError):
             continue
     return None
 
 
-def _judge(
+def _evaluate(
     client: MlflowClient,
     settings: Promotion,
     version: ModelVersion,
@@ -137,19 +140,21 @@ def _judge(
         return {"decision": CANDIDATE, "reason": f"it has no {settings.metric}", **facts}
     if champion is None or champion.version == version.version:
         return {"decision": CHAMPION, "reason": "there is no other champion", **facts}
-    theirs = value_of(champion, settings.metric)
-    facts |= {"champion": str(champion.version), "champion_value": theirs}
-    if theirs is None:
+    best = value_of(champion, settings.metric)
+    facts |= {"champion": str(champion.version), "champion_value": best}
+    if best is None:
         return {"decision": CANDIDATE, "reason": "the champion lacks this metric", **facts}
-    gain = theirs - facts["value"] if settings.direction == "lower" else facts["value"] - theirs
-    facts["improvement"] = gain / abs(theirs) if theirs else gain
+    gain = best - facts["value"] if settings.direction == "lower" else facts["value"] - best
+    facts["improvement"] = gain / abs(best) if best else gain
     if gain > 0 and facts["improvement"] >= settings.min_improvement:
         return {"decision": CHAMPION, "reason": "better than the champion", **facts}
     return {"decision": CANDIDATE, "reason": "not better than the champion by enough", **facts}
 
 
-def _crown(client: MlflowClient, version: ModelVersion, champion: ModelVersion | None) -> None:
-    """`previous` first: a crash in between leaves the champion as it was."""
+def _set_champion(
+    client: MlflowClient, version: ModelVersion, champion: ModelVersion | None
+) -> None:
+    """Sets `previous` first, so that a crash in between leaves the champion unchanged."""
     if champion is not None and champion.version == version.version:
         return
     if champion is not None:
@@ -157,24 +162,28 @@ def _crown(client: MlflowClient, version: ModelVersion, champion: ModelVersion |
     client.set_registered_model_alias(version.name, CHAMPION, version.version)
 
 
-def _by_hand(
-    word: str, version: ModelVersion, champion: ModelVersion | None, **facts: Any
+def _manual_decision(
+    decision: str, version: ModelVersion, champion: ModelVersion | None, **facts: Any
 ) -> dict[str, Any]:
-    former = None if champion is None else str(champion.version)
-    decision = {"at": utc_now(), "decision": word, "champion_before": former, **facts}
-    return {**decision, "target": f"{version.name}/{version.version}"}
+    return {
+        "at": utc_now(),
+        "decision": decision,
+        "champion_before": None if champion is None else str(champion.version),
+        **facts,
+        "target": f"{version.name}/{version.version}",
+    }
 
 
-def _note(client: MlflowClient, version: ModelVersion, decision: dict[str, Any]) -> None:
+def _write_decision(client: MlflowClient, version: ModelVersion, decision: dict[str, Any]) -> None:
     client.set_model_version_tag(version.name, version.version, TAG, json.dumps(decision))
 
 
 @contextmanager
-def _alone(client: MlflowClient, name: str) -> Iterator[None]:
-    """Nobody else moves the aliases of this model meanwhile."""
-    until = time.monotonic() + PATIENCE
+def _exclusive(client: MlflowClient, name: str) -> Iterator[None]:
+    """No other process moves the aliases of this model while the body runs."""
+    until = time.monotonic() + WAIT_SECONDS
     while True:
-        with hold(client, f"promote-{hash_json(name)[:16]}", EXPIRY) as held:
+        with hold(client, f"promote-{hash_json(name)[:16]}", LOCK_SECONDS) as held:
             if held is not None:
                 yield
                 return

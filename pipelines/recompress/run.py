@@ -1,8 +1,7 @@
-"""One pass over the registry: what has no compressed version gets one, once, and no more."""
+"""One pass over the registry from start to end: the lock of the home folder and the exit code."""
 
 from __future__ import annotations
 
-import fcntl
 import signal
 import sys
 import threading
@@ -11,97 +10,102 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import FrameType
+
+from filelock import FileLock, Timeout
 
 from pipelines import stack
-from pipelines.log import Log
+from pipelines.errors import explain, is_full_disk
+from pipelines.log import EventLog
+from pipelines.recompress.config import RecompressFile
 
-FINE, UNUSABLE, SOME_FAILED, NOT_NOW = 0, 2, 4, 5
-FAILED = frozenset({"failed", "gave_up", "changed"})
+DONE, UNUSABLE, SOME_FAILED, NOT_NOW = 0, 2, 4, 5
+FAILURES = frozenset({"failed", "gave_up", "changed"})
+LOCK_FILE = "recompress.lock"
 
 
-def recompress(path: Path, home: Path, retry_failed: bool = False) -> int:
-    """Do all that is to be done for the recompress file `path` now; the exit code.
+def run_pass(path: Path, home: Path, retry_failed: bool = False) -> int:
+    """Compresses what the recompress file at `path` selects; returns the exit code.
 
-    0: nothing failed. 4: a version failed, or is no longer what was compressed; the others were
-    done. 5: nothing could be done now, because the registry does not answer or another owner holds
-    all the work. A full disk, told as an event, is 2. Raises UserError for a mistake in the file.
+    0: nothing failed. 4: a version failed or its files have changed; the others were compressed.
+    5: nothing was done, because the registry does not answer or other processes hold all the work.
+    2: the disk is full. Raises UserError for a mistake in the file.
     """
-    from pipelines.recompress.config import Plan
-
-    plan = Plan(path)
-    log = Log(sys.stdout)
+    file = RecompressFile(path)
+    log = EventLog(sys.stdout)
     home = home.absolute()
     home.mkdir(parents=True, exist_ok=True)
-    with _only_pass_in(home) as alone, _stopped_by_sigterm():
-        if not alone:
+    with _lock_of(home) as is_locked, _sigterm_raises():
+        if not is_locked:
             log.emit("stopped", reason=f"another pass runs in the home folder {home}")
             return NOT_NOW
         stack.use_home(home)
-        from pipelines.recompress.one_pass import Pass
-
-        with log.alone_on_stdout():
-            return _whole(Pass(plan, home, log, retry_failed), log)
+        with log.redirect_other_output():
+            return _run_logged(file, home, log, retry_failed)
 
 
-def _whole(one: Any, log: Log) -> int:
-    """The pass with its beginning and its end told."""
-    from pipelines.errors import explain, is_full
+def _run_logged(file: RecompressFile, home: Path, log: EventLog, retry_failed: bool) -> int:
+    """Runs the pass; logs why it stopped early, a summary and the exit code."""
+    from pipelines.recompress.one_pass import RecompressPass
     from steps.mlflow_support.tracking import TrackingUnavailableError
 
     started = time.perf_counter()
-    code = None
+    one_pass = None
     try:
-        one.work()
+        one_pass = RecompressPass(file, home, log, retry_failed)
+        one_pass.run()
+        code = _exit_code(one_pass.context.outcomes)
     except TrackingUnavailableError as error:
         log.emit("stopped", reason=str(error))
         code = NOT_NOW
     except Exception as error:
-        if is_full(error):
+        if is_full_disk(error):
             log.emit("stopped", reason=explain(error))
             code = UNUSABLE
-        elif one.store_is_away(error):
+        elif one_pass is not None and one_pass.context.store_fails(error):
             log.emit("stopped", reason="the registry no longer answers; the next pass goes on")
             code = NOT_NOW
         else:
             raise
-    if code is None:
-        code = _code(one.outcomes)
     seconds = round(time.perf_counter() - started, 1)
-    log.table()
-    log.emit("finished", exit_code=code, seconds=seconds, **one.outcomes)
+    log.print_summary()
+    outcomes = one_pass.context.outcomes if one_pass else {}
+    log.emit("finished", exit_code=code, seconds=seconds, **outcomes)
     return code
 
 
-def _code(outcomes: Counter[str]) -> int:
-    if any(outcomes[word] for word in FAILED):
+def _exit_code(outcomes: Counter[str]) -> int:
+    if any(outcomes[outcome] for outcome in FAILURES):
         return SOME_FAILED
-    return NOT_NOW if outcomes["held"] and not outcomes["compressed"] else FINE
+    return NOT_NOW if outcomes["held"] and not outcomes["compressed"] else DONE
 
 
 @contextmanager
-def _only_pass_in(home: Path) -> Iterator[bool]:
-    """Whether this is the only pass in the home folder, whose ZenML store is made for one.
+def _lock_of(home: Path) -> Iterator[bool]:
+    """Whether this is the only pass in the home folder, whose ZenML store supports only one.
 
-    The lock is the kernel's: it goes with the process, however that ends.
+    The lock belongs to the kernel: it ends with the process, however that ends.
     """
-    with (home / "recompress.lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
+    lock = FileLock(home / LOCK_FILE, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
         yield True
+    finally:
+        lock.release()
 
 
 @contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """Let a scheduler's stop unwind the stack, so that the version at work is put back."""
+def _sigterm_raises() -> Iterator[None]:
+    """Turns SIGTERM into SystemExit, so that the version at work is put back."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def stop(number: int, _frame: Any) -> None:
+    def stop(number: int, _frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
     former = signal.signal(signal.SIGTERM, stop)

@@ -1,4 +1,4 @@
-"""Where every source version of a recompress file stands, read from the registry alone."""
+"""`adapruner status`: the state of every source version, read from the registry alone."""
 
 from __future__ import annotations
 
@@ -11,49 +11,50 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.recompress import lineage
-from pipelines.recompress.config import Plan
+from pipelines.log import utc_text
+from pipelines.recompress.config import RecompressFile, Retry
+from pipelines.recompress.jobs import CompressionJob, list_jobs, status_of
+from pipelines.recompress.promotion import TAG
 from steps.mlflow_support import tracking
 
 COLUMNS = ("source", "version", "state", "attempts", "target", "until", "why")
 
 
 def rows(path: Path, home: Path) -> list[dict[str, Any]]:
-    """One row a source version. Raises UserError where file or registry can't be used."""
-    plan = Plan(path)
+    """One row a source version. Raises UserError if the file or the registry can't be used."""
+    file = RecompressFile(path)
     client = tracking.connect_to(tracking.configured_uri(home))
-    return [_row(work, plan) for work in lineage.find(client, plan)]
+    return [_row(job, file.config.retry) for job in list_jobs(client, file)]
 
 
-def show(path: Path, home: Path, as_json: bool) -> None:
-    """Print the rows, for people or for programs."""
-    found = rows(path, home)
+def print_status(path: Path, home: Path, as_json: bool) -> None:
+    """Prints the rows as a table or as JSON."""
+    content = rows(path, home)
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(content, indent=2))
         return
-    if not found:
-        click.echo(f"The registry has no version of what {path} names.")
+    if not content:
+        click.echo(f"The registry has no version that {path} selects.")
         return
     table = Table(*COLUMNS, title="Times are UTC.", title_justify="left")
-    for row in found:
+    for row in content:
         table.add_row(*(str(row[name] if row[name] is not None else "") for name in COLUMNS))
     Console(highlight=False).print(table)
 
 
-def _row(work: lineage.Work, plan: Plan) -> dict[str, Any]:
-    standing = lineage.stand(work, plan.config.retry, datetime.now(UTC))
-    record = work.record
-    made = work.made[0] if work.made else None
+def _row(job: CompressionJob, retry: Retry) -> dict[str, Any]:
+    status = status_of(job, retry, datetime.now(UTC))
+    record = job.record
+    compressed = job.compressed[0] if job.compressed else None
+    decision = compressed.tags.get(TAG) if compressed else None
     return {
-        "source": work.entry.source,
-        "version": str(work.version.version),
-        "state": standing.word,
-        "attempts": record.attempts if record else 0,
-        "target": f"{made.name}/{made.version}" if made else None,
-        "until": standing.until.isoformat(timespec="seconds") if standing.until else None,
-        "why": None if standing.word == "done" else standing.reason,
-        "since": record.at.isoformat(timespec="seconds") if record else None,
-        "promotion": json.loads(made.tags["promotion"])["decision"]
-        if made and "promotion" in made.tags
-        else None,
+        "source": job.entry.source,
+        "version": str(job.version.version),
+        "state": status.state,
+        "attempts": job.attempts,
+        "target": f"{compressed.name}/{compressed.version}" if compressed else None,
+        "until": utc_text(status.until) if status.until else None,
+        "why": None if status.state == "done" else status.reason,
+        "since": utc_text(record.at) if record else None,
+        "promotion": json.loads(decision)["decision"] if decision else None,
     }
