@@ -15,13 +15,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from adapruner.errors import UserError
 
 
-class Artifact(BaseModel):
+class Record(BaseModel):
+    """A frozen part of an artifact; it refuses unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Artifact(Record):
     """The content of a JSON file that one stage writes and others read.
 
     A subclass names its file in `FILE`; all stages read and write it through this class.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     FILE: ClassVar[str]
 

@@ -1,10 +1,11 @@
-"""Peak memory of generating with a checkpoint, in a process that has done nothing else.
+"""Peak memory of generating with a checkpoint, measured in a process that does nothing else.
 
-    python -m adapruner.peak_memory < REQUEST.json
+    python -m adapruner.efficiency.peak_memory < REQUEST.json
 
-The libraries are imported once; each checkpoint then gets a fork of its own, so that none sees what
-another one left. On the CPU the figure is the process' largest resident size, libraries included
-(and told beside it); on CUDA it is what torch allocated at most, summed over the devices.
+The libraries are imported once; each checkpoint is measured in a fork of its own, so that none is
+affected by another. On the CPU the figure is the largest resident size of the process, which
+includes the libraries (also reported separately); on CUDA it is the maximum that torch allocated,
+summed over the devices.
 """
 
 from __future__ import annotations
@@ -12,56 +13,97 @@ from __future__ import annotations
 import json
 import os
 import resource
+import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import torch
+
+from adapruner.config import DeviceConfig, EvaluationConfig
+from adapruner.efficiency.decode import decode, synthetic_prompt
+from adapruner.files import Record
+from adapruner.models import checkpoint as ckpt
+from adapruner.progress import announce
+
+
+class PeakMemory(Record):
+    """Peak memory in bytes, of the whole process or of torch's allocations on CUDA.
+
+    `libraries_bytes` is the part of the process before the model was loaded; 0 on CUDA.
+    """
+
+    peak_bytes: int
+    libraries_bytes: int
+    of: Literal["process", "cuda"]
+
+
+class MemoryRequest(Record):
+    """The standard input of the measuring process: checkpoints, device, tokens of the prompt."""
+
+    checkpoints: tuple[Path, ...]
+    model: DeviceConfig
+    tokens: int
+    new_tokens: int
+
+
+def measure_peak_memory(
+    checkpoints: Sequence[Path], model: DeviceConfig, evaluation: EvaluationConfig
+) -> list[PeakMemory | None]:
+    """Peak memory of each checkpoint at the longest prompt.
+
+    All are None where `peak_memory` or `speed` is off, or where the measurement fails.
+    """
+    nothing: list[PeakMemory | None] = [None] * len(checkpoints)
+    if not (evaluation.speed and evaluation.peak_memory):
+        return nothing
+    request = MemoryRequest(
+        checkpoints=tuple(path.absolute() for path in checkpoints),
+        model=DeviceConfig(device=model.device, dtype=model.dtype),
+        tokens=max(evaluation.prompt_tokens),
+        new_tokens=evaluation.new_tokens,
+    )
+    process = subprocess.run(
+        [sys.executable, "-m", "adapruner.efficiency.peak_memory"],
+        input=request.model_dump_json(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if process.returncode:
+        reason = (process.stderr.strip().splitlines() or ["the process was killed"])[-1]
+        announce(f"peak memory could not be measured: {reason[:200]}")
+        return nothing
+    return [PeakMemory.model_validate(item) for item in json.loads(process.stdout.splitlines()[-1])]
 
 
 def main() -> None:
-    """Reads the request from standard input; prints a list of figures, one a checkpoint, as JSON.
-
-    The request: `checkpoints`, the `model` section of a configuration, `tokens` of the prompt,
-    `new_tokens`.
-    """
-    import adapruner.models.checkpoint  # noqa: F401  (before the forks, which then share it)
-
-    request = json.load(sys.stdin)
-    checkpoints = request.pop("checkpoints")
-    found = []
-    for checkpoint in checkpoints:
+    """Reads a MemoryRequest from standard input and prints a JSON list of PeakMemory."""
+    request = MemoryRequest.model_validate_json(sys.stdin.read())
+    results = []
+    for checkpoint in request.checkpoints:
         with ProcessPoolExecutor(1, get_context("fork")) as fork:
-            found.append(fork.submit(_measured, checkpoint, **request).result())
-    print(json.dumps(found))
+            results.append(fork.submit(_measure, checkpoint, request).result())
+    print(json.dumps([result.model_dump() for result in results]))
 
 
-def _measured(
-    checkpoint: str, model: dict[str, Any], tokens: int, new_tokens: int
-) -> dict[str, Any]:
-    import torch
-
-    from adapruner.models import checkpoint as ckpt
-    from adapruner.config import ModelConfig
-
-    before = _resident()
-    loaded = ckpt.load_model(Path(checkpoint), ModelConfig.model_validate(model))
-    device = loaded.get_input_embeddings().weight.device
-    prompt = torch.arange(tokens, device=device)[None] * 7919 % loaded.config.vocab_size
-    with torch.inference_mode():
-        output = loaded(prompt, use_cache=True, logits_to_keep=1)
-        for _ in range(new_tokens - 1):
-            chosen = output.logits[:, -1:].argmax(-1).to(device)
-            output = loaded(chosen, past_key_values=output.past_key_values, use_cache=True)
-    if device.type == "cuda":
+def _measure(checkpoint: Path, request: MemoryRequest) -> PeakMemory:
+    before = _resident_bytes()
+    model: Any = ckpt.load_model(checkpoint, request.model)
+    prompt = synthetic_prompt(1, request.tokens, model.config.vocab_size)
+    decode(model, prompt, request.new_tokens)
+    if model.get_input_embeddings().weight.device.type == "cuda":
         peaks = [torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count())]
-        return {"peak_bytes": sum(peaks), "libraries_bytes": 0, "of": "cuda"}
+        return PeakMemory(peak_bytes=sum(peaks), libraries_bytes=0, of="cuda")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"peak_bytes": peak, "libraries_bytes": before, "of": "process"}
+    return PeakMemory(peak_bytes=peak, libraries_bytes=before, of="process")
 
 
-def _resident() -> int:
-    """Bytes of this process that are in memory now."""
+def _resident_bytes() -> int:
+    """The resident size of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 

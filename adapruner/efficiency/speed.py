@@ -1,114 +1,155 @@
-"""Speed of the pruned checkpoint against the dense one, measured in turn in one process.
+"""Speed of the pruned checkpoint relative to the dense one, measured in turns in one process.
 
-Prefill is one forward pass over a prompt; decode is greedy generation of `new_tokens` after it with
-the cache. Both at every batch size and prompt length, in tokens a second. A machine's speed drifts,
-so the two models take turns at each setting and the speedup is of medians.
+Prefill is one forward pass over a prompt; decode is greedy generation of `new_tokens` tokens after
+it, with the cache. Both are measured at every batch size and prompt length, in tokens per second.
+A machine's speed drifts, so that the models take turns in each setting and the speedup is the ratio
+of medians.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import statistics
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
-from adapruner.models import checkpoint as ckpt
 from adapruner.config import EvaluationConfig, ModelConfig
+from adapruner.efficiency.decode import Decoded, decode, synthetic_prompt
+from adapruner.files import Artifact, Record
+from adapruner.models import checkpoint as ckpt
 from adapruner.progress import announce, track
 
-Key = tuple[str, str, int, int]
-"""Model, phase, batch size, tokens of the prompt."""
+SHORTEST = 1e-9
+"""Seconds: the least that a duration counts as, so that it can divide."""
+
+Setting = tuple[int, int]
+"""Batch size and tokens of the prompt."""
 
 
-def measure(
-    dense: Path, pruned: Path, model: ModelConfig, evaluation: EvaluationConfig, out: Path
-) -> None:
-    """Writes `speed.json`: figures of both checkpoints and their ratio; `{}` when switched off.
+class Spread(Record):
+    """Median, quartiles and range of the repeats."""
 
-    `<model>.batch_<B>_prompt_<T>.<phase>_tokens_per_s` is the median, quartiles, least and largest
-    of the repeats.
-    """
-    result = _measure(dense, pruned, model, evaluation) if evaluation.speed else {}
-    text = json.dumps(result, indent=1, sort_keys=True) + "\n"
-    (out / "speed.json").write_text(text, encoding="utf-8")
+    median: float
+    q1: float
+    q3: float
+    min: float
+    max: float
 
 
-def _measure(
+class Throughput(Record):
+    """Tokens per second in one setting."""
+
+    prefill_tokens_per_s: Spread
+    decode_tokens_per_s: Spread
+
+
+class Speedup(Record):
+    """The pruned model's median speed / the dense model's, in one setting."""
+
+    prefill: float
+    decode: float
+
+
+class SpeedProtocol(Record):
+    """The settings of the measurement."""
+
+    batch_sizes: tuple[int, ...]
+    prompt_tokens: tuple[int, ...]
+    new_tokens: int
+    repeats: int
+    threads: int
+    device: str
+    dtype: str
+
+
+class Speed(Artifact):
+    """Throughput of both models and their ratio, by setting: `batch_<B>_prompt_<T>`."""
+
+    FILE: ClassVar[str] = "speed.json"
+
+    dense: dict[str, Throughput]
+    pruned: dict[str, Throughput]
+    speedup: dict[str, Speedup]
+    protocol: SpeedProtocol
+
+
+def measure_speed(
     dense: Path, pruned: Path, model: ModelConfig, evaluation: EvaluationConfig
-) -> dict[str, Any]:
+) -> Speed:
+    """The speed of both checkpoints in every setting of `evaluation`."""
     models = {"dense": ckpt.load_model(dense, model), "pruned": ckpt.load_model(pruned, model)}
-    settings = list(
-        itertools.product(
-            sorted(set(evaluation.batch_sizes)), sorted(set(evaluation.prompt_tokens))
-        )
-    )
-    read = sum(batch * length for batch, length in settings)
-    written = sum(batch * evaluation.new_tokens for batch, _ in settings)
-    announce(
-        f"speed: {evaluation.repeats} turns and one to warm up, of {len(settings)} settings with "
-        f"each model; a turn reads {read:,} tokens and writes {written:,}"
-    )
-    seconds: dict[Key, list[float]] = {}
-    for turn in track(range(evaluation.repeats + 1), "speed"):
-        for (batch, length), (name, loaded) in itertools.product(settings, models.items()):
-            prefill, decode = _once(loaded, batch, length, evaluation.new_tokens)
-            if turn:  # the first turn warms up
-                seconds.setdefault((name, "prefill", batch, length), []).append(prefill)
-                seconds.setdefault((name, "decode", batch, length), []).append(decode)
-    result: dict[str, Any] = {**{name: {} for name in models}, "speedup": {}}
-    for (name, phase, batch, length), times in seconds.items():
-        setting = f"batch_{batch}_prompt_{length}"
-        tokens = batch * (length if phase == "prefill" else evaluation.new_tokens - 1)
-        rates = [tokens / max(t, 1e-9) for t in times]
-        result[name].setdefault(setting, {})[f"{phase}_tokens_per_s"] = spread(rates)
-        gained = statistics.median(seconds["dense", phase, batch, length]) / max(
-            statistics.median(seconds["pruned", phase, batch, length]), 1e-9
-        )
-        result["speedup"].setdefault(setting, {})[phase] = gained
-    result["protocol"] = {
-        "batch_sizes": sorted(set(evaluation.batch_sizes)),
-        "prompt_tokens": sorted(set(evaluation.prompt_tokens)),
-        "new_tokens": evaluation.new_tokens,
-        "repeats": evaluation.repeats,
-        "threads": torch.get_num_threads(),
-        "device": str(models["dense"].device),
-        "dtype": model.dtype,
+    batch_sizes = tuple(sorted(set(evaluation.batch_sizes)))
+    prompt_tokens = tuple(sorted(set(evaluation.prompt_tokens)))
+    settings = list(itertools.product(batch_sizes, prompt_tokens))
+    runs = _run_in_turns(models, settings, evaluation.new_tokens, evaluation.repeats)
+    throughput = {
+        name: {_name(s): _throughput(s, runs[name, s]) for s in settings} for name in models
     }
-    return result
+    speedup = {_name(s): _speedup(runs["dense", s], runs["pruned", s]) for s in settings}
+    protocol = SpeedProtocol(
+        batch_sizes=batch_sizes,
+        prompt_tokens=prompt_tokens,
+        new_tokens=evaluation.new_tokens,
+        repeats=evaluation.repeats,
+        threads=torch.get_num_threads(),
+        device=str(models["dense"].device),
+        dtype=model.dtype,
+    )
+    return Speed(**throughput, speedup=speedup, protocol=protocol)
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
+def spread(values: Sequence[float]) -> Spread:
     """Median, quartiles (linear between the values) and range of at least one value."""
     middle = statistics.median(values)
     low, _, high = (
         statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [middle] * 3
     )
-    return {"median": middle, "q1": low, "q3": high, "min": min(values), "max": max(values)}
+    return Spread(median=middle, q1=low, q3=high, min=min(values), max=max(values))
 
 
-@torch.inference_mode()
-def _once(model: Any, batch: int, length: int, new_tokens: int) -> tuple[float, float]:
-    """Seconds of one prefill and of the decoding after it."""
-    device = model.get_input_embeddings().weight.device
-    vocabulary = model.config.vocab_size
-    tokens = torch.arange(batch * length, device=device) * 7919 % vocabulary
-    tokens = tokens.view(batch, -1)
-    begun = _now(device)
-    output = model(tokens, use_cache=True, logits_to_keep=1)
-    prefilled = _now(device)
-    for _ in range(new_tokens - 1):
-        chosen: Tensor = output.logits[:, -1:].argmax(-1)
-        output = model(chosen.to(device), past_key_values=output.past_key_values, use_cache=True)
-    return prefilled - begun, _now(device) - prefilled
+def _run_in_turns(
+    models: Mapping[str, Any], settings: Sequence[Setting], new_tokens: int, repeats: int
+) -> dict[tuple[str, Setting], list[Decoded]]:
+    """The runs of each model in each setting, without the first turn, which warms up."""
+    prompt = sum(batch * length for batch, length in settings)
+    written = sum(batch * new_tokens for batch, _ in settings)
+    announce(
+        f"speed: {repeats} turns and one to warm up, with {len(settings)} settings for each model; "
+        f"a turn reads {prompt:,} and generates {written:,} tokens"
+    )
+    runs: dict[tuple[str, Setting], list[Decoded]] = {}
+    for turn in track(range(repeats + 1), "speed"):
+        for (batch, length), (name, model) in itertools.product(settings, models.items()):
+            tokens = synthetic_prompt(batch, length, model.config.vocab_size)
+            run = decode(model, tokens, new_tokens)
+            if turn:
+                runs.setdefault((name, (batch, length)), []).append(run)
+    return runs
 
 
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
+def _name(setting: Setting) -> str:
+    batch, length = setting
+    return f"batch_{batch}_prompt_{length}"
+
+
+def _throughput(setting: Setting, runs: Sequence[Decoded]) -> Throughput:
+    batch, length = setting
+    decoded = runs[0].tokens.shape[1] - 1
+    return Throughput(
+        prefill_tokens_per_s=spread([batch * length / max(r.prefill_s, SHORTEST) for r in runs]),
+        decode_tokens_per_s=spread([batch * decoded / max(r.decode_s, SHORTEST) for r in runs]),
+    )
+
+
+def _speedup(dense: Sequence[Decoded], pruned: Sequence[Decoded]) -> Speedup:
+    return Speedup(
+        prefill=_ratio([run.prefill_s for run in dense], [run.prefill_s for run in pruned]),
+        decode=_ratio([run.decode_s for run in dense], [run.decode_s for run in pruned]),
+    )
+
+
+def _ratio(dense: Sequence[float], pruned: Sequence[float]) -> float:
+    return statistics.median(dense) / max(statistics.median(pruned), SHORTEST)

@@ -1,114 +1,169 @@
-"""How a cut model behaves beside the dense one: what it says, and how often it would say the same.
+"""Behaviour of a pruned model next to the dense one: continuations and next-token agreement.
 
-Scores can hide a change that a reader sees at once. So a few prompts are continued greedily by each
-model, and on windows of the test texts the next-token distributions are compared: the share of
-positions whose likeliest next token is the dense model's, and the mean KL(dense || model) in nats.
+Scores can hide a change that a reader notices at once. So each model continues a few prompts
+greedily, and on windows of the test texts the next-token distributions are compared: the share of
+positions at which both models have the same most likely token, and the mean KL(dense || model) in
+nats.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import GenerationConfig
 
-from adapruner.models import checkpoint as ckpt
-from adapruner.config import EvaluationConfig, ModelConfig
+from adapruner.config import DeviceConfig, EvaluationConfig
 from adapruner.evaluation.perplexity import windows_of
+from adapruner.files import Artifact, Record
+from adapruner.models import checkpoint as ckpt
 from adapruner.progress import announce, track
 
 NEW_TOKENS = 40
-"""Tokens of a continuation at most; one that ends itself is shorter."""
+"""Maximum tokens of a continuation; it ends earlier at the end-of-text token."""
 
 
-def compare(
+class Agreement(Record):
+    """`agreement` is a share from 0 to 1, `kl` in nats per token."""
+
+    agreement: float
+    kl: float
+
+
+class Continuation(BaseModel):
+    """A prompt and, by model (`dense`, `pruned`, `finetuned`), its continuation."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[str, str]
+
+    prompt: str
+
+
+class TextComparison(BaseModel):
+    """A test text's compared windows and positions and, by model, the agreement with dense."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[str, Agreement]
+
+    windows: int
+    positions: int
+
+
+class Behaviour(Artifact):
+    """Continuations of the prompts, and comparisons by test text."""
+
+    FILE: ClassVar[str] = "behaviour.json"
+
+    continuations: tuple[Continuation, ...]
+    new_tokens: int
+    texts: dict[str, TextComparison]
+
+
+def compare_behaviour(
     dense: Path,
     models: Mapping[str, Path],
-    pool: Path,
-    model: ModelConfig,
+    texts: dict[str, str],
+    device: DeviceConfig,
     evaluation: EvaluationConfig,
-    out: Path,
-) -> None:
-    """Writes `behaviour.json`: `continuations` by prompt and `texts`, the comparison by test text.
+) -> Behaviour:
+    """Compares each of `models` (name -> checkpoint) with the checkpoint `dense`.
 
-    Of each test text `behaviour_windows` windows, evenly spread over those that its perplexity is
-    of, are compared. At any time two models are loaded, the dense one and one of `models`.
+    Of each text, `behaviour_windows` windows are compared, evenly spread over those that its
+    perplexity is measured on. At most two models are loaded at a time.
     """
-    reference, tokenizer = ckpt.load_model(dense, model), ckpt.load_tokenizer(dense)
-    texts = json.loads((pool / "test.json").read_text(encoding="utf-8"))
-    windows = {name: chosen_windows(tokenizer, text, evaluation) for name, text in texts.items()}
-    windows = {name: chosen for name, chosen in windows.items() if len(chosen)}
-    positions = sum(chosen.numel() for chosen in windows.values())
-    announce(
-        f"behaviour: {len(evaluation.prompts)} prompts of up to {NEW_TOKENS} new tokens, and "
-        f"{positions:,} positions of the test texts, by each model"
-    )
+    tokenizer = ckpt.load_tokenizer(dense)
+    windows = {name: select_windows(tokenizer, text, evaluation) for name, text in texts.items()}
+    windows = {name: selected for name, selected in windows.items() if len(selected)}
     prompts = evaluation.prompts
-    said = {"dense": [continuation(reference, tokenizer, prompt) for prompt in prompts]}
-    compared: dict[str, dict[str, Any]] = {
-        name: {"windows": len(chosen), "positions": chosen.numel()}
-        for name, chosen in windows.items()
-    }
+    positions = sum(selected.numel() for selected in windows.values())
+    announce(
+        f"behaviour: {len(prompts)} prompts of up to {NEW_TOKENS} new tokens and "
+        f"{positions:,} positions of the test texts, with each model"
+    )
+    reference = ckpt.load_model(dense, device)
+    continuations = {"dense": [continuation(reference, tokenizer, prompt) for prompt in prompts]}
+    agreements: dict[str, dict[str, Agreement]] = {name: {} for name in windows}
     for name, path in models.items():
-        loaded = ckpt.load_model(path, model)
-        said[name] = [continuation(loaded, tokenizer, prompt) for prompt in prompts]
-        for text, chosen in windows.items():
-            compared[text][name] = divergence(reference, loaded, chosen, f"behaviour, {name}")
-        del loaded
-    continuations = [
-        {"prompt": prompt, **{name: texts[i] for name, texts in said.items()}}
-        for i, prompt in enumerate(prompts)
-    ]
-    result = {"continuations": continuations, "new_tokens": NEW_TOKENS, "texts": compared}
-    text = json.dumps(result, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    (out / "behaviour.json").write_text(text, encoding="utf-8")
+        model = ckpt.load_model(path, device)
+        continuations[name] = [continuation(model, tokenizer, prompt) for prompt in prompts]
+        for text, selected in windows.items():
+            agreements[text][name] = agreement(reference, model, selected, f"behaviour, {name}")
+        del model
+    return _behaviour(prompts, continuations, windows, agreements)
 
 
-def chosen_windows(tokenizer: Any, text: str, evaluation: EvaluationConfig) -> Tensor:
-    """int32 [M, T]: windows spread evenly over those that the text's perplexity is measured on."""
+def select_windows(tokenizer: Any, text: str, evaluation: EvaluationConfig) -> Tensor:
+    """Windows spread evenly over those that the text's perplexity is measured on, int32 [M, T]."""
     tokens = tokenizer(text, verbose=False)["input_ids"]
     windows = windows_of(tokens, evaluation.sequence_length, evaluation.max_windows)
     count = min(evaluation.behaviour_windows, len(windows))
     return windows[[i * len(windows) // count for i in range(count)]]
 
 
-@torch.inference_mode()
 def continuation(model: Any, tokenizer: Any, prompt: str) -> str:
-    """What the model says after `prompt`, each token the likeliest one."""
-    tokens = torch.tensor([tokenizer(prompt)["input_ids"]], dtype=torch.long)
+    """The greedy continuation of `prompt`.
+
+    It replaces the model's generation config, so that no setting that comes with the checkpoint (a
+    repetition penalty, other end tokens) affects the result.
+    """
+    end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    config = GenerationConfig(  # type: ignore[no-untyped-call]
+        do_sample=False,
+        max_new_tokens=NEW_TOKENS,
+        eos_token_id=end,
+        pad_token_id=end if pad is None else pad,
+    )
+    model.generation_config = config
     device = model.get_input_embeddings().weight.device
-    end = tokenizer.eos_token_id
-    output = model(tokens.to(device), use_cache=True, logits_to_keep=1)
-    chosen: list[int] = []
-    while len(chosen) < NEW_TOKENS:
-        token = int(output.logits[0, -1].argmax())
-        if token == end:
-            break
-        chosen.append(token)
-        step = torch.tensor([[token]], device=device)
-        output = model(step, past_key_values=output.past_key_values, use_cache=True)
-    said: str = tokenizer.decode(chosen, skip_special_tokens=True)
-    return said
+    tokens = torch.tensor([tokenizer(prompt)["input_ids"]], dtype=torch.long, device=device)
+    output = model.generate(
+        tokens, attention_mask=torch.ones_like(tokens), generation_config=config
+    )
+    new_tokens = output[0, tokens.shape[1] :]
+    text: str = tokenizer.decode(new_tokens, skip_special_tokens=True)
+    return text
 
 
 @torch.inference_mode()
-def divergence(dense: Any, model: Any, windows: Tensor, description: str = "") -> dict[str, float]:
-    """`agreement`, a share of 1, and `kl` in nats a token, over all positions of int [M, T]."""
+def agreement(dense: Any, model: Any, windows: Tensor, description: str = "") -> Agreement:
+    """Next-token agreement and mean KL(dense || model) over all positions of int [M, T]."""
     same, total = 0, 0.0
-    for window in track(windows, description) if description else windows:
-        wanted, given = (_log_probabilities(m, window) for m in (dense, model))
-        given = given.to(wanted.device)
-        same += int((wanted.argmax(-1) == given.argmax(-1)).sum())
-        total += F.kl_div(given, wanted, reduction="sum", log_target=True).item()
-    return {"agreement": same / windows.numel(), "kl": total / windows.numel()}
+    for window in track(windows, description):
+        expected, predicted = (_log_probs(m, window) for m in (dense, model))
+        predicted = predicted.to(expected.device)
+        same += int((expected.argmax(-1) == predicted.argmax(-1)).sum())
+        total += F.kl_div(predicted, expected, reduction="sum", log_target=True).item()
+    return Agreement(agreement=same / windows.numel(), kl=total / windows.numel())
 
 
-def _log_probabilities(model: Any, window: Tensor) -> Tensor:
-    """float32 [T, V] for int [T]."""
+def _log_probs(model: Any, window: Tensor) -> Tensor:
+    """Log probabilities of the next token at each position, float32 [T, V] for int [T]."""
     tokens = window.to(model.get_input_embeddings().weight.device).long()[None]
     logits: Tensor = model(tokens, use_cache=False).logits[0]
     return logits.float().log_softmax(-1)
+
+
+def _behaviour(
+    prompts: tuple[str, ...],
+    continuations: Mapping[str, list[str]],
+    windows: Mapping[str, Tensor],
+    agreements: Mapping[str, Mapping[str, Agreement]],
+) -> Behaviour:
+    by_prompt = (
+        {"prompt": prompt, **{name: texts[i] for name, texts in continuations.items()}}
+        for i, prompt in enumerate(prompts)
+    )
+    by_text = {
+        name: {"windows": len(selected), "positions": selected.numel(), **agreements[name]}
+        for name, selected in windows.items()
+    }
+    return Behaviour(
+        continuations=tuple(map(Continuation.model_validate, by_prompt)),
+        new_tokens=NEW_TOKENS,
+        texts={name: TextComparison.model_validate(text) for name, text in by_text.items()},
+    )

@@ -1,9 +1,9 @@
-"""What the dense model expects after each token, kept as its likeliest tokens.
+"""Divergence of a model's next-token distributions from the dense model's (the teacher's).
 
-The whole distribution over a vocabulary is large: of every position only the `count` likeliest
-tokens are kept, and the rest counts as one more. The divergence between two distributions grouped
-alike is a lower bound of that between the whole ones (the log-sum inequality), and near it where
-the likeliest tokens hold nearly all.
+A distribution over a whole vocabulary is large, so that of each one only the K most likely tokens
+are kept; all other tokens count as one more. The divergence between two distributions grouped in
+this way is a lower bound of the full divergence (the log-sum inequality), and a close one where the
+K tokens hold nearly all of the probability.
 """
 
 from __future__ import annotations
@@ -13,48 +13,67 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from adapruner.evaluation.perplexity import TOKENS_AT_ONCE
+from adapruner.evaluation.perplexity import batches_of
 from adapruner.progress import track
 
 
-class Likely(NamedTuple):
-    """By position: the likeliest next tokens, int32 [..., K], and their log probabilities in nats,
-    float32 [..., K]."""
+class TopLogProbs(NamedTuple):
+    """The K most likely next tokens at each position.
+
+    `tokens` int32 [..., K]; `log_probs` float32 [..., K], in nats.
+    """
 
     tokens: Tensor
-    logs: Tensor
+    log_probs: Tensor
 
 
 @torch.inference_mode()
-def likeliest(model: Any, windows: Tensor, count: int, description: str = "") -> Likely:
-    """What `model` expects after each token but the last of `windows`, int [M, T]: [M, T - 1, K].
+def top_log_probs(model: Any, windows: Tensor, count: int, description: str = "") -> TopLogProbs:
+    """The `count` most likely next tokens after each token but the last, [M, T - 1, count].
 
-    The result is on the CPU. The bar is shown only when there is a `description`.
+    `windows` is int [M, T]; the result is on the CPU. A progress bar is shown only with a
+    `description`.
     """
     device = model.get_input_embeddings().weight.device
-    batches = torch.split(windows, max(TOKENS_AT_ONCE // windows.shape[1], 1))
-    tokens, logs = [], []
-    for batch in track(batches, description) if description else batches:
+    tokens, log_probs = [], []
+    for batch in track(batches_of(windows), description):
         logits = model(batch.to(device).long(), use_cache=False).logits[:, :-1].float()
-        found = logits.topk(min(count, logits.shape[-1]), dim=-1)
-        logs.append((found.values - logits.logsumexp(-1, keepdim=True)).cpu())
-        tokens.append(found.indices.int().cpu())
-    return Likely(torch.cat(tokens), torch.cat(logs))
+        top = logits.topk(min(count, logits.shape[-1]), dim=-1)
+        log_probs.append((top.values - logits.logsumexp(-1, keepdim=True)).cpu())
+        tokens.append(top.indices.int().cpu())
+    return TopLogProbs(torch.cat(tokens), torch.cat(log_probs))
 
 
-def divergence(known: Likely, logits: Tensor) -> Tensor:
-    """KL(known || softmax(logits)) in nats a token, [N], with all unlikely tokens as one.
+@torch.inference_mode()
+def mean_divergence(model: Any, windows: Tensor, teacher: TopLogProbs) -> float:
+    """Mean KL(teacher || model) in nats per predicted token of `windows`, int [M, T].
 
-    `known` is [N, K], `logits` [N, V].
+    `teacher` is the result of `top_log_probs` for the same windows. See `divergence`.
     """
-    wanted = known.logs.to(logits.device).float()
-    whole = logits.float().log_softmax(-1)
-    found = whole.gather(-1, known.tokens.to(logits.device).long())
-    kept = (wanted.exp() * (wanted - found)).sum(-1)
-    rest, found_rest = _rest(wanted), _rest(found)
-    return kept + rest * (rest.log() - found_rest.log())
+    device = model.get_input_embeddings().weight.device
+    batches = batches_of(windows)
+    expected = [torch.split(part, len(batches[0])) for part in teacher]
+    total = 0.0
+    for batch, tokens, log_probs in zip(batches, *expected, strict=True):
+        logits = model(batch.to(device).long(), use_cache=False).logits[:, :-1]
+        top = TopLogProbs(tokens.flatten(0, 1), log_probs.flatten(0, 1))
+        total += divergence(top, logits.flatten(0, 1)).sum().item()
+    return total / (windows.shape[0] * (windows.shape[1] - 1))
 
 
-def _rest(logs: Tensor) -> Tensor:
-    """The probability of the tokens that are not among those of `logs`; never quite 0."""
-    return (1 - logs.exp().sum(-1)).clamp_min(1e-6)
+def divergence(teacher: TopLogProbs, logits: Tensor) -> Tensor:
+    """KL(teacher || softmax(logits)) in nats at each position, [N]; all other tokens count as one.
+
+    `teacher` is [N, K], `logits` [N, V].
+    """
+    expected = teacher.log_probs.to(logits.device).float()
+    log_probs = logits.float().log_softmax(-1)
+    predicted = log_probs.gather(-1, teacher.tokens.to(logits.device).long())
+    top = (expected.exp() * (expected - predicted)).sum(-1)
+    expected_rest, predicted_rest = _rest(expected), _rest(predicted)
+    return top + expected_rest * (expected_rest.log() - predicted_rest.log())
+
+
+def _rest(log_probs: Tensor) -> Tensor:
+    """Probability of all tokens that are not listed, [N]; at least 1e-6, so that it has a log."""
+    return (1 - log_probs.exp().sum(-1)).clamp_min(1e-6)

@@ -1,5 +1,4 @@
-"""Which requests are read together: those that begin alike in groups, those of like length in
-batches."""
+"""Batching of requests: requests with a common prefix form groups, similar lengths form batches."""
 
 from __future__ import annotations
 
@@ -8,17 +7,18 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 CALL_TOKENS = 64
-"""What a forward pass costs beside its tokens, in tokens: reading the weights once."""
+"""The fixed cost of a forward pass (reading the weights once), in tokens."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Request:
-    """One context with one continuation; `number` is its place among those asked for.
+    """One context with one continuation.
 
-    `tokens` is the model's input: both without the last token, the newest `max_length` of them.
-    The last len(`targets`) positions predict `targets`.
+    `number` is its place in the list of requests. `tokens` is the model's input: context and
+    continuation without the last token, truncated to the last `max_length` tokens. The last
+    len(`targets`) positions predict `targets`.
     """
 
     number: int
@@ -28,28 +28,29 @@ class Request:
 
 @dataclass
 class Group:
-    """Requests whose tokens begin with the same `shared` ones."""
+    """Requests whose first `shared` tokens are equal."""
 
     shared: int
     members: list[Request]
 
     @property
     def prefix(self) -> list[int]:
+        """The shared tokens."""
         return self.members[0].tokens[: self.shared]
 
 
 def groups_of(requests: Iterable[Request]) -> list[Group]:
-    """Requests grouped by how their tokens begin, so that the fewest tokens are computed twice.
+    """Groups the requests by common prefixes, so that few tokens are computed more than once.
 
-    In the tokens' order, a request joins the group before it when that saves more tokens than the
-    group alone does: a group of n that shares s tokens saves (n - 1) s. One shared token (a BOS)
-    makes no group.
+    Requests are sorted by their tokens. One joins the preceding group when the larger group saves
+    more tokens: a group of n that shares s tokens saves (n - 1) s. A single shared token (a BOS)
+    does not make a group.
     """
     groups: list[Group] = []
     for request in sorted(requests, key=lambda r: r.tokens):
         if groups:
             last = groups[-1]
-            shared = _alike(last.prefix, request.tokens)
+            shared = _common_length(last.prefix, request.tokens)
             size = len(last.members)
             if shared > 1 and size * shared > (size - 1) * last.shared:
                 last.shared = shared
@@ -62,34 +63,35 @@ def groups_of(requests: Iterable[Request]) -> list[Group]:
 def packed(
     items: Iterable[T], length: Callable[[T], int], fits: Callable[[int, int], bool]
 ) -> list[list[T]]:
-    """`items`, longest first, in the batches that cost least.
+    """`items`, longest first, in the batches with the lowest total cost (by dynamic programming).
 
-    A batch costs its padded tokens and CALL_TOKENS. `fits(count, longest)` says which may be made;
-    one item always may.
+    The cost of a batch is its padded tokens plus CALL_TOKENS. `fits(count, longest)` says whether a
+    batch is allowed; a batch of one item always is.
     """
     ordered = sorted(items, key=length, reverse=True)
     lengths = [length(item) for item in ordered]
-    cost, begins = [0], [0]  # of the best batches of the first n items; where their last begins
+    # For the first n items: the cost of their best batches, and where the last batch starts.
+    costs, starts = [0], [0]
     for end in range(1, len(ordered) + 1):
         options = []
-        for begin in reversed(range(end)):
-            count = end - begin
-            if count > 1 and not fits(count, lengths[begin]):
+        for start in reversed(range(end)):
+            count = end - start
+            if count > 1 and not fits(count, lengths[start]):
                 break
-            options.append((cost[begin] + count * lengths[begin] + CALL_TOKENS, begin))
-        best, begin = min(options)
-        cost.append(best)
-        begins.append(begin)
+            options.append((costs[start] + count * lengths[start] + CALL_TOKENS, start))
+        cost, start = min(options)
+        costs.append(cost)
+        starts.append(start)
     batches: list[list[T]] = []
     end = len(ordered)
     while end:
-        batches.append(ordered[begins[end] : end])
-        end = begins[end]
+        batches.append(ordered[starts[end] : end])
+        end = starts[end]
     return batches[::-1]
 
 
-def _alike(a: list[int], b: list[int]) -> int:
-    """How many tokens two lists begin with in common."""
+def _common_length(a: list[int], b: list[int]) -> int:
+    """The number of tokens in the longest common prefix."""
     for i, (x, y) in enumerate(zip(a, b, strict=False)):
         if x != y:
             return i

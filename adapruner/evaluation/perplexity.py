@@ -1,4 +1,4 @@
-"""Perplexity by non-overlapping windows: exp of the mean negative log-likelihood a token, in nats.
+"""Perplexity on non-overlapping windows: exp of the mean negative log-likelihood per token in nats.
 
 A window of T tokens predicts T - 1 of them; the first has no context. This is the protocol of
 LLM-Pruner and of the AdaPruner paper (T = 128).
@@ -16,18 +16,24 @@ from torch.nn import functional as F
 from adapruner.progress import track
 
 TOKENS_AT_ONCE = 2048
+"""Maximum number of tokens in one forward pass, unless a single window is longer."""
+
+
+def perplexity(model: Any, windows: Tensor, description: str = "") -> float:
+    """Perplexity of `windows`, int [M, T]; infinite when it overflows a float."""
+    loss = mean_loss(model, windows, description)
+    return math.exp(loss) if loss < 700 else math.inf
 
 
 @torch.inference_mode()
 def mean_loss(model: Any, windows: Tensor, description: str = "") -> float:
     """Mean negative log-likelihood in nats of the predicted tokens of `windows`, int [M, T].
 
-    The bar is shown only when there is a `description`.
+    A progress bar is shown only with a `description`.
     """
     device = model.get_input_embeddings().weight.device
-    batches = torch.split(windows, max(TOKENS_AT_ONCE // windows.shape[1], 1))
     total = 0.0
-    for batch in track(batches, description) if description else batches:
+    for batch in track(batches_of(windows), description):
         tokens = batch.to(device).long()
         logits = model(tokens, use_cache=False).logits[:, :-1]
         targets = tokens[:, 1:].to(logits.device).flatten()
@@ -35,14 +41,13 @@ def mean_loss(model: Any, windows: Tensor, description: str = "") -> float:
     return total / (windows.shape[0] * (windows.shape[1] - 1))
 
 
-def perplexity(model: Any, windows: Tensor, description: str = "") -> float:
-    """Perplexity of `windows`, int [M, T]; infinite when it is too large for a float."""
-    loss = mean_loss(model, windows, description)
-    return math.exp(loss) if loss < 700 else math.inf
-
-
-def windows_of(tokens: list[int], length: int, most: int | None = None) -> Tensor:
-    """Non-overlapping windows, int32 [M, length]; the remainder is dropped."""
+def windows_of(tokens: list[int], length: int, max_windows: int | None = None) -> Tensor:
+    """Non-overlapping windows of a token sequence, int32 [M, length]; the remainder is dropped."""
     count = len(tokens) // length
-    count = count if most is None else min(count, most)
+    count = count if max_windows is None else min(count, max_windows)
     return torch.tensor(tokens[: count * length], dtype=torch.int32).view(count, length)
+
+
+def batches_of(windows: Tensor) -> tuple[Tensor, ...]:
+    """`windows`, [M, ...], split into batches of at most TOKENS_AT_ONCE tokens."""
+    return torch.split(windows, max(TOKENS_AT_ONCE // windows.shape[1], 1))

@@ -1,68 +1,87 @@
-"""Quality of one checkpoint: perplexity of the test texts, accuracy on zero-shot tasks.
+"""Quality of one checkpoint: perplexity of the test texts and zero-shot accuracy.
 
-A metric carries its protocol in its name: `wikitext2_ppl_seq128` is the perplexity of windows of
-128 tokens; `piqa_acc` and `gsm8k_exact_match_strict-match` are lm-eval's, the latter with the
-filter that its answers went through.
+The name of a metric states its protocol: `wikitext2_ppl_seq128` is the perplexity on windows of 128
+tokens; `piqa_acc` and `gsm8k_exact_match_strict-match` are lm-eval's metrics, the latter with the
+filter applied to its answers.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from adapruner.models import checkpoint as ckpt
 from adapruner.config import DeviceConfig, QualityConfig
 from adapruner.errors import UserError
 from adapruner.evaluation.perplexity import perplexity, windows_of
+from adapruner.evaluation.results import TaskResult, write_rows
+from adapruner.evaluation.tasks import batch_size_of
 from adapruner.evaluation.zero_shot import zero_shot
+from adapruner.files import Artifact, write_json
+from adapruner.models import checkpoint as ckpt
 
 FAILED = "failed.json"
-"""Names the tasks that failed; a result with it is not reused, as the reason may pass."""
+"""Task -> error. A stage with this file is not reused, as the cause may be temporary."""
+
+
+class Evaluation(Artifact):
+    """The quality and size of a checkpoint.
+
+    `windows` is the number of windows of each test text, `sequence_length` their tokens,
+    `weight_bytes` the size of the weight files.
+    """
+
+    FILE: ClassVar[str] = "evaluation.json"
+
+    metrics: dict[str, float]
+    tasks: dict[str, TaskResult]
+    windows: dict[str, int]
+    sequence_length: int
+    params: int
+    weight_bytes: int
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Task -> error, of the tasks that failed."""
+        return {name: task.error for name, task in self.tasks.items() if task.error}
 
 
 def evaluate(
     checkpoint: Path,
-    texts: Path,
+    texts: dict[str, str],
     tasks: Path,
-    model: DeviceConfig,
+    device: DeviceConfig,
     quality: QualityConfig,
-    batch_size: int,
     out: Path,
-) -> None:
-    """Measures the checkpoint on `texts`/test.json and on the tasks that `tasks.resolve` left.
+) -> Evaluation:
+    """Measures perplexity on `texts` (name -> text) and runs the tasks selected in `tasks`.
 
-    Writes `metrics.json` (metric -> number), `summary.json`, `tasks.json` and `rows/<task>.json`
-    (see `zero_shot.Outcome`), and `failed.json` when a task failed. `batch_size` sets the memory
-    that tasks take, and does not change what they give.
+    Writes `evaluation.json`, `rows/<task>.json` for every task whose score is a share of right
+    rows, and `failed.json` when a task failed. Raises UserError for a text shorter than one window.
     """
-    loaded = ckpt.load_model(checkpoint, model)
+    model = ckpt.load_model(checkpoint, device)
     tokenizer = ckpt.load_tokenizer(checkpoint)
-    named = json.loads((texts / "test.json").read_text(encoding="utf-8"))
-    metrics, windows = text_metrics(loaded, tokenizer, named, quality)
-    outcome = zero_shot(loaded, tokenizer, quality, tasks, batch_size)
-    summary = {
-        "params": ckpt.inspect(checkpoint).total_params,
-        "bytes": ckpt.size_on_disk(checkpoint),
-        "windows": windows,
-        "sequence_length": quality.sequence_length,
-    }
-    files = {"metrics.json": metrics | outcome.metrics, "summary.json": summary}
-    files["tasks.json"] = outcome.tasks
-    files |= {f"rows/{name}.json": rows for name, rows in outcome.rows.items()}
-    if failed := {n: told["error"] for n, told in outcome.tasks.items() if told["error"]}:
-        files[FAILED] = failed
-    for name, value in files.items():
-        path = out / name
-        path.parent.mkdir(exist_ok=True)
-        text = json.dumps(value, indent=1, sort_keys=True) + "\n"
-        path.write_text(text, encoding="utf-8")
+    metrics, windows = measure_perplexity(model, tokenizer, texts, quality)
+    outcome = zero_shot(model, tokenizer, quality, tasks, batch_size_of(tasks))
+    evaluation = Evaluation(
+        metrics=metrics | outcome.metrics,
+        tasks=outcome.tasks,
+        windows=windows,
+        sequence_length=quality.sequence_length,
+        params=ckpt.inspect(checkpoint).total_params,
+        weight_bytes=ckpt.size_on_disk(checkpoint),
+    )
+    evaluation.write(out)
+    for task, rows in outcome.rows.items():
+        write_rows(out, task, rows)
+    if evaluation.failed:
+        write_json(out / FAILED, evaluation.failed)
+    return evaluation
 
 
-def text_metrics(
+def measure_perplexity(
     model: Any, tokenizer: Any, texts: dict[str, str], quality: QualityConfig
 ) -> tuple[dict[str, float], dict[str, int]]:
-    """Perplexity of each text, joined and cut into non-overlapping windows; and how many there are.
+    """Metric -> perplexity, and text -> number of windows.
 
     Raises UserError for a text that is shorter than one window.
     """
@@ -74,7 +93,7 @@ def text_metrics(
         if not len(windows):
             raise UserError(
                 f"test text '{name}' has {len(tokens)} tokens, a window needs {length}; "
-                "give a longer text or lower evaluation.sequence_length"
+                "use a longer text or lower evaluation.sequence_length"
             )
         metric = f"{name}_ppl_seq{length}"
         metrics[metric] = perplexity(model, windows, metric)

@@ -1,91 +1,122 @@
-"""How much of the dense model's accuracy another model keeps, row by row.
+"""Retention: the share of the dense model's accuracy that another model keeps, row by row.
 
-Retention of a task is right rows of the model / right rows of the dense model, over the rows both
-were asked: 1 is all of it, and guessing is not taken off. Mean retention is the mean of the model's
-scores over the tasks / that of the dense model's, as tables of averages compare them.
+Retention of a task is the model's right rows / the dense model's right rows, over the rows that
+both answered; the accuracy of guessing is not subtracted. Mean retention is the mean of the model's
+scores over the tasks / the mean of the dense model's scores, as in tables of averages.
 
-Intervals are of 95 %, by the paired percentile bootstrap (Efron and Tibshirani, An Introduction to
-the Bootstrap, 1993, section 13): rows are drawn again with replacement, each with both models'
-answers. A row is one of four kinds (right in both, fixed, broken, wrong in both), so that drawing n
-rows is one multinomial draw of the kinds' counts.
+Intervals are 95 % paired percentile bootstrap intervals (Efron and Tibshirani, An Introduction to
+the Bootstrap, 1993, section 13): rows are resampled with replacement, each with both models'
+answers. A row is of one of four kinds (right in both, fixed, broken, wrong in both), so that
+resampling n rows is one multinomial draw of the kinds' counts.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
+from adapruner.evaluation.results import RowResult, read_rows
+
 RESAMPLES = 2000
 INTERVAL = (2.5, 97.5)
 
+Scores = NDArray[np.float64]
 
-def compare(dense: Path, other: Path, seed: int) -> dict[str, Any]:
-    """Retention of the evaluation in the stage directory `other` against the one in `dense`.
 
-    {"tasks": {task: {"dense", "model": shares of right rows; "retention", "low", "high": the
-    share kept and its interval; "rows": how many; "fixed", "broken": ids of the rows that went
-    from wrong to right and back}}, "mean": {"dense", "model", "retention", "low", "high"}}. A
-    retention is None where the dense model has no row right, "mean" where no task has rows in
-    both. Tasks that failed in one of them are left out.
+class Kept(TypedDict):
+    """Both models' scores, and the share kept with its interval: None if the dense score is 0."""
+
+    dense: float
+    model: float
+    retention: float | None
+    low: float | None
+    high: float | None
+
+
+class TaskRetention(Kept):
+    """A task's retention over `rows` rows.
+
+    `fixed` and `broken` list the ids of the rows that went from wrong to right and from right to
+    wrong.
+    """
+
+    rows: int
+    fixed: list[int]
+    broken: list[int]
+
+
+class Retention(TypedDict):
+    """Retention by task, and of the mean score: None where no task has rows in both evaluations."""
+
+    tasks: dict[str, TaskRetention]
+    mean: Kept | None
+
+
+def measure_retention(dense: Path, other: Path, seed: int) -> Retention:
+    """Retention of the evaluation in the directory `other` relative to the one in `dense`.
+
+    Tasks that failed in one of them are left out.
     """
     generator = np.random.default_rng(seed)
-    tasks: dict[str, dict[str, Any]] = {}
-    drawn: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
-    for name in sorted(_names(dense) & _names(other)):
-        before, after = _right(dense, name), _right(other, name)
-        ids = [i for i in before if i in after]
+    tasks: dict[str, TaskRetention] = {}
+    resampled: list[tuple[Scores, Scores]] = []
+    before, after = read_rows(dense), read_rows(other)
+    for name in sorted(before.keys() & after.keys()):
+        right, right_after = _right(before[name]), _right(after[name])
+        ids = [i for i in right if i in right_after]
         if not ids:
             continue
-        fixed = [i for i in ids if after[i] and not before[i]]
-        broken = [i for i in ids if before[i] and not after[i]]
-        both = sum(before[i] and after[i] for i in ids)
-        shares = np.array([both, len(fixed), len(broken)]) / len(ids)
-        shares = np.append(shares, max(0.0, 1 - shares.sum()))
-        counts = generator.multinomial(len(ids), shares, size=RESAMPLES) / len(ids)
-        drawn.append((counts[:, 0] + counts[:, 2], counts[:, 0] + counts[:, 1]))
+        fixed = [i for i in ids if right_after[i] and not right[i]]
+        broken = [i for i in ids if right[i] and not right_after[i]]
+        both = sum(right[i] and right_after[i] for i in ids)
+        resampled.append(_resample((both, len(fixed), len(broken)), len(ids), generator))
         scores = ((both + len(broken)) / len(ids), (both + len(fixed)) / len(ids))
-        kept = _kept(*scores, *drawn[-1])
+        kept = _kept(scores, resampled[-1])
         tasks[name] = {**kept, "rows": len(ids), "fixed": fixed, "broken": broken}
-    return {"tasks": tasks, "mean": _mean(tasks, drawn) if tasks else None}
+    return {"tasks": tasks, "mean": _mean(tasks, resampled) if tasks else None}
 
 
-def _mean(
-    tasks: dict[str, dict[str, Any]],
-    drawn: list[tuple[NDArray[np.float64], NDArray[np.float64]]],
-) -> dict[str, Any]:
-    dense, model = (
-        sum(task[key] for task in tasks.values()) / len(tasks) for key in ("dense", "model")
-    )
-    resampled = np.mean(np.array(drawn), axis=0)
-    return _kept(dense, model, resampled[0], resampled[1])
-
-
-def _kept(
-    dense: float,
-    model: float,
-    dense_drawn: NDArray[np.float64],
-    model_drawn: NDArray[np.float64],
-) -> dict[str, Any]:
-    """Scores, retention and its interval; resamples with no right row of the dense model count out.
-
-    `dense_drawn` and `model_drawn` [resamples] are the two scores in each resample.
-    """
-    told: dict[str, Any] = {"dense": dense, "model": model}
-    if dense == 0:
-        return {**told, "retention": None, "low": None, "high": None}
-    usable = dense_drawn > 0
-    low, high = np.percentile(model_drawn[usable] / dense_drawn[usable], INTERVAL)
-    return {**told, "retention": model / dense, "low": float(low), "high": float(high)}
-
-
-def _names(stage: Path) -> set[str]:
-    return {path.stem for path in (stage / "rows").glob("*.json")}
-
-
-def _right(stage: Path, task: str) -> dict[Any, bool]:
-    rows = json.loads((stage / "rows" / f"{task}.json").read_text(encoding="utf-8"))
+def _right(rows: list[RowResult]) -> dict[int, bool]:
     return {row["id"]: row["right"] for row in rows}
+
+
+def _resample(
+    counts: tuple[int, int, int], rows: int, generator: np.random.Generator
+) -> tuple[Scores, Scores]:
+    """Both models' scores in each resample, [RESAMPLES].
+
+    `counts` are the numbers of rows that are right in both, fixed and broken.
+    """
+    shares = np.array(counts) / rows
+    shares = np.append(shares, max(0.0, 1 - shares.sum()))
+    drawn = generator.multinomial(rows, shares, size=RESAMPLES) / rows
+    return drawn[:, 0] + drawn[:, 2], drawn[:, 0] + drawn[:, 1]
+
+
+def _mean(tasks: dict[str, TaskRetention], resampled: list[tuple[Scores, Scores]]) -> Kept:
+    dense = sum(task["dense"] for task in tasks.values()) / len(tasks)
+    model = sum(task["model"] for task in tasks.values()) / len(tasks)
+    means = np.mean(np.array(resampled), axis=0)
+    return _kept((dense, model), (means[0], means[1]))
+
+
+def _kept(scores: tuple[float, float], resampled: tuple[Scores, Scores]) -> Kept:
+    """Retention and its interval, from both models' scores and their scores in each resample.
+
+    Resamples in which the dense model has no right row are left out.
+    """
+    dense, model = scores
+    if dense == 0:
+        return {"dense": dense, "model": model, "retention": None, "low": None, "high": None}
+    usable = resampled[0] > 0
+    low, high = np.percentile(resampled[1][usable] / resampled[0][usable], INTERVAL)
+    return {
+        "dense": dense,
+        "model": model,
+        "retention": model / dense,
+        "low": float(low),
+        "high": float(high),
+    }

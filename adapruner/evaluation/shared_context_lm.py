@@ -1,10 +1,10 @@
-"""lm-eval's log-likelihoods of continuations, with what requests share computed once.
+"""lm-eval's log-likelihoods of continuations, with shared contexts computed once.
 
-The choices of a question share its context. Requests whose tokens begin alike form a group: one
-forward pass over the beginning leaves the keys and values that each member then goes on from.
-Groups are sorted by length and packed, so that little is padding, and the vocabulary's logits are
-computed at the scored positions alone. The sums are those of lm-eval's own model class, up to
-rounding; they are taken in float32 where lm-eval takes the model's type.
+The choices of a question share its context. Requests with a common prefix form a group: one
+forward pass over the prefix fills a cache of keys and values, from which each member continues.
+Groups are sorted by length and packed, so that there is little padding, and logits are computed at
+the scored positions only. The sums equal those of lm-eval's own model class up to rounding; they
+are computed in float32, where lm-eval uses the model's data type.
 """
 
 # mypy: allow-subclassing-any
@@ -19,15 +19,18 @@ from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 from transformers import DynamicCache
 
+from adapruner.errors import first_line
 from adapruner.evaluation.packing import Group, Request, groups_of, packed
-from adapruner.progress import console, announce, track
+from adapruner.progress import announce, console, track
 
-TOKENS_A_SEQUENCE = 128
+TOKENS_PER_SEQUENCE = 128
 """A batch size of n allows forward passes over n times this many tokens."""
 CACHE_SHARE = 4
-"""Tokens whose keys and values are held at once, as a multiple of those of a forward pass."""
+"""Maximum tokens in the cache, as a multiple of those of a forward pass."""
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
+"""Maximum relative difference of a log-likelihood from lm-eval's, by the model's data type."""
 LOOSE_TOLERANCE = 5e-2
+"""The same for all other data types."""
 
 Pair = tuple[Any, list[int], list[int]]
 Answer = tuple[float, bool]
@@ -35,19 +38,19 @@ Answer = tuple[float, bool]
 
 @dataclass
 class _Sum:
-    """What of a request's answer has been added up."""
+    """The part of a request's answer that has been computed."""
 
     score: float = 0.0
     greedy: bool = True
 
 
-_Wanted = tuple[int, int, int, _Sum]
-"""Row and position in a forward pass, the token looked for there, and where its score goes."""
+_Target = tuple[int, int, int, _Sum]
+"""Row and position in a forward pass, the token to score there, and the sum it is added to."""
 
 
 @dataclass(frozen=True)
 class _Row:
-    """A request in its group (by number), and how many tokens are shared there."""
+    """A request, the number of its group, and the number of tokens that the group shares."""
 
     group: int
     request: Request
@@ -55,27 +58,28 @@ class _Row:
 
     @property
     def rest(self) -> list[int]:
+        """The tokens after the shared ones."""
         return self.request.tokens[self.shared :]
 
     def targets(self) -> Iterator[tuple[int, int]]:
-        """The scored positions of the request's tokens, each with the token it predicts."""
+        """The scored positions in the request's tokens, each with the token it predicts."""
         return enumerate(self.request.targets, len(self.request.tokens) - len(self.request.targets))
 
 
 class SharedContextLM(HFLM):
-    """lm-eval's Transformers model with a faster way to the same log-likelihoods.
+    """lm-eval's Transformers model with a faster computation of the same log-likelihoods.
 
-    Before the first use both ways are tried on a few requests. A model that can't go on from
-    cached keys and values, or gives other scores when it does, is measured in lm-eval's way.
+    Before the first use both computations run on a few requests. A model that can't continue from
+    cached keys and values, or whose scores differ when it does, is measured by lm-eval's own code.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.works: dict[bool, bool] = {}
-        """Whether the faster way was found to work, without and with going on from a cache."""
+        """Whether the faster computation works, without (False) and with (True) a cache."""
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[Answer]:
-        """Sum of log-likelihoods in nats, and whether greedy decoding gives it, of each request."""
+        """Each continuation's log-likelihood in nats, and whether it is the greedy one."""
         answers: list[Answer] = super().loglikelihood(
             requests, disable_tqdm=not console.is_terminal
         )
@@ -84,19 +88,22 @@ class SharedContextLM(HFLM):
     def _loglikelihood_tokens(
         self, requests: list[Pair], disable_tqdm: bool = False, **kwargs: Any
     ) -> list[Answer]:
-        asked = [self._request(i, *pair[1:]) for i, pair in enumerate(requests)]
-        groups = groups_of(asked)
+        groups = groups_of(
+            self._request(i, context, continuation)
+            for i, (_, context, continuation) in enumerate(requests)
+        )
         cached = any(map(_has_rest, groups))
         if cached not in self.works:
-            self.works[cached] = self._gives_the_same(groups, requests, cached)
+            self.works[cached] = self._is_equal(groups, requests, cached)
+        answers: list[Answer]
         if not self.works[cached]:
-            answers: list[Answer] = super()._loglikelihood_tokens(requests, disable_tqdm, **kwargs)
+            answers = super()._loglikelihood_tokens(requests, disable_tqdm, **kwargs)
             return answers
-        found = self._answers(groups, "zero-shot")
-        for pair, answer in zip(requests, found, strict=True):
+        answers = self._answers(groups, "zero-shot")
+        for pair, answer in zip(requests, answers, strict=True):
             if pair[0] is not None:
                 self.cache_hook.add_partial("loglikelihood", pair[0], answer)
-        return found
+        return answers
 
     def _request(self, number: int, context: list[int], continuation: list[int]) -> Request:
         tokens = (context + continuation)[-(self.max_length + 1) :][:-1]
@@ -107,38 +114,41 @@ class SharedContextLM(HFLM):
             )
         return Request(number, tokens, continuation)
 
-    def _gives_the_same(self, groups: Sequence[Group], requests: list[Pair], cached: bool) -> bool:
-        """Whether the faster way gives lm-eval's scores on two short groups of unlike length."""
+    def _is_equal(self, groups: Sequence[Group], requests: list[Pair], cached: bool) -> bool:
+        """Whether the faster computation gives lm-eval's scores on two short groups.
+
+        The groups share different numbers of tokens, so that padding is tested too.
+        """
         window = getattr(self.model.config, "sliding_window", None)
         if self.backend != "causal" or (window and window <= self.max_length):
             return False
         by_size = sorted(groups, key=lambda g: sum(len(m.tokens) for m in g.members))
-        tried = [g for g in by_size if _has_rest(g) == cached][:1]
-        tried += [g for g in by_size if g.shared != tried[0].shared][:1]
-        ends = [m for g in tried for m in (g.members[0], g.members[-1])]
+        sample = [g for g in by_size if _has_rest(g) == cached][:1]
+        sample += [g for g in by_size if g.shared != sample[0].shared][:1]
+        ends = [m for g in sample for m in (g.members[0], g.members[-1])]
         pairs = [requests[m.number] for m in ends]
-        again = groups_of([self._request(i, *pair[1:]) for i, pair in enumerate(pairs)])
-        wanted = super()._loglikelihood_tokens(pairs, True)
+        sample = groups_of(self._request(i, *pair[1:]) for i, pair in enumerate(pairs))
+        expected = super()._loglikelihood_tokens(pairs, True)
         try:
-            found = self._answers(again)
-        except Exception as error:  # a model may refuse any of what it is given, in its own words
-            announce(f"contexts are not shared: {type(error).__name__}: {str(error)[:120]}")
+            answers = self._answers(sample)
+        except Exception as error:  # models reject a cache with exceptions of any type
+            announce(f"contexts are not shared: {type(error).__name__}: {first_line(error, 120)}")
             return False
         tolerance = TOLERANCE.get(self.model.dtype, LOOSE_TOLERANCE)
-        same = all(
-            abs(f[0] - w[0]) <= tolerance * (1 + abs(w[0]))
-            for f, w in zip(found, wanted, strict=True)
+        is_equal = all(
+            abs(answer[0] - right[0]) <= tolerance * (1 + abs(right[0]))
+            for answer, right in zip(answers, expected, strict=True)
         )
-        if not same:
-            announce("contexts are not shared: this model scores them differently from its cache")
-        return same
+        if not is_equal:
+            announce("contexts are not shared: this model's scores differ when it uses a cache")
+        return is_equal
 
     def _answers(self, groups: Sequence[Group], description: str = "") -> list[Answer]:
-        budget = int(self.batch_size) * TOKENS_A_SEQUENCE
+        budget = int(self.batch_size) * TOKENS_PER_SEQUENCE
         batches = packed(groups, lambda g: g.shared, lambda n, longest: n * longest <= budget)
         sums = [_Sum() for group in groups for _ in group.members]
-        for part in track(batches, description) if description else batches:
-            self._score(part, sums, budget)
+        for batch in track(batches, description):
+            self._score(batch, sums, budget)
         return [(total.score, total.greedy) for total in sums]
 
     @torch.inference_mode()
@@ -146,22 +156,20 @@ class SharedContextLM(HFLM):
         """Adds the scores of all members of `groups` to `sums`."""
         width = groups[0].shared
         rows = [_Row(i, m, g.shared) for i, g in enumerate(groups) for m in g.members]
-        cache = self._read_prefixes(groups, rows, width, sums)
+        cache = self._prefill(groups, rows, width, sums)
 
         def fits(count: int, longest: int) -> bool:
-            held = count * (width + longest)
-            return held <= CACHE_SHARE * budget and count * longest <= budget
+            in_cache = count * (width + longest)
+            return in_cache <= CACHE_SHARE * budget and count * longest <= budget
 
-        rest = [row for row in rows if row.rest]
-        for part in packed(rest, lambda row: len(row.rest), fits):
-            self._go_on(part, width, cache, sums)
+        with_rest = [row for row in rows if row.rest]
+        for batch in packed(with_rest, lambda row: len(row.rest), fits):
+            self._continue(batch, width, cache, sums)
 
-    def _read_prefixes(
-        self, groups: list[Group], rows: list[_Row], width: int, sums: list[_Sum]
-    ) -> Any:
-        """Reads the shared beginnings, adds what they predict; the cache, where it is needed.
+    def _prefill(self, groups: list[Group], rows: list[_Row], width: int, sums: list[_Sum]) -> Any:
+        """Computes the shared prefixes and returns their cache, or None where no row continues.
 
-        Beginnings are padded on the left: what follows them is then next to them.
+        Prefixes are padded on the left, so that the rest of a request directly follows its prefix.
         """
         tokens = torch.zeros(len(groups), width, dtype=torch.long)
         mask = torch.zeros_like(tokens)
@@ -170,45 +178,46 @@ class SharedContextLM(HFLM):
             mask[i, width - group.shared :] = 1
         cached = any(row.rest for row in rows)
         cache = DynamicCache() if cached else None
-        wanted = [
-            (row.group, width - row.shared + place, target, sums[row.request.number])
+        targets = [
+            (row.group, width - row.shared + position, target, sums[row.request.number])
             for row in rows
-            for place, target in row.targets()
-            if place < row.shared
+            for position, target in row.targets()
+            if position < row.shared
         ]
         positions = (mask.cumsum(1) - 1).clamp(min=0)
-        self._forward(wanted, tokens, mask, positions, past_key_values=cache, use_cache=cached)
+        self._forward(targets, tokens, mask, positions, past_key_values=cache, use_cache=cached)
         return cache
 
-    def _go_on(self, rows: list[_Row], width: int, cache: Any, sums: list[_Sum]) -> None:
-        """Reads what of `rows` comes after the beginnings, each from its group's cache."""
+    def _continue(self, rows: list[_Row], width: int, cache: Any, sums: list[_Sum]) -> None:
+        """Computes the tokens of `rows` after the prefixes, each from its group's cache."""
         longest = len(rows[0].rest)
         tokens = torch.zeros(len(rows), longest, dtype=torch.long)
         mask = torch.zeros(len(rows), width + longest, dtype=torch.long)
         for i, row in enumerate(rows):
             tokens[i, : len(row.rest)] = torch.tensor(row.rest)
             mask[i, width - row.shared : width + len(row.rest)] = 1
-        wanted = [
-            (i, place - row.shared, target, sums[row.request.number])
+        targets = [
+            (i, position - row.shared, target, sums[row.request.number])
             for i, row in enumerate(rows)
-            for place, target in row.targets()
-            if place >= row.shared
+            for position, target in row.targets()
+            if position >= row.shared
         ]
         positions = torch.tensor([[row.shared] for row in rows]) + torch.arange(longest)
-        own = selected(cache, torch.tensor([row.group for row in rows]))
-        self._forward(wanted, tokens, mask, positions, past_key_values=own, use_cache=True)
+        row_cache = selected(cache, torch.tensor([row.group for row in rows]))
+        self._forward(targets, tokens, mask, positions, past_key_values=row_cache, use_cache=True)
 
     def _forward(
-        self, wanted: list[_Wanted], tokens: Tensor, mask: Tensor, positions: Tensor, **cache: Any
+        self, targets: list[_Target], tokens: Tensor, mask: Tensor, positions: Tensor, **cache: Any
     ) -> None:
-        """Reads `tokens` [rows, length] and adds the log-likelihoods of the wanted targets.
+        """Runs the model on `tokens` [rows, length] and adds the targets' log-likelihoods.
 
-        The head sees the hidden states of the wanted positions alone, as one row [1, n, hidden].
+        The head gets the hidden states of the targets' positions only, as one row [1, n, hidden].
         """
-        rows, places, targets, sums = zip(*wanted, strict=True) if wanted else ((0,), (0,), (), ())
+        # Without a target, the head still needs one position.
+        scored = ([row for row, *_ in targets] or [0], [target[1] for target in targets] or [0])
 
-        def select(_: Any, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return given[0][list(rows), list(places)][None], *given[1:]
+        def select(_: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return inputs[0][scored][None], *inputs[1:]
 
         hook = self.model.get_output_embeddings().register_forward_pre_hook(select)
         try:
@@ -220,22 +229,23 @@ class SharedContextLM(HFLM):
             ).logits
         finally:
             hook.remove()
-        if wanted:
+        if targets:
             values = logits[0].float()
-            chosen = values[range(len(targets)), list(targets)]
-            best = values.argmax(1).tolist()
-            scores = (chosen - values.logsumexp(1)).tolist()
-            for total, score, first, target in zip(sums, scores, best, targets, strict=True):
+            wanted = torch.tensor([target[2] for target in targets], device=values.device)
+            of_targets = values.gather(1, wanted[:, None])[:, 0]
+            scores = (of_targets - values.logsumexp(1)).tolist()
+            is_greedy = (values.argmax(1) == wanted).tolist()
+            for (*_, total), score, greedy in zip(targets, scores, is_greedy, strict=True):
                 total.score += score
-                total.greedy &= first == target
+                total.greedy &= greedy
 
 
 def _has_rest(group: Group) -> bool:
-    """Whether a member has tokens of its own to read."""
+    """Whether a member has tokens after the shared ones."""
     return any(len(member.tokens) > group.shared for member in group.members)
 
 
 def selected(cache: Any, rows: Tensor) -> DynamicCache:
-    """A new cache with `rows` of `cache`, in that order, some of them perhaps several times."""
+    """A new cache with the given rows of `cache`, in their order; a row may occur several times."""
     layers = [(layer.keys, layer.values) for layer in cache.layers]
     return DynamicCache([(k[rows.to(k.device)], v[rows.to(v.device)]) for k, v in layers])

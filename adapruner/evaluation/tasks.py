@@ -1,124 +1,86 @@
-"""Zero-shot tasks: which there are, where their rows come from, whether these can be used.
+"""Zero-shot tasks: selection, check and definition.
 
-A task's definition (prompt, choices, metrics) is always lm-eval's own file. Rows come from the hub,
-or for the tasks of `LOCAL` from `<data_dir>/tasks/<task>.jsonl`: then lm-eval is given a file of a
-few lines that includes its own and replaces where the data come from, nothing else.
+A task's definition (prompt, choices, metrics) is always lm-eval's own file. Rows come from the hub
+or, for the tasks in `local_rows.SCHEMAS`, from local files: then lm-eval reads a file of a few
+lines that includes its own and replaces only the source of the data.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
 from adapruner.config import EvaluationConfig
-from adapruner.errors import UserError
-from adapruner.hashing import hash_directory
 from adapruner.config.parsing import nearest
+from adapruner.errors import UserError
+from adapruner.evaluation.local_rows import SCHEMAS, local_rows, row_format
+from adapruner.files import Artifact, read_json, write_json
+from adapruner.hashing import hash_directory
 
-Row = dict[str, Any]
-DESCRIPTION = "tasks.json"
 BATCH_SIZE = "batch_size.json"
+"""Beside `tasks.json`; it sets the memory that tasks need, so that no content hash includes it."""
 
 _NAMES = re.compile(
     rb"""^["']?(?P<key>task|group|tag)["']?\s*:[ \t]*["']?(?P<name>[^\s"'#\[\]]+)""", re.M
 )
 
 
-@dataclass(frozen=True)
-class Schema:
-    """What the local rows of a task hold: dotted field -> its types, and the answers a row takes.
+class TaskSelection(Artifact):
+    """All that the scores of the selected tasks depend on, except for local rows.
 
-    `split` is the split that lm-eval scores, `answer` the field of the right answer.
+    `lm_eval` is lm-eval's version, None without tasks; `tasks_dir` is the content hash of a folder
+    of task files. Local rows are in files beside this one.
     """
 
-    split: str
-    fields: dict[str, tuple[type, ...]]
-    answer: str
-    answers: Callable[[Row], list[Any]]
+    FILE: ClassVar[str] = "tasks.json"
+
+    tasks: tuple[str, ...] = ()
+    lm_eval: str | None = None
+    tasks_dir: str | None = None
 
 
-def _fields(*texts: str, **others: tuple[type, ...]) -> dict[str, tuple[type, ...]]:
-    return {**dict.fromkeys(texts, (str,)), **others}
+def select_tasks(evaluation: EvaluationConfig, out: Path) -> TaskSelection:
+    """Checks the tasks and writes `tasks.json`, `batch_size.json` and `<task>.jsonl` of local rows.
 
-
-_LETTERED = {"choices.text": (list,), "choices.label": (list,), "answerKey": (str,)}
-
-
-def _labels(row: Row) -> list[Any]:
-    labels: list[Any] = row["choices"]["label"]
-    return labels
-
-
-LOCAL: dict[str, Schema] = {
-    "piqa": Schema(
-        "validation", _fields("goal", "sol1", "sol2", label=(int,)), "label", lambda _: [0, 1]
-    ),
-    "boolq": Schema(
-        "validation", _fields("question", "passage", label=(int,)), "label", lambda _: [0, 1]
-    ),
-    "hellaswag": Schema(
-        "validation",
-        _fields("activity_label", "ctx_a", "ctx_b", endings=(list,), label=(str,)),
-        "label",
-        lambda row: [str(i) for i in range(len(row["endings"]))],
-    ),
-    "winogrande": Schema(
-        "validation",
-        _fields("sentence", "option1", "option2", "answer"),
-        "answer",
-        lambda _: ["1", "2"],
-    ),
-    "arc_easy": Schema("test", {"question": (str,), **_LETTERED}, "answerKey", _labels),
-    "arc_challenge": Schema("test", {"question": (str,), **_LETTERED}, "answerKey", _labels),
-    "openbookqa": Schema("test", {"question_stem": (str,), **_LETTERED}, "answerKey", _labels),
-}
-"""The seven tasks of the papers, in their order of fields as the hub's data sets have them."""
-
-
-def resolve(evaluation: EvaluationConfig, out: Path) -> None:
-    """Writes to `out` what the tasks of `evaluation` are now: `tasks.json`, and local rows.
-
-    `batch_size.json`, which no hash counts, is for the step that runs them.
-
-    Of local files the rows that `limit` leaves are checked and copied, so that `out` holds all of
-    a local task that a score depends on but lm-eval's own part, told by its version. Raises
-    UserError for a task that is not known, and for rows that are absent or can't be used.
+    Of local files the first `limit` rows are checked and copied, so that `out` holds all that the
+    score of a local task depends on. Raises UserError for an unknown task, and for missing or
+    invalid rows.
     """
-    found: dict[str, Any] = {}
+    selection = TaskSelection()
     if evaluation.tasks:
-        found = {"tasks": list(evaluation.tasks), "lm_eval": version("lm_eval")}
+        folder_hash = None
         if evaluation.tasks_dir is not None:
-            found["tasks_dir"] = _check_folder(evaluation.tasks, evaluation.tasks_dir)
+            folder_hash = _hash_task_files(evaluation.tasks, evaluation.tasks_dir)
         elif evaluation.data_dir is not None:
             _copy_rows(evaluation, Path(evaluation.data_dir), out)
         else:
             _check_packaged(evaluation.tasks)
-    for name, value in ((DESCRIPTION, found), (BATCH_SIZE, evaluation.batch_size)):
-        text = json.dumps(value, indent=1, sort_keys=True) + "\n"
-        (out / name).write_text(text, encoding="utf-8")
+        selection = TaskSelection(
+            tasks=evaluation.tasks, lm_eval=version("lm_eval"), tasks_dir=folder_hash
+        )
+    selection.write(out)
+    write_json(out / BATCH_SIZE, evaluation.batch_size)
+    return selection
 
 
-def batch_size(tasks: Path) -> int:
-    """The batch size that `resolve` left in `tasks`."""
-    return int((tasks / BATCH_SIZE).read_text(encoding="utf-8"))
+def batch_size_of(tasks: Path) -> int:
+    """The batch size that `select_tasks` wrote to the directory `tasks`."""
+    return int(read_json(tasks / BATCH_SIZE))
 
 
-def task_manager(names: tuple[str, ...], tasks_dir: str | None, local: Path, scratch: Path) -> Any:
-    """lm-eval's manager of the named tasks, with the rows in `local` where there are any.
+def task_manager(names: tuple[str, ...], tasks_dir: str | None, rows: Path, scratch: Path) -> Any:
+    """lm-eval's manager of the named tasks, with local rows where the folder `rows` has them.
 
-    `local` is what `resolve` wrote; files made for lm-eval go to `scratch`, which must stay as
-    long as the tasks are used. Only for names of groups is lm-eval's whole index built (half a
-    minute).
+    `rows` is the directory of `select_tasks`. Files for lm-eval are written to `scratch`, which
+    must exist as long as the tasks are used. lm-eval's whole index is built only for names of
+    groups, as it takes half a minute.
     """
     from lm_eval.tasks import TaskManager
 
@@ -127,23 +89,26 @@ def task_manager(names: tuple[str, ...], tasks_dir: str | None, local: Path, scr
     files = packaged_tasks()
     for name in names:
         if name in files:
-            config = definition(name, files[name], local / f"{name}.jsonl", scratch / "cache")
+            config = definition(name, files[name], rows / f"{name}.jsonl", scratch / "cache")
             (scratch / f"{name}.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     has_groups = any(name not in files for name in names)
     return TaskManager(include_path=str(scratch), include_defaults=has_groups)
 
 
 def definition(name: str, packaged: Path, rows: Path, cache: Path) -> dict[str, Any]:
-    """What lm-eval is given as task `name`: its own file; of local `rows`, with these as data."""
-    own = {"include": str(packaged), "task": name}
+    """lm-eval's definition of the task `name`: the packaged file, on the local `rows` if it exists.
+
+    `cache` is the folder for the data sets that lm-eval makes of local rows.
+    """
+    config = {"include": str(packaged), "task": name}
     if not rows.is_file():
-        return own
-    split = LOCAL[name].split
+        return config
+    split = SCHEMAS[name].split
     splits: dict[str, str | None] = dict.fromkeys(
         ("training_split", "validation_split", "test_split", "fewshot_split")
     )
     return {
-        **own,
+        **config,
         **splits,
         f"{split}_split": split,
         "dataset_path": "json",
@@ -156,16 +121,16 @@ def definition(name: str, packaged: Path, rows: Path, cache: Path) -> dict[str, 
 
 
 def packaged_tasks() -> dict[str, Path]:
-    """Name -> file of the tasks that lm-eval brings along; groups of tasks are not among them.
+    """Name -> file of lm-eval's own tasks, without groups of tasks.
 
-    Found by the files' text in a second; lm-eval's own index takes half a minute.
+    Searching the files' text takes a second, building lm-eval's index half a minute.
     """
     return {name: path for name, path in _packaged_names().items() if path is not None}
 
 
 @cache
 def _packaged_names() -> dict[str, Path | None]:
-    return _named(_packaged_folder())
+    return _names_in(_packaged_folder())
 
 
 def _packaged_folder() -> Path:
@@ -175,8 +140,8 @@ def _packaged_folder() -> Path:
     return Path(folders[0], "tasks")
 
 
-def _named(folder: Path) -> dict[str, Path | None]:
-    """Names that the task files of `folder` define, with the file of those that are one task."""
+def _names_in(folder: Path) -> dict[str, Path | None]:
+    """Names that the task files in `folder` define -> the file, or None for groups and tags."""
     names: dict[str, Path | None] = {}
     for path in sorted(folder.rglob("*.yaml")):
         keys = [(m["key"], m["name"].decode()) for m in _NAMES.finditer(path.read_bytes())]
@@ -186,114 +151,50 @@ def _named(folder: Path) -> dict[str, Path | None]:
     return names
 
 
-def _check_packaged(names: tuple[str, ...]) -> None:
-    known = _packaged_names()
-    for name in names:
-        if name not in known and not _is_listed(name):
-            raise UserError(_unknown(name, sorted(known), "lm-eval"))
+def _check_packaged(tasks: tuple[str, ...]) -> None:
+    names = _packaged_names()
+    for task in tasks:
+        if task not in names and not _is_listed(task):
+            raise UserError(_unknown(task, sorted(names), "lm-eval"))
 
 
 def _is_listed(name: str) -> bool:
-    """Whether a task file has the name on a line of its own: tags may be named in lists."""
+    """Whether a task file has `name` on a line of its own, as tags may be named in lists."""
     entry = re.compile(rb"""^[\s-]*["']?""" + re.escape(name).encode() + rb"""["']?\s*$""", re.M)
     texts = (path.read_bytes() for path in _packaged_folder().rglob("*.yaml"))
     return any(name.encode() in text and entry.search(text) for text in texts)
 
 
-def _check_folder(names: tuple[str, ...], given: str) -> str:
-    """The content hash of a folder of task files in which all `names` are."""
-    folder = Path(given)
+def _hash_task_files(tasks: tuple[str, ...], tasks_dir: str) -> str:
+    """The content hash of a folder of task files, which must define all `tasks`."""
+    folder = Path(tasks_dir)
     if not folder.is_dir():
-        raise UserError(f"evaluation.tasks_dir: no folder {given}; give one of lm-eval task files")
-    known = _named(folder)
-    for name in names:
-        if name not in known:
-            raise UserError(_unknown(name, sorted(known), f"the task files of {given}"))
+        raise UserError(
+            f"evaluation.tasks_dir: no folder {tasks_dir}; wanted one of lm-eval task files"
+        )
+    names = _names_in(folder)
+    for task in tasks:
+        if task not in names:
+            raise UserError(_unknown(task, sorted(names), f"the task files in {tasks_dir}"))
     return hash_directory(folder)
 
 
-def _unknown(name: str, known: list[str], where: str) -> str:
-    return f"evaluation.tasks: '{name}' is not known to {where}{nearest(name, known)[:300]}"
+def _unknown(task: str, names: list[str], where: str) -> str:
+    return f"evaluation.tasks: '{task}' is unknown to {where}{nearest(task, names)[:300]}"
 
 
 def _copy_rows(evaluation: EvaluationConfig, folder: Path, out: Path) -> None:
     if not folder.is_dir():
         raise UserError(f"evaluation.data_dir: no folder {folder}; wanted one with tasks/*.jsonl")
-    for name in evaluation.tasks:
-        if name not in LOCAL:
+    for task in evaluation.tasks:
+        if task not in SCHEMAS:
             raise UserError(
-                f"evaluation.tasks: '{name}' can't be read from local files (leave out data_dir "
-                f"to take it from the hub){nearest(name, sorted(LOCAL))}"
+                f"evaluation.tasks: '{task}' can't be read from local files (leave out data_dir "
+                f"to read it from the hub){nearest(task, sorted(SCHEMAS))}"
             )
-    for name in evaluation.tasks:
-        lines = list(islice(local_rows(name, folder), evaluation.limit))
+    for task in evaluation.tasks:
+        lines = list(islice(local_rows(task, folder), evaluation.limit))
         if not lines:
-            raise UserError(
-                f"{folder / 'tasks' / name}.jsonl holds no rows; wanted {_wanted(name)}"
-            )
-        (out / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
-
-
-def local_rows(task: str, folder: Path) -> Iterator[str]:
-    """The lines of `<folder>/tasks/<task>.jsonl`, each checked, each with its line end.
-
-    Raises UserError naming file, line and field of what can't be used.
-    """
-    path = folder / "tasks" / f"{task}.jsonl"
-    if not path.is_file():
-        raise UserError(
-            f"evaluation.tasks: '{task}' has no file {path} in evaluation.data_dir; "
-            f"wanted {_wanted(task)}"
-        )
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                _check(line, LOCAL[task], f"{path}, line {number}")
-                yield line.decode().rstrip("\r\n") + "\n"
-
-
-def _check(line: bytes, schema: Schema, where: str) -> None:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        raise UserError(f"{where}: not a JSON object on one line") from None
-    if not isinstance(row, dict):
-        raise UserError(f"{where}: not a JSON object")
-    for field, types in schema.fields.items():
-        value = _get(row, field)
-        if value is None:
-            raise UserError(f"{where}: field '{field}' is missing")
-        if not isinstance(value, types) or isinstance(value, bool):
-            names = " or ".join(_KINDS[kind] for kind in types)
-            raise UserError(f"{where}: field '{field}' is {value!r:.80}; wanted {names}")
-    answers = schema.answers(row)
-    if _get(row, schema.answer) not in answers:
-        shown = ", ".join(map(repr, answers))
-        raise UserError(
-            f"{where}: field '{schema.answer}' is {row[schema.answer]!r}; wanted one of {shown}"
-        )
-    _check_choices(row, where)
-
-
-def _check_choices(row: Row, where: str) -> None:
-    choices = row.get("choices")
-    if isinstance(choices, dict) and len(choices["text"]) != len(choices["label"]):
-        raise UserError(
-            f"{where}: field 'choices' has {len(choices['text'])} texts for "
-            f"{len(choices['label'])} labels"
-        )
-    if "sentence" in row and "_" not in row["sentence"]:
-        raise UserError(f"{where}: field 'sentence' has no '_' to put the options in")
-
-
-_KINDS = {str: "a text", int: "a whole number", list: "a list"}
-
-
-def _get(row: Any, field: str) -> Any:
-    for part in field.split("."):
-        row = row.get(part) if isinstance(row, dict) else None
-    return row
-
-
-def _wanted(task: str) -> str:
-    return f"rows of {', '.join(LOCAL[task].fields)}"
+            file = folder / "tasks" / f"{task}.jsonl"
+            raise UserError(f"{file} has no rows; wanted {row_format(task)}")
+        (out / f"{task}.jsonl").write_text("".join(lines), encoding="utf-8")

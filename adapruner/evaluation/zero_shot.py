@@ -1,13 +1,14 @@
-"""Accuracy on zero-shot tasks, by lm-eval's definitions: scores, and what became of every row.
+"""Zero-shot tasks by lm-eval's definitions: metrics, scores and the result of every row.
 
 One metric of a task is its score. The convention is that of LLM-Pruner, which the papers' tables
-follow: `acc_norm` (the choice's log-likelihood divided by its characters) for HellaSwag,
-ARC-challenge and OpenBookQA, `acc` for BoolQ, PIQA, WinoGrande, ARC-easy and every other task that
-has it; else the task's first metric. All of a task's metrics are reported.
+follow: `acc_norm` (log-likelihood of a choice divided by its characters) for HellaSwag,
+ARC-challenge and OpenBookQA; `acc` for BoolQ, PIQA, WinoGrande, ARC-easy and every other task that
+has it; else the task's first metric. All metrics of a task are reported.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from dataclasses import dataclass, field
@@ -17,38 +18,37 @@ from typing import Any
 import numpy as np
 import torch
 
-from adapruner.models.checkpoint import one_line
 from adapruner.config import QualityConfig
-from adapruner.errors import UserError
-from adapruner.progress import announce
+from adapruner.errors import UserError, first_line
+from adapruner.evaluation.results import RowResult, TaskResult
 from adapruner.evaluation.tasks import task_manager
+from adapruner.progress import announce, console
 
 NORMALISED = frozenset({"hellaswag", "arc_challenge", "openbookqa"})
 """Tasks whose score is acc_norm."""
 SEED = 1234
-"""lm-eval's own: which examples a few-shot task shows does not depend on a run's seed."""
+"""lm-eval's own default: the examples of a few-shot task do not depend on a run's seed."""
 
 
 @dataclass
 class Outcome:
-    """What the tasks gave.
+    """The results of several tasks.
 
-    `metrics`: `<task>_<metric>[_<filter>]` -> number. `tasks`: task -> metric, score, rows and
-    error; of a task that failed, metric and score are None. `rows`: task -> one entry a row, for
-    tasks whose score is a share of right rows.
+    `metrics`: `<task>_<metric>[_<filter>]` -> value. `rows`: task -> row results, for tasks whose
+    score is a share of right rows.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
-    tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
-    rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    tasks: dict[str, TaskResult] = field(default_factory=dict)
+    rows: dict[str, list[RowResult]] = field(default_factory=dict)
 
 
 def zero_shot(
     model: Any, tokenizer: Any, quality: QualityConfig, tasks: Path, batch_size: int
 ) -> Outcome:
-    """Runs every task of `quality`, with the rows that `tasks.resolve` left in the folder `tasks`.
+    """Runs every task of `quality`, on local rows where the directory `tasks` has them.
 
-    A task that fails is recorded with its reason and does not keep the others from being run.
+    A task that fails is recorded with its error; the other tasks still run.
     """
     outcome = Outcome()
     if not quality.tasks:
@@ -56,7 +56,7 @@ def zero_shot(
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from adapruner.evaluation.shared_context_lm import SharedContextLM
 
-    quieten()
+    hide_lm_eval_output()
     lm = SharedContextLM(
         pretrained=model,
         tokenizer=tokenizer,
@@ -70,29 +70,44 @@ def zero_shot(
             announce(f"zero-shot: {name}, {quality.limit or 'all'} rows")
             try:
                 _run(name, lm, manager, quality.limit, outcome)
-            except Exception as error:  # whatever is wrong with one task, the others count
+            except Exception as error:  # a task's failure must not lose the others' results
                 reason = f"{type(error).__name__}: {first_line(error)}"
                 reason = str(error) if isinstance(error, UserError) else reason
                 announce(f"task {name} failed: {reason}")
-                failed = {"metric": None, "score": None, "rows": 0, "error": reason}
-                outcome.tasks[name] = failed
+                outcome.tasks[name] = TaskResult(metric=None, score=None, rows=0, error=reason)
     return outcome
 
 
-def quieten() -> None:
-    """Keeps the bars of lm-eval's libraries off where no terminal shows them."""
-    import logging
-
+def hide_lm_eval_output() -> None:
+    """Silences lm-eval's log, and the bars of its libraries when the output is no terminal."""
     import datasets
-
-    from adapruner.progress import console
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     if not console.is_terminal:
         datasets.disable_progress_bars()
 
 
+def score_metric(task: str, metrics: list[str]) -> str:
+    """The metric that is the task's score (see the convention at the top of this file)."""
+    preferred = "acc_norm" if task in NORMALISED else "acc"
+    return preferred if preferred in metrics else metrics[0]
+
+
+def flat_metrics(results: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """Metrics by `<task>_<metric>[_<filter>]`, from lm-eval's by task and `metric,filter`.
+
+    The filter "none" is left out of the name; standard errors are dropped.
+    """
+    return {
+        f"{task}_{key.removesuffix(',none').replace(',', '_')}": float(value)
+        for task, metrics in results.items()
+        for key, value in metrics.items()
+        if isinstance(value, float) and "stderr" not in key
+    }
+
+
 def _run(name: str, lm: Any, manager: Any, limit: int | None, outcome: Outcome) -> None:
+    """Runs one task, or a group of them, and adds the results to `outcome`."""
     from lm_eval.evaluator import evaluate
 
     loaded = manager.load([name])
@@ -104,54 +119,38 @@ def _run(name: str, lm: Any, manager: Any, limit: int | None, outcome: Outcome) 
         task.set_fewshot_seed(seed=SEED)
     torch.manual_seed(SEED)
     results = evaluate(lm=lm, task_dict=loaded, limit=limit, bootstrap_iters=0, log_samples=True)
-    outcome.metrics |= named_scores(results["results"])
+    outcome.metrics |= flat_metrics(results["results"])
     for leaf, samples in results["samples"].items():
-        used = [s for s in samples if s["filter"] == samples[0]["filter"]]
+        name_of_filter = samples[0]["filter"]
+        used = [sample for sample in samples if sample["filter"] == name_of_filter]
         metric = score_metric(leaf, used[0]["metrics"])
-        score = results["results"][leaf][f"{metric},{used[0]['filter']}"]
-        told = {"metric": metric, "score": float(score), "rows": len(used), "error": None}
-        outcome.tasks[leaf] = told
-        if all(s[metric] in (0, 1) for s in used):
+        score = float(results["results"][leaf][f"{metric},{name_of_filter}"])
+        outcome.tasks[leaf] = TaskResult(metric=metric, score=score, rows=len(used), error=None)
+        if all(sample[metric] in (0, 1) for sample in used):
             task = loaded["tasks"][leaf]
             outcome.rows[leaf] = [_row(task, sample, metric) for sample in used]
 
 
-def score_metric(task: str, metrics: list[str]) -> str:
-    """Which of a task's metrics is its score (see the convention at the top of this file)."""
-    wanted = "acc_norm" if task in NORMALISED else "acc"
-    return wanted if wanted in metrics else metrics[0]
-
-
-def named_scores(results: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """Scores by `<task>_<metric>[_<filter>]` of lm-eval's, which are by task and `metric,filter`.
-
-    The filter "none" is left out; standard errors are too.
-    """
-    return {
-        f"{task}_{key.removesuffix(',none').replace(',', '_')}": float(value)
-        for task, scores in results.items()
-        for key, value in scores.items()
-        if isinstance(value, float) and "stderr" not in key
-    }
-
-
-def _row(task: Any, sample: dict[str, Any], metric: str) -> dict[str, Any]:
-    """A row's place, whether it is right, the choice made, the right one, and by how much.
-
-    `margin` is the right choice's log-likelihood in nats (for acc_norm: a character) less that of
-    the best other. A row without choices has choice and answer -1 and margin 0.
-    """
-    row = {"id": sample["doc_id"], "right": bool(sample[metric])}
+def _row(task: Any, sample: dict[str, Any], metric: str) -> RowResult:
+    """The result of one of lm-eval's logged samples."""
+    row = RowResult(
+        id=sample["doc_id"], right=bool(sample[metric]), choice=-1, answer=-1, margin=0.0
+    )
     if task.OUTPUT_TYPE != "multiple_choice":
-        return {**row, "choice": -1, "answer": -1, "margin": 0.0}
-    doc = sample["doc"]
-    choices = task.doc_to_choice(doc)
+        return row
+    choices = task.doc_to_choice(sample["doc"])
     scores = np.array([answer[0] for answer in sample["filtered_resps"][: len(choices)]])
     if metric == "acc_norm":
         scores = scores / np.array([float(len(choice)) for choice in choices])
-    gold = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
-    gold = gold[0] if isinstance(gold, list) else gold
-    answer = choices.index(gold) if isinstance(gold, str) else int(gold)
+    answer = _answer(task, sample["doc"], choices)
     others = np.delete(scores, answer)
     margin = float(scores[answer] - others.max()) if others.size else 0.0
     return {**row, "choice": int(scores.argmax()), "answer": answer, "margin": margin}
+
+
+def _answer(task: Any, doc: dict[str, Any], choices: list[str]) -> int:
+    """The index of the correct choice."""
+    # In lm-eval's tasks with multiple inputs, the prompt's function gives the index of the answer.
+    gold = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
+    gold = gold[0] if isinstance(gold, list) else gold
+    return choices.index(gold) if isinstance(gold, str) else int(gold)

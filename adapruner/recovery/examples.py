@@ -1,19 +1,20 @@
-"""What is trained on: the fine-tune split as examples, and batches of them."""
+"""Training examples of the fine-tune split, and batches of them."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
+from adapruner.data.pool import read_finetune_rows
 from adapruner.errors import UserError
 
 IGNORE = -100
-"""Label of a token whose prediction is not trained on."""
+"""Label of a token that is not trained on."""
 
 PROMPTS = {
     True: "Below is an instruction that describes a task, paired with an input that provides "
@@ -22,36 +23,48 @@ PROMPTS = {
     False: "Below is an instruction that describes a task. Write a response that appropriately "
     "completes the request.\n\n### Instruction:\n{instruction}\n\n### Response:\n",
 }
-"""The Alpaca prompt with and without an input, the format that such rows are made for."""
-
-Example = tuple[list[int], list[int]]
+"""The Alpaca prompts with and without an input."""
 
 
-def chosen_examples(pool: Path, tokenizer: Any, length: int, most: int) -> list[Example]:
-    """The first `most` examples of `finetune.jsonl` of `pool`, which is in seeded order.
+class Example(NamedTuple):
+    """Token ids, and for each the label: itself, or IGNORE."""
+
+    tokens: list[int]
+    labels: list[int]
+
+
+class Batch(NamedTuple):
+    """Padded examples: `tokens`, `labels` and attention `mask`, each int64 [B, longest]."""
+
+    tokens: Tensor
+    labels: Tensor
+    mask: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on a device."""
+        return Batch(*(part.to(device) for part in self))
+
+
+def select_examples(pool: Path, tokenizer: Any, length: int, most: int) -> list[Example]:
+    """The first `most` examples of the pool's fine-tune split, which is in seeded order.
 
     Raises UserError when there are none.
     """
-    examples = encode_rows(read_examples(pool / "finetune.jsonl"), tokenizer, length)
+    examples = encode_rows(read_finetune_rows(pool), tokenizer, length)
     if not examples:
         raise UserError(
-            f"the fine-tune split holds no example of {length} tokens; give more texts or lower "
+            f"the fine-tune split has no example of {length} tokens; use more texts or lower "
             "finetune.sequence_length"
         )
     return examples[:most]
 
 
-def read_examples(file: Path) -> list[dict[str, str]]:
-    """The rows of a JSON Lines file: a line ends at a line feed alone, as texts hold the others."""
-    with file.open(encoding="utf-8", newline="\n") as lines:
-        return [json.loads(line) for line in lines]
-
-
 def encode_rows(rows: list[dict[str, str]], tokenizer: Any, length: int) -> list[Example]:
-    """(tokens, labels) of the rows, at most `length` tokens each.
+    """Examples of at most `length` tokens each.
 
-    Plain texts are joined, an end-of-text token after each, and cut into full windows. An Alpaca
-    row is one example whose prompt is not trained on; one without room for a response is dropped.
+    Plain texts are joined, each with an end-of-text token, and split into windows of `length`
+    tokens. An Alpaca row is one example, whose prompt is not trained on; a row without room for a
+    response is dropped.
     """
     end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
     stream: list[int] = []
@@ -61,29 +74,33 @@ def encode_rows(rows: list[dict[str, str]], tokenizer: Any, length: int) -> list
             stream += tokenizer(row["text"])["input_ids"] + end
             continue
         prompt = tokenizer(PROMPTS[bool(row.get("input"))].format(**row))["input_ids"]
-        answer = tokenizer(row["output"], add_special_tokens=False)["input_ids"] + end
-        tokens = (prompt + answer)[:length]
-        labels = ([IGNORE] * len(prompt) + answer)[:length]
-        if len(tokens) > len(prompt):
-            examples.append((tokens, labels))
+        response = tokenizer(row["output"], add_special_tokens=False)["input_ids"] + end
+        labels = [IGNORE] * len(prompt) + response
+        if length > len(prompt) and response:
+            examples.append(Example((prompt + response)[:length], labels[:length]))
     windows = (stream[i : i + length] for i in range(0, len(stream) - length + 1, length))
-    return examples + [(window, window) for window in windows]
+    return examples + [Example(window, window) for window in windows]
 
 
-def batches(examples: list[Example], size: int, seed: int) -> Iterator[list[int]]:
-    """Endless batches of `size` indices into `examples`, shuffled anew each time round."""
+def batches(count: int, size: int, seed: int) -> Iterator[list[int]]:
+    """Endless batches of `size` of the indices below `count`, reshuffled in every epoch.
+
+    The last indices of an epoch that don't fill a batch are dropped.
+    """
     generator = torch.Generator().manual_seed(seed)
     while True:
-        order = torch.randperm(len(examples), generator=generator).tolist()
+        order = torch.randperm(count, generator=generator).tolist()
         for i in range(0, len(order) - size + 1, size):
             yield order[i : i + size]
 
 
-def padded(examples: list[Example]) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens, labels and attention mask of the examples, each int64 [B, longest]."""
-    longest = max(len(tokens) for tokens, _ in examples)
-    return (
-        torch.tensor([t + [0] * (longest - len(t)) for t, _ in examples]),
-        torch.tensor([y + [IGNORE] * (longest - len(y)) for _, y in examples]),
-        torch.tensor([[1] * len(t) + [0] * (longest - len(t)) for t, _ in examples]),
+def pad(examples: list[Example]) -> Batch:
+    """The examples, padded on the right."""
+    tokens = [torch.tensor(example.tokens) for example in examples]
+    labels = [torch.tensor(example.labels) for example in examples]
+    masks = [torch.ones_like(part) for part in tokens]
+    return Batch(
+        pad_sequence(tokens, batch_first=True),
+        pad_sequence(labels, batch_first=True, padding_value=IGNORE),
+        pad_sequence(masks, batch_first=True),
     )

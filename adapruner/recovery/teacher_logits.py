@@ -1,80 +1,98 @@
-"""What the dense model expects after each token of the examples, computed once and kept on disk.
+"""Teacher logits: the dense model's next-token distributions after each token of the examples.
 
-Recovery by distillation needs the dense model's distributions. They depend on the dense model and
-the examples alone, so they are a stage of their own: whatever is pruned and however it is tuned,
-the dense model runs over the examples once.
+They depend on the dense model and the examples only, so that they are computed once and shared by
+all recoveries by distillation, whatever is pruned and however it is fine-tuned.
 """
 
 from __future__ import annotations
 
-import json
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from adapruner.config import DeviceConfig, TeacherConfig
+from adapruner.evaluation.divergence import TopLogProbs, top_log_probs
+from adapruner.files import Artifact
 from adapruner.models import checkpoint as ckpt
-from adapruner.config import TeacherConfig, ModelConfig
-from adapruner.recovery.examples import Example, chosen_examples, padded
 from adapruner.progress import announce, track
-from adapruner.evaluation.divergence import Likely, likeliest
+from adapruner.recovery.examples import Example, pad, select_examples
 
-FILE = "expected.safetensors"
-AT_ONCE = 8
-"""Examples of one forward pass."""
+FILE = "teacher_logits.safetensors"
+BATCH_SIZE = 8
+"""Examples per forward pass."""
+BYTES_PER_TOKEN = 6
+"""In the file: an int32 token and its float16 log probability."""
 
 
-def expect(
-    dense: Path,
-    pool: Path,
-    model: ModelConfig,
-    wanted: TeacherConfig | None,
-    out: Path,
-) -> None:
-    """Writes `expected.safetensors` and `summary.json` to `out`; with None, only that none is.
+class TeacherSummary(Artifact):
+    """The size of the teacher logits; all zeros where nothing is distilled."""
 
-    `tokens` int32 and `logs` float16, [P, K], hold the K likeliest next tokens and their log
-    probabilities in nats, for all positions but the last of all examples, one after the other.
+    FILE: ClassVar[str] = "teacher_logits.json"
+
+    examples: int = 0
+    positions: int = 0
+    top_k: int = 0
+
+
+def compute_teacher_logits(
+    dense: Path, pool: Path, model: DeviceConfig, teacher: TeacherConfig | None, out: Path
+) -> TeacherSummary:
+    """Writes `teacher_logits.safetensors` and `teacher_logits.json` to `out`.
+
+    Without `teacher` there is only the latter. Raises UserError when the pool has no example.
     """
-    if wanted is None:
-        (out / "summary.json").write_text(json.dumps({"examples": 0}) + "\n", encoding="utf-8")
-        return
-    given = (wanted.sequence_length, wanted.examples)
-    examples = chosen_examples(pool, ckpt.load_tokenizer(dense), *given)
-    found = expected(ckpt.load_model(dense, model), examples, wanted.top_k)
-    save_file({"tokens": found.tokens, "logs": found.logs.half()}, out / FILE)
-    summary = {"examples": len(examples), "positions": len(found.tokens), "top_k": wanted.top_k}
-    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    summary = TeacherSummary()
+    if teacher is not None:
+        tokenizer = ckpt.load_tokenizer(dense)
+        examples = select_examples(pool, tokenizer, teacher.sequence_length, teacher.examples)
+        logits = teacher_logits(ckpt.load_model(dense, model), examples, teacher.top_k)
+        write_teacher_logits(logits, out)
+        summary = TeacherSummary(
+            examples=len(examples), positions=len(logits.tokens), top_k=teacher.top_k
+        )
+    summary.write(out)
+    return summary
 
 
-def expected(model: Any, examples: list[Example], count: int) -> Likely:
-    """By position, as `expect` writes it: [P, K]."""
-    positions = sum(len(tokens) - 1 for tokens, _ in examples)
+def teacher_logits(model: Any, examples: list[Example], top_k: int) -> TopLogProbs:
+    """The `top_k` most likely next tokens at all positions of the examples but their last, [P, K].
+
+    The examples follow one another.
+    """
+    positions = sum(len(example.tokens) - 1 for example in examples)
     announce(
-        f"distillation: the dense model over {positions:,} tokens, "
-        f"{positions * count * 6 / 2**20:.0f} MiB on disk"
+        f"teacher logits: {positions:,} positions with the dense model, "
+        f"{positions * top_k * BYTES_PER_TOKEN / 2**20:.0f} MiB on disk"
     )
     parts = []
-    for start in track(range(0, len(examples), AT_ONCE), "dense model"):
-        batch = examples[start : start + AT_ONCE]
-        found = likeliest(model, padded(batch)[0], count)
-        for row, (tokens, _) in enumerate(batch):
-            own = slice(0, len(tokens) - 1)
-            parts.append(Likely(found.tokens[row, own], found.logs[row, own]))
-    return Likely(torch.cat([p.tokens for p in parts]), torch.cat([p.logs for p in parts]))
+    for start in track(range(0, len(examples), BATCH_SIZE), "teacher logits"):
+        batch = examples[start : start + BATCH_SIZE]
+        top = top_log_probs(model, pad(batch).tokens, top_k)
+        for row, example in enumerate(batch):
+            end = len(example.tokens) - 1  # what follows is padding
+            parts.append(TopLogProbs(top.tokens[row, :end], top.log_probs[row, :end]))
+    return TopLogProbs(
+        torch.cat([part.tokens for part in parts]), torch.cat([part.log_probs for part in parts])
+    )
 
 
-def read_expected(directory: Path) -> Likely:
-    """What `expect` wrote."""
-    content = load_file(directory / FILE)
-    return Likely(content["tokens"], content["logs"].float())
+def write_teacher_logits(logits: TopLogProbs, directory: Path) -> None:
+    """Writes `tokens` int32 and `log_probs` float16, in nats, both [P, K]."""
+    tensors = {"tokens": logits.tokens, "log_probs": logits.log_probs.half()}
+    save_file(tensors, directory / FILE)
 
 
-def rows_of(known: Likely, examples: list[Example], indices: list[int]) -> Likely:
-    """The rows of `known` that belong to the examples of these indices: [p, K]."""
-    starts = [0]
-    for tokens, _ in examples:
-        starts.append(starts[-1] + len(tokens) - 1)
-    picked = torch.cat([torch.arange(starts[n], starts[n + 1]) for n in indices])
-    return Likely(known.tokens[picked], known.logs[picked])
+def read_teacher_logits(directory: Path) -> TopLogProbs:
+    """The logits that `write_teacher_logits` wrote; the log probabilities as float32."""
+    tensors = load_file(directory / FILE)
+    return TopLogProbs(tensors["tokens"], tensors["log_probs"].float())
+
+
+def logits_of(logits: TopLogProbs, examples: list[Example], indices: list[int]) -> TopLogProbs:
+    """The rows of `logits`, computed for all `examples`, that belong to the examples `indices`."""
+    starts = [0, *accumulate(len(example.tokens) - 1 for example in examples)]
+    rows = torch.cat([torch.arange(starts[i], starts[i + 1]) for i in indices])
+    return TopLogProbs(logits.tokens[rows], logits.log_probs[rows])

@@ -1,0 +1,78 @@
+"""Recovery of a pruned checkpoint by the configured method."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import ClassVar
+
+from adapruner.config import DeviceConfig, FinetuneConfig
+from adapruner.files import Artifact, Record
+from adapruner.models.checkpoint import PLAN_FILE
+from adapruner.recovery import METHODS
+
+CHECKPOINT = "checkpoint"
+"""The folder of the recovered checkpoint."""
+
+
+@dataclass(frozen=True)
+class RecoveryRequest:
+    """The inputs of a recovery.
+
+    `checkpoint` is the pruned checkpoint, `teacher` the directory of the teacher logits, `pool`
+    that of the pool.
+    """
+
+    checkpoint: Path
+    teacher: Path
+    pool: Path
+    model: DeviceConfig
+    finetune: FinetuneConfig
+    seed: int
+
+
+class CurvePoint(Record):
+    """Losses after one step, in nats per token; `held_out` is None where it was not measured."""
+
+    step: int
+    loss: float
+    held_out: float | None = None
+
+
+class RecoveryResult(Artifact):
+    """How a checkpoint was recovered.
+
+    `loss` names the training loss, None without training; `examples` is the number of examples;
+    `curve` has one point per step.
+    """
+
+    FILE: ClassVar[str] = "recovery.json"
+
+    method: str
+    loss: str | None = None
+    examples: int = 0
+    curve: tuple[CurvePoint, ...] = ()
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the weights differ from those of the pruned checkpoint."""
+        return self.loss is not None
+
+
+def finetune(request: RecoveryRequest, out: Path) -> RecoveryResult:
+    """Runs `request.finetune.method`; writes the folder `checkpoint` and `recovery.json` to `out`.
+
+    The pruning plan is copied along. Raises UserError where the fine-tune split or the settings
+    don't allow training.
+    """
+    target = out / CHECKPOINT
+    target.mkdir()
+    module = import_module(METHODS[request.finetune.method])
+    result: RecoveryResult = module.recover(request, target)
+    plan = request.checkpoint / PLAN_FILE
+    if plan.is_file():
+        shutil.copyfile(plan, target / PLAN_FILE)
+    result.write(out)
+    return result

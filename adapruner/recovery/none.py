@@ -1,0 +1,14 @@
+"""Recovery method `none`: the pruned checkpoint as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adapruner.models.checkpoint import copy_checkpoint
+from adapruner.recovery.finetune import RecoveryRequest, RecoveryResult
+
+
+def recover(request: RecoveryRequest, out: Path) -> RecoveryResult:
+    """Copies the checkpoint to `out`."""
+    copy_checkpoint(request.checkpoint, out)
+    return RecoveryResult(method="none")

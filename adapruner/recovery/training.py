@@ -1,0 +1,117 @@
+"""Training of a model on the fine-tune split.
+
+The loss covers all tokens of plain text and only the response of Alpaca rows. It is either the
+cross-entropy of the text (`data`) or the Kullback-Leibler divergence KL(dense || model) of the
+next-token distributions at temperature 1 (`distill`, arXiv 1503.02531), grouped as in
+`evaluation.divergence`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
+
+from adapruner.config import FinetuneConfig
+from adapruner.errors import UserError
+from adapruner.evaluation.divergence import TopLogProbs, divergence
+from adapruner.evaluation.perplexity import mean_loss
+from adapruner.progress import announce, track
+from adapruner.recovery.examples import IGNORE, Batch, Example, batches, pad
+from adapruner.recovery.finetune import CurvePoint
+from adapruner.recovery.teacher_logits import logits_of
+
+HELD_OUT_CHECKS = 8
+"""Number of measurements of the held-out loss over the whole training."""
+MAX_GRADIENT_NORM = 1.0
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Examples, the teacher's logits for all of them, and held-out windows, int [M, T].
+
+    Without a `teacher` the loss is the cross-entropy of the text.
+    """
+
+    examples: list[Example]
+    teacher: TopLogProbs | None
+    held_out: Tensor
+
+
+def train(model: Any, data: TrainingData, settings: FinetuneConfig, seed: int) -> list[CurvePoint]:
+    """Trains the weights of `model` that require gradients, with AdamW; one curve point per step.
+
+    Raises UserError, with the step, at the first loss that is not finite.
+    """
+    weights = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=0.0)
+    schedule = learning_rate_schedule(optimizer, settings.warmup_steps, settings.steps)
+    announce(
+        f"fine-tuning: {settings.steps} steps of {settings.batch_size} x "
+        f"{settings.sequence_length} tokens, {sum(p.numel() for p in weights):,} weights"
+    )
+    curve = []
+    every = max(settings.steps // HELD_OUT_CHECKS, 1)
+    order = batches(len(data.examples), settings.batch_size, seed)
+    for step in track(range(1, settings.steps + 1), "fine-tuning"):
+        model.train()
+        loss = _batch_loss(model, data, next(order))
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"the loss of fine-tuning step {step} is {loss.item()}; lower "
+                f"finetune.learning_rate ({settings.learning_rate:g}) or use dtype: float32"
+            )
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(weights, MAX_GRADIENT_NORM)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        model.eval()
+        is_checked = step % every == 0 or step == settings.steps
+        held_out = mean_loss(model, data.held_out) if is_checked else None
+        curve.append(CurvePoint(step=step, loss=loss.item(), held_out=held_out))
+    return curve
+
+
+def learning_rate_schedule(
+    optimizer: torch.optim.Optimizer, warmup: int, steps: int
+) -> LRScheduler:
+    """Linear warm-up over `warmup` steps, then cosine decay to 0 at `steps`.
+
+    The first step has 1 / `warmup` of the optimizer's learning rate; the last step of the warm-up
+    and the first step of the decay have all of it.
+    """
+    rise = LinearLR(optimizer, start_factor=1 / max(warmup, 1), total_iters=max(warmup - 1, 0))
+    decay = CosineAnnealingLR(optimizer, T_max=max(steps - warmup, 1))
+    return SequentialLR(optimizer, [rise, decay], milestones=[warmup])
+
+
+def token_loss(logits: Tensor, batch: Batch, teacher: TopLogProbs | None) -> Tensor:
+    """Mean loss in nats over the tokens of `batch` that are trained on.
+
+    `logits` is [B, T, V]. `teacher` has the teacher's logits at all positions of the examples but
+    their last, [P, K]; without one the loss is the cross-entropy.
+    """
+    targets = batch.labels[:, 1:].to(logits.device).flatten()
+    is_trained = targets != IGNORE
+    predicted = logits[:, :-1].flatten(0, 1)[is_trained]
+    if teacher is None:
+        return F.cross_entropy(predicted.float(), targets[is_trained])
+    is_real = batch.mask[:, 1:].flatten().bool()
+    rows = is_trained[is_real].to(teacher.tokens.device)
+    expected = TopLogProbs(teacher.tokens[rows], teacher.log_probs[rows])
+    return divergence(expected, predicted).mean()
+
+
+def _batch_loss(model: Any, data: TrainingData, indices: list[int]) -> Tensor:
+    teacher = None
+    if data.teacher is not None:
+        teacher = logits_of(data.teacher, data.examples, indices)
+    device = model.get_input_embeddings().weight.device
+    batch = pad([data.examples[i] for i in indices]).to(device)
+    output = model(input_ids=batch.tokens, attention_mask=batch.mask, use_cache=False)
+    return token_loss(output.logits, batch, teacher)
