@@ -34,9 +34,7 @@ def compress(values: dict[str, Any], config: RunConfig, home: Path) -> None:
     _print_settings(console, config, home)
     prepare(home)
     execute("compress", values)
-    from steps.publishing.results import directory_of
-
-    _print_results(console, directory_of(config))
+    _print_results(console, Path(config.output_dir, config.name))
     console.print(f"Done in {time.perf_counter() - started:.0f} s.", markup=False)
 
 
@@ -78,14 +76,15 @@ def _print_settings(console: Console, config: RunConfig, home: Path) -> None:
 
 def _print_results(console: Console, results: Path) -> None:
     from adapruner.report.terminal import report_summary
+    from steps.publishing.results import ModelVersionRecord
 
-    version = read_json(results / "model_version.json")
+    version = ModelVersionRecord.read(results)
     console.print(report_summary(read_json(results / "report.json")))
     for name in ("report.html", "report.json", "plan.json", "checkpoint"):
         console.print(f"  {results / name}", markup=False)
-    alias = f"@{version['alias']}" if version["alias"] else "(no alias)"
+    alias = f"@{version.alias}" if version.alias else "(no alias)"
     console.print(
-        f"  models:/{version['name']}/{version['version']} {alias} in {version['tracking_uri']}",
+        f"  models:/{version.name}/{version.version} {alias} in {version.tracking_uri}",
         markup=False,
     )
 
