@@ -1,8 +1,7 @@
-"""What the cut models say beside the dense one, and how often they would say the same."""
+"""Continuations and next-token agreement of the pruned and fine-tuned models with the dense one."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -20,13 +19,15 @@ def compare_behaviour(
     model: ModelConfig,
     evaluation: EvaluationConfig,
 ) -> Annotated[Path, "behaviour"]:
-    """`behaviour.json`; the fine-tuned model is left out where nothing was fine-tuned."""
+    """`behaviour.json`, without a fine-tuned model where nothing was fine-tuned."""
+    from adapruner.data.pool import TestTexts
     from adapruner.evaluation import behaviour
+    from adapruner.recovery.finetune import CHECKPOINT, RecoveryResult
 
     models = {"pruned": pruned}
-    healed = json.loads((finetuned / "summary.json").read_text(encoding="utf-8"))
-    if healed["method"] != "none":
-        models["finetuned"] = finetuned / "checkpoint"
+    if RecoveryResult.read(finetuned).is_trained:
+        models["finetuned"] = finetuned / CHECKPOINT
     with stage("compare_behaviour") as out:
-        behaviour.compare(dense, models, texts, model, evaluation, out)
+        test_texts = TestTexts.read(texts).texts
+        behaviour.compare_behaviour(dense, models, test_texts, model, evaluation).write(out)
     return out

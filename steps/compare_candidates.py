@@ -1,8 +1,7 @@
-"""The table of a comparison: files, MLflow, the output folder."""
+"""The table of a comparison, as files, in MLflow and in the output folder."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,7 @@ from zenml import get_step_context
 from adapruner.comparison.cells import ComparisonConfig
 from adapruner.config import RunConfig
 from steps.zenml_support.cache import uncached_step
-from steps.zenml_support.workspace import seconds_of, stage
+from steps.zenml_support.workspace import Timing, stage
 
 
 @uncached_step
@@ -22,26 +21,31 @@ def compare_candidates(
     filter_calibration_pool: Path,
     estimate_importance: Path,
     evaluate_dense: Path,
-    expect_tokens: Path,
+    compute_teacher_logits: Path,
     candidates: list[Path],
 ) -> Annotated[Path, "comparison"]:
     """`comparison.json`, `.md`, `.svg` and `.png`; `candidates` are in the order of the cells."""
-    shared = {name: path for name, path in locals().items() if isinstance(path, Path)}
-    from adapruner.comparison import chart as comparison_chart, table as comparison_table
-    from steps.mlflow_support import comparison as mlflow_comparison
-    from steps.publishing import results
-    from steps.publishing.provenance import published
+    from adapruner.comparison import chart, table
+    from adapruner.evaluation.quality import Evaluation
+    from adapruner.files import write_json
+    from steps.mlflow_support.comparison import log
+    from steps.publishing.provenance import publishable
+    from steps.publishing.results import COMPARISON, publish_comparison
 
-    seconds = {name: seconds_of(path) for name, path in shared.items()}
-    dense = json.loads((evaluate_dense / "metrics.json").read_text(encoding="utf-8"))
-    shown = published(config)
+    shared = {
+        "load_model": load_model,
+        "filter_calibration_pool": filter_calibration_pool,
+        "estimate_importance": estimate_importance,
+        "evaluate_dense": evaluate_dense,
+        "compute_teacher_logits": compute_teacher_logits,
+    }
+    seconds = {name: Timing.read(directory).seconds for name, directory in shared.items()}
+    dense = Evaluation.read(evaluate_dense).metrics
     with stage("comparison") as out:
-        content = comparison_table.build(shown, comparison, dense, candidates, seconds)
-        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-        (out / results.COMPARISON).write_text(text, encoding="utf-8")
-        markdown = comparison_table.markdown(content)
-        (out / "comparison.md").write_text(markdown, encoding="utf-8")
-        comparison_chart.write(content, out)
-        mlflow_comparison.log(get_step_context().pipeline_run.name, content, out)
-        results.publish_comparison(config, out)
+        content = table.build(publishable(config), comparison, dense, candidates, seconds)
+        write_json(out / COMPARISON, content)
+        (out / "comparison.md").write_text(table.markdown(content), encoding="utf-8")
+        chart.write(content, out)
+        log(get_step_context().pipeline_run.name, content, out)
+        publish_comparison(config, out)
     return out

@@ -1,25 +1,22 @@
-"""What the dense model expects, for recovery by distillation."""
+"""The dense model's next-token distributions on the training examples, for distillation."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
 
-from adapruner.config import TeacherConfig, ModelConfig
+from adapruner.config import ModelConfig, TeacherConfig
 from steps.zenml_support.cache import cached_step
 from steps.zenml_support.workspace import stage
 
 
 @cached_step
-def expect_tokens(
-    dense: Path,
-    pool: Path,
-    model: ModelConfig,
-    wanted: TeacherConfig | None = None,
-) -> Annotated[Path, "expectations"]:
-    """The likeliest next tokens after every token of the examples; nothing where none is wanted."""
-    from adapruner.recovery import teacher_logits as expectations
+def compute_teacher_logits(
+    dense: Path, pool: Path, model: ModelConfig, teacher: TeacherConfig | None = None
+) -> Annotated[Path, "teacher_logits"]:
+    """`teacher_logits.safetensors` and its summary; only the latter without `teacher`."""
+    from adapruner.recovery import teacher_logits as library
 
-    with stage("expect_tokens") as out:
-        expectations.expect(dense, pool, model, wanted, out)
+    with stage("compute_teacher_logits") as out:
+        library.compute_teacher_logits(dense, pool, model, teacher, out)
     return out

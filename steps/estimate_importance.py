@@ -1,4 +1,4 @@
-"""One pass over the pool: the score of every structure for every sample."""
+"""The importance pass: the score of every structure for every calibration sample."""
 
 from __future__ import annotations
 
@@ -14,9 +14,14 @@ from steps.zenml_support.workspace import stage
 def estimate_importance(
     checkpoint: Path, pool: Path, model: ModelConfig, reference_size: int, seed: int
 ) -> Annotated[Path, "importance_table"]:
-    """The importance table; `reference_size` samples make the reference set."""
-    from adapruner.importance import statistics as importance
+    """The importance table; `seed` draws its reference subset of `reference_size` samples."""
+    from adapruner.data.pool import Pool
+    from adapruner.importance.statistics import importance_table, reference_subset
+    from adapruner.models.checkpoint import load_model
 
+    samples = Pool.read(pool)
+    tokens, sources = samples.calibration, tuple(samples.source.tolist())
+    reference = reference_subset(len(tokens), reference_size, seed)
     with stage("estimate_importance") as out:
-        importance.estimate(checkpoint, pool, model, reference_size, seed, out)
+        importance_table(load_model(checkpoint, model), tokens, reference, sources).write(out)
     return out

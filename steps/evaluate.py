@@ -12,25 +12,18 @@ from steps.zenml_support.workspace import stage
 
 @cached_step
 def evaluate(
-    checkpoint: Path, texts: Path, tasks: Path, model: DeviceConfig, quality: QualityConfig
-) -> Annotated[Path, "metrics"]:
-    """What the checkpoint in `checkpoint`, or in a `checkpoint/` folder below it, can do.
+    checkpoint: Path, texts: Path, tasks: Path, device: DeviceConfig, quality: QualityConfig
+) -> Annotated[Path, "evaluation"]:
+    """The quality of the checkpoint in `checkpoint`, or in its folder `checkpoint`.
 
-    Its inputs are all that the figures depend on: where the checkpoint came from, the run's seed
-    and how texts were split are not among them, so a dense model is measured once.
+    Its inputs are all that the results depend on: the checkpoint's origin, the run's seed and the
+    split of the texts are not among them, so that a dense model is evaluated once.
     """
+    from adapruner.data.pool import TestTexts
     from adapruner.evaluation import quality as library
-    from adapruner.evaluation.tasks import batch_size
 
     below = checkpoint / "checkpoint"
+    directory = below if below.is_dir() else checkpoint
     with stage("evaluate") as out:
-        library.evaluate(
-            below if below.is_dir() else checkpoint,
-            texts,
-            tasks,
-            model,
-            quality,
-            batch_size(tasks),
-            out,
-        )
+        library.evaluate(directory, TestTexts.read(texts).texts, tasks, device, quality, out)
     return out

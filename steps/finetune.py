@@ -1,4 +1,4 @@
-"""What pruning lost, won back: LoRA on the fine-tune split, merged."""
+"""Recovery of the pruned model by fine-tuning."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from steps.zenml_support.workspace import stage
 @cached_step
 def finetune(
     checkpoint: Path,
-    expected: Path,
+    teacher: Path,
     pool: Path,
     model: ModelConfig,
     finetune: FinetuneConfig,
     seed: int,
 ) -> Annotated[Path, "finetuned"]:
-    """`checkpoint/` and the loss curve."""
-    from adapruner.recovery import lora as library
+    """The folder `checkpoint` and `recovery.json`."""
+    from adapruner.recovery import finetune as library
 
+    request = library.RecoveryRequest(checkpoint, teacher, pool, model, finetune, seed)
     with stage("finetune") as out:
-        library.finetune(checkpoint, expected, pool, model, finetune, seed, out)
+        library.finetune(request, out)
     return out

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from adapruner.config import CandidateConfig
+from adapruner.comparison.cells import CandidateConfig
 from steps.zenml_support.cache import cached_step
 from steps.zenml_support.workspace import stage, study_storage
 
@@ -14,20 +14,18 @@ from steps.zenml_support.workspace import stage, study_storage
 def measure_candidate(
     dense: Path,
     pool: Path,
-    table: Path,
-    expected: Path,
-    texts: Path,
+    importance_table: Path,
+    teacher_logits: Path,
+    test_texts: Path,
     tasks: Path,
     config: CandidateConfig,
 ) -> Annotated[Path, "candidate"]:
-    """`candidate.json` and the plan.
+    """`candidate.json` and the plan, without weights: those of many candidates fill any disk."""
+    from adapruner.comparison.candidate import SharedStages
+    from adapruner.comparison.candidate import measure_candidate as measure
 
-    The weights are not kept: a comparison of many would fill any disk.
-    """
-    from adapruner.comparison import candidate
-
+    shared = SharedStages(dense, pool, importance_table, teacher_logits, test_texts, tasks)
+    storage = study_storage(config.search.storage)
     with stage("measure_candidate") as out:
-        storage = study_storage(config.search.storage)
-        shared = candidate.Shared(dense, pool, table, expected, texts, tasks)
-        candidate.measure(shared, config, storage, out)
+        measure(shared, config, storage, out)
     return out

@@ -1,4 +1,4 @@
-"""What the pruned model costs beside the dense one: size, FLOPs, memory, prefill and decode."""
+"""Cost and speed of the pruned model relative to the dense one."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from steps.zenml_support.workspace import stage
 
 
 @cached_step
-def measure_speed(
+def measure_efficiency(
     dense: Path, pruned: Path, model: ModelConfig, evaluation: EvaluationConfig
-) -> Annotated[Path, "speed"]:
-    """`cost.json` and `speed.json`; the latter is empty where the config switches speed off."""
-    from adapruner.efficiency import cost, speed
+) -> Annotated[Path, "efficiency"]:
+    """`cost.json`, and `speed.json` unless `evaluation.speed` is off."""
+    from adapruner.efficiency.cost import measure_cost
+    from adapruner.efficiency.speed import measure_speed
 
-    with stage("measure_speed") as out:
-        cost.measure(dense, pruned, model, evaluation, out)
-        speed.measure(dense, pruned, model, evaluation, out)
+    with stage("measure_efficiency") as out:
+        measure_cost(dense, pruned, model, evaluation).write(out)
+        if evaluation.speed:
+            measure_speed(dense, pruned, model, evaluation).write(out)
     return out

@@ -1,4 +1,4 @@
-"""The plan applied: a smaller checkpoint."""
+"""The pruning plan, applied: a smaller checkpoint."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def prune(
     reconstruction: ReconstructionConfig,
 ) -> Annotated[Path, "pruned_checkpoint"]:
     """A checkpoint directory with the plan beside the weights."""
-    from adapruner.pruning import apply as pruning
+    from adapruner.pruning.apply import prune as apply_plan
 
     with stage("prune") as out:
-        pruning.prune(checkpoint, plan, pool, model, reconstruction, out)
+        apply_plan(checkpoint, plan, pool, model, reconstruction, out)
     return out

@@ -1,4 +1,4 @@
-"""The importance table with another seed's reference subset."""
+"""The importance table with the reference subset of another seed."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from steps.zenml_support.workspace import stage
 
 
 @cached_step
-def rereference(
-    checkpoint: Path, pool: Path, table: Path, model: ModelConfig, seed: int
+def redraw_reference_subset(
+    checkpoint: Path, pool: Path, importance_table: Path, model: ModelConfig, seed: int
 ) -> Annotated[Path, "importance_table"]:
-    """The table again; only the samples that `seed` draws are run."""
-    from adapruner.importance import statistics as importance
+    """The table with the subset that `seed` draws; only the samples of that subset are run."""
+    from adapruner.data.pool import Pool
+    from adapruner.importance.statistics import with_reference
+    from adapruner.importance.table import ImportanceTable
+    from adapruner.models.checkpoint import load_model
 
-    with stage("rereference") as out:
-        importance.rereference(checkpoint, pool, table, model, seed, out)
+    table, tokens = ImportanceTable.read(importance_table), Pool.read(pool).calibration
+    with stage("redraw_reference_subset") as out:
+        with_reference(load_model(checkpoint, model), tokens, table, seed).write(out)
     return out

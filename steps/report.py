@@ -7,7 +7,7 @@ from typing import Annotated
 
 from adapruner.config import RunConfig
 from steps.zenml_support.cache import uncached_step
-from steps.zenml_support.workspace import seconds_of, stage
+from steps.zenml_support.workspace import Timing, stage
 
 
 @uncached_step
@@ -20,24 +20,40 @@ def report(
     estimate_importance: Path,
     search: Path,
     prune: Path,
-    expect_tokens: Path,
+    compute_teacher_logits: Path,
     finetune: Path,
     evaluate_dense: Path,
     evaluate_pruned: Path,
     evaluate_finetuned: Path,
-    measure_speed: Path,
+    measure_efficiency: Path,
     compare_behaviour: Path,
 ) -> Annotated[Path, "report"]:
-    """`report.json`, `report.html` and `plan.json`. Inputs are named as the stages are."""
-    stages = {name: path for name, path in locals().items() if name not in ("config", "texts")}
+    """`report.json`, `report.html` and `plan.json`. An input has the name of its stage."""
+    from adapruner.data.sources import TextSources
+    from adapruner.models.sources import CheckpointSource
     from adapruner.report.build import build_report, write_report
     from adapruner.report.sections import Inputs
-    from steps.publishing.provenance import provenance, published
+    from steps.publishing.provenance import provenance, publishable
 
-    timings = {name: seconds_of(path) for name, path in stages.items()}
+    stages = {
+        "resolve_source": resolve_source,
+        "load_model": load_model,
+        "filter_calibration_pool": filter_calibration_pool,
+        "estimate_importance": estimate_importance,
+        "search": search,
+        "prune": prune,
+        "compute_teacher_logits": compute_teacher_logits,
+        "finetune": finetune,
+        "evaluate_dense": evaluate_dense,
+        "evaluate_pruned": evaluate_pruned,
+        "evaluate_finetuned": evaluate_finetuned,
+        "measure_efficiency": measure_efficiency,
+        "compare_behaviour": compare_behaviour,
+    }
+    timings = {name: Timing.read(directory).seconds for name, directory in stages.items()}
+    source, text_sources = CheckpointSource.read(resolve_source), TextSources.read(texts)
     with stage("report") as out:
-        shown = published(config)
-        facts = provenance(shown, {**stages, "texts": texts})
-        content = build_report(Inputs(shown, stages, timings, facts))
-        write_report(content, stages, out)
+        shown = publishable(config)
+        facts = provenance(shown, source, text_sources, stages)
+        write_report(build_report(Inputs(shown, stages, timings, facts)), stages, out)
     return out

@@ -11,8 +11,10 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from adapruner.config import RegistryConfig
+from adapruner.errors import UserError
 from adapruner.report import gate
-from adapruner.report.results import mean_retention
+from adapruner.report.format import PERPLEXITY
+from adapruner.report.results import final_model, mean_retention
 from steps.mlflow_support import tracking
 from steps.mlflow_support.runs import evaluation_metrics
 from steps.publishing.results import ModelVersionRecord
@@ -22,6 +24,18 @@ CHECKPOINT = "checkpoint"
 """The folder of a run's artifacts that is the source of its model version."""
 IDENTITY_TAGS = ("checkpoint_hash", "config_hash")
 GATE_TAGS = ("gate", "gate_reasons")
+
+
+def check_usable(report: Mapping[str, Any]) -> None:
+    """Raises UserError when a perplexity of the final model is not finite (null in report.json)."""
+    final = final_model(report)
+    metrics = report["metrics"][final] or {}
+    broken = [name for name, value in metrics.items() if PERPLEXITY.match(name) and value is None]
+    if broken:
+        raise UserError(
+            f"the {final} model's {', '.join(broken)} is not a finite number, so it is not "
+            "registered; lower pruning.ratio or finetune.learning_rate"
+        )
 
 
 def register(
