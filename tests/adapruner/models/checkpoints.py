@@ -1,0 +1,72 @@
+"""Per-layer models, and changes to checkpoints on disk."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from adapruner.models.checkpoint import MODELING_FILE
+from adapruner.models.families import Family, family_of
+from tests.adapruner.conftest import Workplace
+
+WIDTHS: dict[int, dict[str, int]] = {
+    0: {"intermediate_size": 40},
+    1: {"intermediate_size": 24, "num_attention_heads": 2, "num_key_value_heads": 1},
+    2: {"num_attention_heads": 3, "num_key_value_heads": 1},
+    3: {"num_attention_heads": 1, "num_key_value_heads": 1},
+}
+"""Widths of the layers of a per-layer model that differ from the stock config."""
+
+
+def per_layer_model(stock: Any, widths: dict[int, dict[str, int]], seed: int = 0) -> Any:
+    """A random per-layer model with the config of a stock model, except for these widths."""
+    family: Family = family_of(stock.config.model_type, stock.config.architectures)
+    fields = stock.config.to_dict() | {"per_layer_config": widths}
+    fields.pop("model_type")
+    config = AutoConfig.for_model(family.per_layer_type, **fields)
+    config.architectures = [family.per_layer_architecture]
+    module = MODELING_FILE.removesuffix(".py")
+    config.auto_map = {
+        "AutoConfig": f"{module}.{family.per_layer_config}",
+        "AutoModelForCausalLM": f"{module}.{family.per_layer_architecture}",
+    }
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    torch.manual_seed(seed)
+    for name, weight in model.named_parameters():
+        torch.nn.init.normal_(weight, mean=float("norm" in name), std=0.15)
+    return model.eval().requires_grad_(False)
+
+
+def copy_of(workplace: Workplace, folder: Path) -> Path:
+    """A copy of the workplace's checkpoint in `folder`, to be changed."""
+    copy = folder / "copy"
+    shutil.copytree(workplace.checkpoint, copy)
+    return copy
+
+
+def edit_config(checkpoint: Path, **fields: Any) -> None:
+    """Sets fields of a checkpoint's config.json."""
+    file = checkpoint / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+
+def edit_tensors(checkpoint: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
+    """Changes the tensors of a checkpoint in place."""
+    file = checkpoint / "model.safetensors"
+    tensors = load_file(file)
+    change(tensors)
+    file.unlink()
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def truncate_weights(checkpoint: Path) -> None:
+    """Removes the last bytes of a checkpoint's weight file."""
+    file = checkpoint / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
