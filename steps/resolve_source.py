@@ -27,7 +27,7 @@ def resolve_source(
     an MLflow server that does not answer, and an output folder with other content.
     """
     from adapruner.data.sources import resolve_texts
-    from adapruner.evaluation.tasks import select_tasks
+    from adapruner.evaluation.tasks import resolve_tasks
     from adapruner.models.checkpoint import device_of
     from steps.mlflow_support import registered_checkpoints, tracking
     from steps.publishing import results
@@ -38,5 +38,5 @@ def resolve_source(
     with stage("source") as source, stage("texts") as texts, stage("tasks") as tasks:
         registered_checkpoints.resolve(config.model).write(source)
         resolve_texts(config).write(texts)
-        select_tasks(config.evaluation, tasks)
+        resolve_tasks(config.evaluation, tasks)
     return source, texts, tasks

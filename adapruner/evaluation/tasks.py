@@ -46,7 +46,7 @@ class TaskSelection(Artifact):
     tasks_dir: str | None = None
 
 
-def select_tasks(evaluation: EvaluationConfig, out: Path) -> TaskSelection:
+def resolve_tasks(evaluation: EvaluationConfig, out: Path) -> TaskSelection:
     """Checks the tasks and writes `tasks.json`, `batch_size.json` and `<task>.jsonl` of local rows.
 
     Of local files the first `limit` rows are checked and copied, so that `out` holds all that the
@@ -71,14 +71,14 @@ def select_tasks(evaluation: EvaluationConfig, out: Path) -> TaskSelection:
 
 
 def batch_size_of(tasks: Path) -> int:
-    """The batch size that `select_tasks` wrote to the directory `tasks`."""
+    """The batch size that `resolve_tasks` wrote to the directory `tasks`."""
     return int(read_json(tasks / BATCH_SIZE))
 
 
 def task_manager(names: tuple[str, ...], tasks_dir: str | None, rows: Path, scratch: Path) -> Any:
     """lm-eval's manager of the named tasks, with local rows where the folder `rows` has them.
 
-    `rows` is the directory of `select_tasks`. Files for lm-eval are written to `scratch`, which
+    `rows` is the directory of `resolve_tasks`. Files for lm-eval are written to `scratch`, which
     must exist as long as the tasks are used. lm-eval's whole index is built only for names of
     groups, as it takes half a minute.
     """

@@ -49,13 +49,13 @@ def test_the_shipped_files_are_understood_by_us_and_by_zenml(name: str) -> None:
 @pytest.mark.parametrize("name", PAPERS)
 def test_the_papers_settings_are_the_papers(name: str) -> None:
     from adapruner.models.sources import resolve
-    from adapruner.evaluation.tasks import LOCAL
+    from adapruner.evaluation.local_rows import SCHEMAS
 
     _, config = config_file.read(ROOT / "configs" / f"{name}.yaml", [])
     assert name.endswith(f"{config.pruning.ratio * 100:.0f}")
     assert config.search.set_size == 10
     assert config.calibration.sequence_length == config.evaluation.sequence_length == 128
-    assert set(config.evaluation.tasks) == set(LOCAL)
+    assert set(config.evaluation.tasks) == set(SCHEMAS)
     assert set(config.evaluation.texts) == {"wikitext2", "ptb"}
     assert resolve(config.model).kind == "hub"
 
