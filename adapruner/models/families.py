@@ -33,7 +33,7 @@ class Family:
     bias_switches: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Projection (`down`, `output`) -> the config's field that gives its block biases.
 
-    A projection that is absent can't have a bias in a stock checkpoint of the family.
+    Empty for a family whose config has no such field for the MLP.
     """
 
     layers: str = "model.layers"
