@@ -15,19 +15,19 @@ def compare_behaviour(
     dense: Path,
     pruned: Path,
     finetuned: Path,
-    texts: Path,
+    test_texts: Path,
     model: ModelConfig,
     evaluation: EvaluationConfig,
 ) -> Annotated[Path, "behaviour"]:
-    """`behaviour.json`, without a fine-tuned model where nothing was fine-tuned."""
+    """`behaviour.json`; without fine-tuning it has the pruned model alone."""
     from adapruner.data.pool import TestTexts
-    from adapruner.evaluation import behaviour
+    from adapruner.evaluation.behaviour import compare_behaviour as compare
     from adapruner.recovery.finetune import CHECKPOINT, RecoveryResult
 
     models = {"pruned": pruned}
     if RecoveryResult.read(finetuned).is_trained:
         models["finetuned"] = finetuned / CHECKPOINT
+    texts = TestTexts.read(test_texts).texts
     with stage("compare_behaviour") as out:
-        test_texts = TestTexts.read(texts).texts
-        behaviour.compare_behaviour(dense, models, test_texts, model, evaluation).write(out)
+        compare(dense, models, texts, model, evaluation).write(out)
     return out

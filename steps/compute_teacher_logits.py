@@ -1,4 +1,4 @@
-"""The dense model's next-token distributions on the training examples, for distillation."""
+"""The dense model's next-token distributions on the fine-tuning examples, for distillation."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def compute_teacher_logits(
     dense: Path, pool: Path, model: ModelConfig, teacher: TeacherConfig | None = None
 ) -> Annotated[Path, "teacher_logits"]:
     """`teacher_logits.safetensors` and its summary; only the latter without `teacher`."""
-    from adapruner.recovery import teacher_logits as library
+    from adapruner.recovery.teacher_logits import compute_teacher_logits as compute
 
     with stage("compute_teacher_logits") as out:
-        library.compute_teacher_logits(dense, pool, model, teacher, out)
+        compute(dense, pool, model, teacher, out)
     return out

@@ -12,18 +12,19 @@ from steps.zenml_support.workspace import stage
 
 @cached_step
 def evaluate(
-    checkpoint: Path, texts: Path, tasks: Path, device: DeviceConfig, quality: QualityConfig
+    checkpoint: Path, test_texts: Path, tasks: Path, device: DeviceConfig, quality: QualityConfig
 ) -> Annotated[Path, "evaluation"]:
-    """The quality of the checkpoint in `checkpoint`, or in its folder `checkpoint`.
+    """`evaluation.json` of the checkpoint in `checkpoint` or in its folder `checkpoint`.
 
-    Its inputs are all that the results depend on: the checkpoint's origin, the run's seed and the
+    The inputs are all that the results depend on: the checkpoint's origin, the run's seed and the
     split of the texts are not among them, so that a dense model is evaluated once.
     """
     from adapruner.data.pool import TestTexts
-    from adapruner.evaluation import quality as library
+    from adapruner.evaluation.quality import evaluate as run_evaluation
 
-    below = checkpoint / "checkpoint"
-    directory = below if below.is_dir() else checkpoint
+    nested = checkpoint / "checkpoint"
+    directory = nested if nested.is_dir() else checkpoint
+    texts = TestTexts.read(test_texts).texts
     with stage("evaluate") as out:
-        library.evaluate(directory, TestTexts.read(texts).texts, tasks, device, quality, out)
+        run_evaluation(directory, texts, tasks, device, quality, out)
     return out

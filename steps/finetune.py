@@ -13,16 +13,16 @@ from steps.zenml_support.workspace import stage
 @cached_step
 def finetune(
     checkpoint: Path,
-    teacher: Path,
+    teacher_logits: Path,
     pool: Path,
     model: ModelConfig,
-    finetune: FinetuneConfig,
+    config: FinetuneConfig,
     seed: int,
 ) -> Annotated[Path, "finetuned"]:
-    """The folder `checkpoint` and `recovery.json`."""
-    from adapruner.recovery import finetune as library
+    """The recovered checkpoint in the folder `checkpoint`, and `recovery.json`."""
+    from adapruner.recovery import finetune as recovery
 
-    request = library.RecoveryRequest(checkpoint, teacher, pool, model, finetune, seed)
+    request = recovery.RecoveryRequest(checkpoint, teacher_logits, pool, model, config, seed)
     with stage("finetune") as out:
-        library.finetune(request, out)
+        recovery.finetune(request, out)
     return out
