@@ -7,10 +7,11 @@ that a configuration is validated at once. `docs/extending.md` shows how to add 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import AfterValidator, WithJsonSchema
+from pydantic import AfterValidator, GetCoreSchemaHandler
 
 from adapruner.config.parsing import nearest
 
@@ -26,17 +27,26 @@ _TABLES = {
 def table(what: str) -> Mapping[str, Any]:
     """Name -> implementation, for one of the kinds above, in the order of registration."""
     module, name = _TABLES[what]
-    found: Mapping[str, Any] = getattr(import_module(module), name)
-    return found
+    implementations: Mapping[str, Any] = getattr(import_module(module), name)
+    return implementations
 
 
-def one_of(what: str, *others: str) -> Any:
-    """The type of a setting that takes a name of the table `what`, or one of `others`."""
+@dataclass(frozen=True)
+class OneOf:
+    """Annotates a text setting that takes a name of the table `what`, or one of `others`."""
 
-    def check(name: str) -> str:
-        known = [*others, *table(what)]
-        if name not in known:
-            raise ValueError(f"no such {what}{nearest(name, known)}")
+    what: str
+    others: tuple[str, ...] = ()
+
+    def names(self) -> list[str]:
+        """The names that the setting takes."""
+        return [*self.others, *table(self.what)]
+
+    def check(self, name: str) -> str:
+        """`name`. Raises ValueError with the nearest name for any other."""
+        if name not in self.names():
+            raise ValueError(f"no such {self.what}{nearest(name, self.names())}")
         return name
 
-    return Annotated[str, AfterValidator(check), WithJsonSchema({"type": "string", "table": what})]
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        return AfterValidator(self.check).__get_pydantic_core_schema__(source, handler)

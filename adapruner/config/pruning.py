@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from adapruner.config.base import Section
-from adapruner.config.choices import RECONSTRUCTION, one_of
+from adapruner.config.choices import RECONSTRUCTION, OneOf
 
 Layout = Literal["per_layer", "uniform"]
 RatioBase = Literal["all", "blocks"]
-ReconstructionMethod = Annotated[str, one_of(RECONSTRUCTION)]
+ReconstructionMethod = Annotated[str, OneOf(RECONSTRUCTION)]
 
 
 class PruningConfig(Section):

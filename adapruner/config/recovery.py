@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from adapruner.config.base import Section, Sources
-from adapruner.config.choices import RECOVERY, one_of
+from adapruner.config.choices import RECOVERY, OneOf
 
-RecoveryMethod = Annotated[str, one_of(RECOVERY)]
+RecoveryMethod = Annotated[str, OneOf(RECOVERY)]
 
 
 class TeacherConfig(Section):

@@ -8,14 +8,14 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from adapruner.config.base import Section
-from adapruner.config.choices import METRIC, one_of
+from adapruner.config.choices import METRIC, OneOf
 
 SEARCHED = "searched"
 SAMPLERS = ("tpe", "gp", "random")
 
 ObjectiveName = Literal["perplexity", "kl"]
 Dimension = Literal["token", "shares", "widths", "protection"]
-Metric = Annotated[str, one_of(METRIC, SEARCHED)]
+Metric = Annotated[str, OneOf(METRIC, (SEARCHED,))]
 
 
 class SearchConfig(Section):

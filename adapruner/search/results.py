@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from optuna.trial import FrozenTrial
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from adapruner.config.search import ObjectiveName
 from adapruner.files import Artifact, write_json
@@ -27,7 +27,7 @@ class Trial(_Frozen):
     value: float
     held_out: float | None = None
     state: str = "complete"
-    params: dict[str, Any] = {}
+    params: dict[str, Any] = Field(default_factory=dict)
     best_so_far: float
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import shutil
@@ -16,22 +15,23 @@ from typing import Any
 
 import optuna
 import pytest
-from safetensors.torch import load_file, save_file
 
-from adapruner.models import checkpoint as ckpt
-from adapruner.search import search as library
-from adapruner.config import PruningConfig, ReconstructionConfig, SearchConfig
+from adapruner.config import PlanConfig, PruningConfig, ReconstructionConfig, SearchConfig
+from adapruner.data.pool import Pool
+from adapruner.dependencies import source_files
 from adapruner.errors import UserError
-from adapruner.hashing import hash_file
-from adapruner.importance.statistics import estimate
 from adapruner.evaluation.perplexity import perplexity
-from adapruner.pruning.plan import FILE as PLAN
-from adapruner.pruning.plan import read_plan
-from adapruner.pruning.reconstruction.least_squares import RIDGE, apply_and_update
-from adapruner.pruning.gram_matrices import gather, updates
-from adapruner.search.search import depends_on, search
+from adapruner.hashing import hash_file
+from adapruner.models import checkpoint as ckpt
+from adapruner.pruning.gram_matrices import compute_gram_matrices
+from adapruner.pruning.plan import PruningPlan
+from adapruner.pruning.reconstruction.least_squares import apply_and_update
 from adapruner.pruning.surgery import narrowed
-from tests.adapruner.conftest import Workplace
+from adapruner.pruning.update import RIDGE
+from adapruner.search.inputs import SearchInputs
+from adapruner.search.results import SearchResult, Trial, Trials
+from adapruner.search.search import search, study_dependencies
+from tests.adapruner.conftest import Workplace, write_importance
 from tests.models import tokens
 
 PRUNING = PruningConfig(ratio=0.2, ratio_of="blocks", protect_first=1, protect_last=1, round_to=4)
@@ -41,50 +41,45 @@ UPDATE = ReconstructionConfig()
 PROGRAM = """
 import json, sys
 from pathlib import Path
-from adapruner.config import ModelConfig, PruningConfig, ReconstructionConfig, SearchConfig
-from adapruner.importance import estimate
-from adapruner.search import search
-given = json.loads(sys.argv[1])
-model = ModelConfig(**given["model"])
-checkpoint, pool, out = map(Path, (given["checkpoint"], given["pool"], given["out"]))
-(out / "table").mkdir(parents=True)
-(out / "search").mkdir()
-estimate(checkpoint, pool, model, 4, 0, out / "table")
-search(checkpoint, pool, out / "table", model, SearchConfig(**given["search"]),
-       PruningConfig(**given["pruning"]), ReconstructionConfig(), 0, given["storage"],
-       out / "search")
+from adapruner.config import PlanConfig
+from adapruner.search.inputs import SearchInputs
+from adapruner.search.search import search
+arguments = json.loads(sys.argv[1])
+out = Path(arguments["out"])
+out.mkdir()
+inputs = SearchInputs(*map(Path, arguments["inputs"]))
+search(inputs, PlanConfig(**arguments["config"]), arguments["storage"], out)
 """
 
 
 @pytest.fixture(scope="module")
 def table(workplace: Workplace, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("table")
-    estimate(workplace.checkpoint, workplace.pool, workplace.model, 4, 0, out)
+    write_importance(workplace, out)
     return out
+
+
+def inputs_of(work: Workplace, table: Path) -> SearchInputs:
+    return SearchInputs(work.checkpoint, work.pool, table)
+
+
+def config(work: Workplace, pruning: PruningConfig = PRUNING, **changes: Any) -> PlanConfig:
+    search_config = SEARCH.model_copy(update=changes)
+    return PlanConfig(
+        seed=0, model=work.model, search=search_config, pruning=pruning, reconstruction=UPDATE
+    )
 
 
 def run(work: Workplace, table: Path, root: Path, name: str, **changes: Any) -> Path:
     out = root / name
     out.mkdir()
-    settings = SEARCH.model_copy(update=changes)
     storage = f"sqlite:///{root / 'studies.db'}"
-    search(
-        work.checkpoint,
-        work.pool,
-        table,
-        work.model,
-        settings,
-        PRUNING,
-        UPDATE,
-        0,
-        storage,
-        out,
-    )
+    search(inputs_of(work, table), config(work, **changes), storage, out)
     return out
 
 
-def trials(out: Path) -> Any:
-    return json.loads((out / "trials.json").read_text())
+def trials(out: Path) -> tuple[Trial, ...]:
+    return Trials.read(out).trials
 
 
 def studies(root: Path) -> list[optuna.Study]:
@@ -93,14 +88,14 @@ def studies(root: Path) -> list[optuna.Study]:
     return [optuna.load_study(study_name=name, storage=storage) for name in names]
 
 
-def program(work: Workplace, root: Path, name: str, count: int) -> list[str]:
-    given = {
-        "model": work.model.model_dump(), "checkpoint": str(work.checkpoint),
-        "pool": str(work.pool), "out": str(root / name),
-        "search": SEARCH.model_dump(exclude_none=True) | {"trials": count},
-        "pruning": PRUNING.model_dump(), "storage": f"sqlite:///{root / f'{name}.db'}",
-    }  # fmt: skip
-    return [sys.executable, "-c", PROGRAM, json.dumps(given)]
+def program(work: Workplace, table: Path, root: Path, name: str, count: int) -> list[str]:
+    arguments = {
+        "inputs": [str(work.checkpoint), str(work.pool), str(table)],
+        "out": str(root / name),
+        "config": config(work, trials=count).model_dump(mode="json"),
+        "storage": f"sqlite:///{root / f'{name}.db'}",
+    }
+    return [sys.executable, "-c", PROGRAM, json.dumps(arguments)]
 
 
 @pytest.mark.parametrize(
@@ -116,21 +111,21 @@ def program(work: Workplace, root: Path, name: str, count: int) -> list[str]:
         {"sampler": "optuna.samplers:QMCSampler"},
     ],
 )
-def test_never_worse_than_a_warm_start(
+def test_selected_plan_is_never_worse_than_a_warm_start_on_held_out_text(
     changes: Any, workplace: Workplace, table: Path, tmp_path: Path
 ) -> None:
     out = run(workplace, table, tmp_path, "out", **changes)
-    rows = trials(out)
-    summary = json.loads((out / "summary.json").read_text())
-    assert len(rows) == 9
-    assert {"fisher", "llm-pruner-element"} <= set(summary["warm_starts"])
-    judged = {row["number"]: row["held_out"] for row in rows if row["held_out"] is not None}
-    assert summary["best"]["held_out"] == min(judged.values())
-    assert summary["best"]["held_out"] <= min(summary["held_out"]["warm_starts"].values())
-    objective = load_file(workplace.pool / "pool.safetensors")["objective"]
-    assert summary["objective_tokens"] == objective.numel() == 6 * 16
-    plan = read_plan(out / "plan.json")
-    assert plan.provenance["trial"] == summary["best"]["number"]
+    rows, result = trials(out), SearchResult.read(out)
+    assert len(rows) == result.trials == 9
+    assert {"fisher", "llm-pruner-element"} <= set(result.warm_starts)
+    evaluated = {row.number: row.held_out for row in rows if row.held_out is not None}
+    assert result.held_out is not None
+    assert result.best.held_out == result.held_out.value == min(evaluated.values())
+    assert result.best.held_out <= min(v for v in result.held_out.warm_starts.values() if v)
+    assert result.objective == changes.get("objective", "perplexity")
+    assert result.objective_tokens == Pool.read(workplace.pool).objective.numel() == 6 * 16
+    plan = PruningPlan.read(out)
+    assert plan.provenance["trial"] == result.best.number
     assert plan.ratio.achieved_blocks == pytest.approx(0.2, abs=0.02)
 
 
@@ -139,51 +134,48 @@ def test_held_out_text_never_enters_a_trial(
 ) -> None:
     pool = tmp_path / "pool"
     shutil.copytree(workplace.pool, pool)
-    texts = load_file(pool / "pool.safetensors")
-    save_file(texts | {"held_out": tokens(6, 16, seed=9)}, pool / "pool.safetensors")
+    replace(Pool.read(pool), held_out=tokens(6, 16, seed=9)).write(pool)
     ours = run(workplace, table, tmp_path, "ours")
     other = run(replace(workplace, pool=pool), table, tmp_path, "other")
-    first, second = trials(ours), trials(other)
-    judged = [[row.pop("held_out") for row in rows] for rows in (first, second)]
-    assert first == second, "the trials and their order are the same"
-    assert judged[0] != judged[1]
-    best = json.loads((ours / "summary.json").read_text())["best"]
-    assert best["held_out"] == min(v for v in judged[0] if v is not None)
+    without = [
+        [row.model_copy(update={"held_out": None}) for row in trials(o)] for o in (ours, other)
+    ]
+    assert without[0] == without[1], "the trials and their order are the same"
+    assert [row.held_out for row in trials(ours)] != [row.held_out for row in trials(other)]
+    values = [row.held_out for row in trials(ours) if row.held_out is not None]
+    assert SearchResult.read(ours).best.held_out == min(values)
 
 
-def test_trials_and_finalists_are_judged_with_the_update(
+def test_trials_and_finalists_are_evaluated_as_updated_models(
     workplace: Workplace, table: Path, tmp_path: Path
 ) -> None:
     out = run(workplace, table, tmp_path, "out", trials=4)
-    texts = load_file(workplace.pool / "pool.safetensors")
-    model, plan = ckpt.load_model(workplace.checkpoint, workplace.model), read_plan(out / PLAN)
-    gather(model, texts["update"], tmp_path)
-    with narrowed(model, plan, updates(model, tmp_path, RIDGE, plan)):
-        judged = {name: perplexity(model, texts[name]) for name in ("objective", "held_out")}
-    best = json.loads((out / "summary.json").read_text())["best"]
-    assert best["value"] == pytest.approx(judged["objective"], rel=1e-5)
-    assert best["held_out"] == pytest.approx(judged["held_out"], rel=1e-5)
+    pool = Pool.read(workplace.pool)
+    texts = {"objective": pool.objective, "held_out": pool.held_out}
+    model, plan = ckpt.load_model(workplace.checkpoint, workplace.model), PruningPlan.read(out)
+    grams = compute_gram_matrices(model, pool.update, tmp_path, RIDGE)
+    with narrowed(model, plan, grams.updated_projections(model, plan)):
+        values = {name: perplexity(model, windows) for name, windows in texts.items()}
+    best = SearchResult.read(out).best
+    assert best.value == pytest.approx(values["objective"], rel=1e-5)
+    assert best.held_out == pytest.approx(values["held_out"], rel=1e-5)
     with narrowed(model, plan):
-        assert perplexity(model, texts["held_out"]) != pytest.approx(best["held_out"], rel=1e-3)
-    apply_and_update(model, plan, texts["update"], None)
-    shipped = perplexity(model, texts["held_out"])
-    assert best["held_out"] == pytest.approx(shipped, rel=0.02)
+        assert perplexity(model, pool.held_out) != pytest.approx(best.held_out, rel=1e-3)
+    apply_and_update(model, plan, pool.update, None)
+    assert best.held_out == pytest.approx(perplexity(model, pool.held_out), rel=0.02)
 
 
-def test_protection_stays_where_the_ratio_can_be_met(
+def test_protection_varies_only_where_the_ratio_can_be_reached(
     workplace: Workplace, table: Path, tmp_path: Path
 ) -> None:
     high = PRUNING.model_copy(update={"ratio": 0.25})
-    out = tmp_path / "out"
-    out.mkdir()
-    given = (workplace.checkpoint, workplace.pool, table, workplace.model)
-    search(*given, SEARCH, high, UPDATE, 0, f"sqlite:///{tmp_path / 'studies.db'}", out)
-    spelt = [row["params"] for row in trials(out) if row["name"] == "trial"]
-    assert {row["protect_first"] for row in spelt} <= {0, 1}
-    assert len({(row["protect_first"], row["protect_last"]) for row in spelt}) > 1
+    out = run(workplace, table, tmp_path, "out", pruning=high)
+    params = [row.params for row in trials(out) if row.name == "trial"]
+    assert {row["protect_first"] for row in params} <= {0, 1}
+    assert len({(row["protect_first"], row["protect_last"]) for row in params}) > 1
 
 
-def test_a_rerun_repeats_no_finished_trial_and_more_trials_go_on(
+def test_rerun_repeats_no_finished_trial_and_more_trials_continue(
     workplace: Workplace, table: Path, tmp_path: Path
 ) -> None:
     first = run(workplace, table, tmp_path, "first", trials=6)
@@ -199,64 +191,46 @@ def test_a_rerun_repeats_no_finished_trial_and_more_trials_go_on(
 
 def test_another_ratio_is_another_study(workplace: Workplace, table: Path, tmp_path: Path) -> None:
     run(workplace, table, tmp_path, "one", trials=4)
-    out = tmp_path / "two"
-    out.mkdir()
-    storage = f"sqlite:///{tmp_path / 'studies.db'}"
     other = PRUNING.model_copy(update={"ratio": 0.25})
-    search(workplace.checkpoint, workplace.pool, table, workplace.model, SEARCH, other, UPDATE, 0,
-           storage, out)  # fmt: skip
+    run(workplace, table, tmp_path, "two", pruning=other, trials=4)
     assert len(studies(tmp_path)) == 2
 
 
 @pytest.mark.parametrize("change", [{"device": "mps"}, {"dtype": "bfloat16"}])
-def test_what_computes_a_trial_tells_studies_apart(
+def test_device_and_data_type_make_another_study(
     change: Any, workplace: Workplace, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)  # nothing is run on it
-    texts = load_file(workplace.pool / "pool.safetensors")
-    models = [workplace.model, workplace.model.model_copy(update=change)]
-    one, other = (depends_on(table, texts, m, SEARCH, PRUNING, UPDATE, 0) for m in models)
-    assert one != other
+    inputs, pool = inputs_of(workplace, table), Pool.read(workplace.pool)
+    settings = config(workplace)
+    other = settings.model_copy(update={"model": settings.model.model_copy(update=change)})
+    one, two = (study_dependencies(inputs, pool, c) for c in (settings, other))
+    assert one != two
 
 
-def test_a_study_is_of_every_module_that_decides() -> None:
-    folder = Path(str(library.__file__)).parent
-    harmless = {"config", "errors", "hashing", "progress"}  # their values are in the name, or none
-    reached, open_ = {"search"}, ["search"]
-    while open_:
-        for name in imports(folder / f"{open_.pop()}.py") - reached - harmless:
-            reached.add(name)
-            open_.append(name)
-    deciding = {Path(str(module.__file__)).stem for module in library._DECIDING}
-    assert reached == deciding | {"search"}
+def test_study_depends_on_every_module_that_evaluates_a_trial() -> None:
+    files = {path.name for path in source_files("adapruner.search.search", ("adapruner",))}
+    evaluating = {"space", "scores", "metrics", "surgery", "update", "width_profile", "perplexity"}
+    assert {f"{name}.py" for name in evaluating} <= files
+    assert {"least_squares.py", "bias.py"} <= files, "named in the table of methods"
+    assert not {"progress.py", "errors.py", "quality.py", "page.py"} & files
 
 
-def imports(file: Path) -> set[str]:
-    """The modules of the library that a file of it imports."""
-    found = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "adapruner":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("adapruner."):
-            found.add(str(node.module).removeprefix("adapruner."))
-    return found
-
-
-def test_all_warm_starts_are_considered_however_few_trials_are_asked_for(
+def test_all_warm_starts_are_evaluated_even_for_fewer_trials(
     workplace: Workplace, table: Path, tmp_path: Path
 ) -> None:
     out = run(workplace, table, tmp_path, "out", trials=1)
-    rows, summary = trials(out), json.loads((out / "summary.json").read_text())
-    assert len(rows) == len(summary["warm_starts"]) == 5
-    assert summary["best"]["held_out"] == min(summary["held_out"]["warm_starts"].values())
+    rows, result = trials(out), SearchResult.read(out)
+    assert len(rows) == len(result.warm_starts) == 5
+    assert result.best.held_out == min(row.held_out for row in rows if row.held_out is not None)
 
 
 @pytest.mark.slow
-def test_two_processes_make_the_same_plan_also_when_one_was_killed(
-    workplace: Workplace, tmp_path: Path
+def test_killed_and_resumed_search_makes_the_same_plan(
+    workplace: Workplace, table: Path, tmp_path: Path
 ) -> None:
-    whole = subprocess.Popen(program(workplace, tmp_path, "whole", 120))
-    killed = subprocess.Popen(program(workplace, tmp_path, "killed", 120))
+    whole = subprocess.Popen(program(workplace, table, tmp_path, "whole", 120))
+    killed = subprocess.Popen(program(workplace, table, tmp_path, "killed", 120))
     database = tmp_path / "killed.db"
     deadline = time.monotonic() + 120
     while _finished(database) < 40 and time.monotonic() < deadline:
@@ -266,9 +240,9 @@ def test_two_processes_make_the_same_plan_also_when_one_was_killed(
     before = _finished(database)
     assert 40 <= before < 120
     (tmp_path / "killed").rename(tmp_path / "gone")
-    subprocess.run(program(workplace, tmp_path, "killed", 120), check=True)
+    subprocess.run(program(workplace, table, tmp_path, "killed", 120), check=True)
     assert whole.wait() == 0
-    for file in ("table/importance.safetensors", "search/plan.json", "search/trials.json"):
+    for file in ("plan.json", "trials.json", "search.json"):
         assert hash_file(tmp_path / "whole" / file) == hash_file(tmp_path / "killed" / file), file
 
 
@@ -285,17 +259,16 @@ def _finished(database: Path) -> int:
         return 0
 
 
-def test_an_unreachable_ratio_is_refused(workplace: Workplace, table: Path, tmp_path: Path) -> None:
+def test_unreachable_ratio_is_refused(workplace: Workplace, table: Path, tmp_path: Path) -> None:
     greedy = PRUNING.model_copy(update={"ratio": 0.9})
     with pytest.raises(UserError, match="can't be reached"):
-        search(workplace.checkpoint, workplace.pool, table, workplace.model, SEARCH, greedy,
-               UPDATE, 0, f"sqlite:///{tmp_path / 'studies.db'}", tmp_path)  # fmt: skip
-    assert not (tmp_path / "plan.json").exists()
+        run(workplace, table, tmp_path, "out", pruning=greedy)
+    assert not any((tmp_path / "out").iterdir())
 
 
-def test_a_storage_that_is_none_is_refused(
+def test_storage_that_can_not_be_opened_is_refused(
     workplace: Workplace, table: Path, tmp_path: Path
 ) -> None:
+    storage = f"sqlite:///{tmp_path / 'no' / 'folder.db'}"
     with pytest.raises(UserError, match=r"search\.storage"):
-        search(workplace.checkpoint, workplace.pool, table, workplace.model, SEARCH, PRUNING,
-               UPDATE, 0, f"sqlite:///{tmp_path / 'no' / 'folder.db'}", tmp_path)  # fmt: skip
+        search(inputs_of(workplace, table), config(workplace), storage, tmp_path)

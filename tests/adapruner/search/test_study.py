@@ -1,4 +1,4 @@
-"""Studies have one owner at a time; samplers are named."""
+"""A study has one owner at a time."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from adapruner.errors import UserError
-from adapruner.search.study import lock_file, owned_study, sampler_of
+from adapruner.search.study import lock_file, owned_study
 
 
-def test_a_study_has_one_owner_at_a_time(tmp_path: Path) -> None:
+def test_study_has_one_owner_at_a_time(tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path / 'studies.db'}"
     with owned_study("ours", storage) as study:
         trial = study.ask()
@@ -20,14 +20,14 @@ def test_a_study_has_one_owner_at_a_time(tmp_path: Path) -> None:
             second.__enter__()
         assert "\n" not in str(error.value)
         with owned_study("another", storage):
-            study.tell(trial, 1.0)  # the first owner goes on undisturbed
+            study.tell(trial, 1.0)  # the first owner continues
         study.ask()
     with owned_study("ours", storage) as study:
         states = [trial.state.name for trial in study.trials]
-    assert states == ["COMPLETE", "FAIL"], "what an owner left unfinished counts as failed"
+    assert states == ["COMPLETE", "FAIL"], "unfinished trials of a former owner are failed"
 
 
-def test_the_lock_of_a_database_server_is_told_apart_but_not_by_its_password() -> None:
+def test_lock_of_a_database_server_depends_on_host_and_study_but_not_on_the_password() -> None:
     files = [
         lock_file(name, f"postgresql+psycopg2://user:{password}@{host}:5432/studies")
         for name, password, host in (
@@ -38,20 +38,3 @@ def test_the_lock_of_a_database_server_is_told_apart_but_not_by_its_password() -
     assert files[0] == files[1]
     assert len(set(files)) == 3
     assert lock_file("a", "sqlite://") != files[0]
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("no.such.module:Sampler", "can't be made"),
-        ("json:loads", "can't be made"),
-        ("tests.adapruner.test_study:not_a_sampler", "gives a int, no Optuna sampler"),
-    ],
-)
-def test_a_sampler_of_ones_own_that_is_none_is_refused(name: str, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        sampler_of(name, 0)
-
-
-def not_a_sampler(seed: int) -> int:
-    return seed

@@ -1,0 +1,61 @@
+"""The cells of a comparison."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from adapruner.comparison.cells import (
+    ComparisonConfig,
+    candidate_config,
+    cells,
+    uses_reference,
+)
+from adapruner.config import RunConfig, presets
+from adapruner.config.parsing import parse_section
+from adapruner.errors import UserError
+
+VALUES: dict[str, Any] = {
+    "name": "mine", "seed": 5, "model": {"source": "m"}, "calibration": {"source": "t.txt"},
+    "registry": {"name": "r"},
+}  # fmt: skip
+CONFIG = parse_section(RunConfig, VALUES, "test")
+
+
+def test_random_methods_run_with_every_seed_and_others_once() -> None:
+    comparison = ComparisonConfig(methods=("fisher", "random"), ratios=(0.2, 0.3), seeds=(1, 2))
+    found = cells(CONFIG, comparison)
+    assert len({cell.key for cell in found}) == len(found) == 2 * (1 + 2)
+    assert {cell.seed for cell in found if cell.method == "fisher"} == {5}
+
+
+def test_candidate_has_the_settings_of_its_method_ratio_and_layout() -> None:
+    comparison = ComparisonConfig(
+        methods=("flap",), ratios=(0.5,), layouts=("uniform",), at_ratio={0.5: {"round_to": 16}}
+    )
+    (cell,) = cells(CONFIG, comparison)
+    settings = candidate_config(cell, CONFIG, comparison)
+    assert (settings.search.metric, settings.reconstruction.method) == ("flap", "bias")
+    assert (settings.pruning.ratio, settings.pruning.layout) == (0.5, "uniform")
+    assert settings.pruning.round_to == 16
+    assert settings.finetune.method == "none"
+
+
+@pytest.mark.parametrize("name", presets())
+def test_only_methods_of_random_samples_use_the_reference_subset(name: str) -> None:
+    (cell,) = cells(CONFIG, ComparisonConfig(methods=(name,), seeds=(0,)))
+    assert uses_reference(cell) == (presets()[name].is_random and name != "random")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"methods": ["fischer"]},
+        {"methods": ["fisher", "fisher"]},
+        {"ratios": [0.2], "at_ratio": {0.3: {"round_to": 16}}},
+    ],
+)
+def test_invalid_comparison_is_refused(values: Any) -> None:
+    with pytest.raises(UserError):
+        parse_section(ComparisonConfig, values, "file", "comparison")
