@@ -1,30 +1,46 @@
-"""Small stage directories to report on, and the report of them."""
+"""Small stage directories to report on, and the reports of them."""
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
-from adapruner.report import gate
-from adapruner.report import build as library
 from adapruner.config import RunConfig
 from adapruner.config.parsing import parse_section
+from adapruner.data.pool import PoolSummary, SourceSummary, SplitSummary, TokenizerSummary
+from adapruner.efficiency.cost import Cost
+from adapruner.efficiency.speed import Speed
+from adapruner.evaluation.behaviour import Behaviour
+from adapruner.evaluation.quality import Evaluation
+from adapruner.evaluation.results import RowResult, TaskResult, write_rows
+from adapruner.files import Artifact
 from adapruner.pruning.plan import LayerPlan, Params, PruningPlan, Ratio
+from adapruner.recovery.finetune import CurvePoint, RecoveryResult
+from adapruner.report.build import build_report
+from adapruner.report.sections import Inputs
+from adapruner.search.results import (
+    HeldOut,
+    SearchResult,
+    SelectedTrial,
+    Sensitivity,
+    Trial,
+    Trials,
+)
 
 HOSTILE = "<script>alert('x')</script>"
 CREATED = "2030-01-02T03:04:05+00:00"
 TIMINGS = {"load_model": 31.2, "search": 143.0}
-POOL = {
-    "seed": 1234567,
-    "sources": [
-        {"setting": "finetune.source", "given": HOSTILE, "content_hash": "cd" * 32, "read": 12},
-        {"setting": "calibration.source", "given": "text.txt", "read": 1500, "used": 64},
-    ],
-    "splits": {"test": {"available": 9, "used": 1, "sha256": "ef" * 32}},
+METRICS = {"dense": (22.0, 0.65), "pruned": (61.0, 0.5), "finetuned": (33.0, 0.6)}
+"""Model -> perplexity of the text `news` and accuracy on piqa."""
+WEIGHT_BYTES = {"dense": 4000, "pruned": 3200, "finetuned": 3210}
+ROWS = 100
+RIGHT_ROWS = {
+    "piqa": {"dense": range(65), "pruned": range(20, 70), "finetuned": range(8, 68)},
+    "boolq": {"dense": range(65), "pruned": range(10, 65), "finetuned": range(3, 65)},
 }
-DENSE = {"mlp_channels": 64, "query_heads": 8, "kv_groups": 4}
+"""Task -> model -> ids of the rows, of ROWS, that it answers correctly."""
+SETTING = "batch_1_prompt_128"
 
 
 def settings(
@@ -42,147 +58,229 @@ def settings(
     return parse_section(RunConfig, values, "test")
 
 
-def write_json(folder: Path, name: str, value: Any) -> None:
-    folder.mkdir(exist_ok=True)
-    (folder / name).write_text(json.dumps(value))
-
-
-def plan(layers: int) -> dict[str, Any]:
+def plan(layers: int) -> PruningPlan:
+    """Keeps the first layer and cuts 64 channels, 8 heads and 4 groups of the others."""
     whole = LayerPlan(mlp_channels="0-63", query_heads="0-7")
     cut = LayerPlan(mlp_channels="0-29,31,60-63", query_heads="0-3,6-7")
     return PruningPlan(
         model_type="llama",
         layout="per_layer",
         layers=(whole, *[cut] * (layers - 1)),
-        dense=(DENSE,) * layers,
+        dense=({"mlp_channels": 64, "query_heads": 8, "kv_groups": 4},) * layers,
         protected=(0,),
-        ratio=Ratio(requested=0.2, of="all", achieved_all=0.2003, achieved_blocks=0.31),
+        ratio=Ratio(requested=0.2, of="blocks", achieved_all=0.2003, achieved_blocks=0.31),
         params=Params(dense=1_000_000, pruned=799_700),
         provenance={},
-    ).model_dump(mode="json")
+    )
 
 
-def trials(total: int) -> list[dict[str, Any]]:
+def trials(total: int) -> tuple[Trial, ...]:
+    """Trials 0 and 1 are the warm starts."""
     values = [40 + 30 / (i + 1) + 11 * (i % 3) for i in range(total)]
-    return [
-        {
-            "number": i,
-            "name": {0: "fisher-pool", 1: HOSTILE}.get(i, "trial"),
-            "value": value,
-            "state": "complete",
-            "params": {"alpha_coarse": i / total, "set_size": 10 + i % 3},
-            "held_out": value + 3 * (i % 2),
-            "best_so_far": min(values[: i + 1]),
-        }
+    return tuple(
+        Trial(
+            number=i,
+            name={0: "fisher-pool", 1: HOSTILE}.get(i, "trial"),
+            value=value,
+            params={"alpha_coarse": i / total, "set_size": 10 + i % 3},
+            held_out=value + 3 * (i % 2),
+            best_so_far=min(values[: i + 1]),
+        )
         for i, value in enumerate(values)
-    ]
+    )
 
 
-def speed(pruned: float, settings: tuple[str, ...] = ("batch_1_prompt_128",)) -> dict[str, Any]:
-    def figures(rate: float) -> dict[str, Any]:
-        spread = {"q1": 0.95, "q3": 1.05, "min": 0.9, "max": 1.1, "median": 1.0}
-        rates = {name: factor * rate for name, factor in spread.items()}
-        return {at: {f"{p}_tokens_per_s": rates for p in ("prefill", "decode")} for at in settings}
-
-    factor = {at: {"prefill": pruned / 100, "decode": pruned / 100} for at in settings}
-    protocol = {
-        "device": "cpu",
-        "dtype": "float32",
-        "new_tokens": 32,
-        "prompt_tokens": [128],
-        "repeats": 5,
-        "threads": 2,
+def search_result(trials: tuple[Trial, ...], layers: int = 4, **fields: Any) -> SearchResult:
+    """The summary of `trials`; `fields` replace its fields."""
+    best = min(trials, key=lambda trial: trial.value)
+    losses = tuple(
+        tuple((i + 1) ** -0.5 * share for share in (0.02, 0.05, 0.2)) for i in range(layers)
+    )
+    values: dict[str, Any] = {
+        "objective": "perplexity",
+        "objective_tokens": 512,
+        "held_out_tokens": 256,
+        "dense_value": 21.5,
+        "study": "adapruner-0",
+        "best": SelectedTrial(**best.model_dump(include=set(SelectedTrial.model_fields))),
+        "warm_starts": {trial.name: trial.value for trial in trials if trial.name != "trial"},
+        "held_out": HeldOut(dense_value=21.0, value=best.held_out or 0.0, warm_starts={}),
+        "sensitivity": Sensitivity(removed=(0.25, 0.5, 0.95), losses=losses),
+        "trials": len(trials),
     }
-    return {
-        "dense": figures(100.0),
-        "pruned": figures(pruned),
-        "speedup": factor,
-        "protocol": protocol,
-    }
+    return SearchResult(**values | fields)
 
 
-def cost() -> dict[str, Any]:
-    def of(share: float) -> dict[str, Any]:
-        flops = {phase: {"128": share * 2.7e8} for phase in ("prefill", "decode")}
-        memory = {"peak_bytes": share * 9e8, "libraries_bytes": 300_000_000, "of": "process"}
+def write_search(
+    directory: Path, trials: tuple[Trial, ...], layers: int = 4, **fields: Any
+) -> Path:
+    """The directory of a search stage; `fields` replace fields of the summary."""
+    directory.mkdir(parents=True, exist_ok=True)
+    plan(layers).write(directory)
+    Trials(trials=trials).write(directory)
+    search_result(trials, layers, **fields).write(directory)
+    return directory
+
+
+def pool_summary() -> PoolSummary:
+    counts = {"too_short": 1, "duplicate": 2}
+    return PoolSummary(
+        seed=1234567,
+        min_tokens=16,
+        sequence_length=128,
+        tokenizer=TokenizerSummary(type="LlamaTokenizer", vocabulary=32_000, begins_with_bos=True),
+        sources=[
+            SourceSummary(
+                setting="finetune.source", uri=HOSTILE, content_hash="cd" * 32, read=12,
+                kept=9, **counts,
+            ),
+            SourceSummary(
+                setting="calibration.source", uri="text.txt", content_hash="ab" * 32, read=1500,
+                kept=1497, used=64, **counts,
+            ),
+        ],
+        splits={
+            "test": SplitSummary(available=9, documents=9, used=1, tokens=512, sha256="ef" * 32)
+        },
+    )  # fmt: skip
+
+
+def speed(pruned: float, settings: tuple[str, ...] = (SETTING,)) -> Speed:
+    """Speeds around 100 tokens/s of the dense model and `pruned` tokens/s of the pruned one."""
+
+    def throughput(median: float) -> dict[str, Any]:
+        factors = {"q1": 0.95, "q3": 1.05, "min": 0.9, "max": 1.1, "median": 1.0}
+        spread = {name: factor * median for name, factor in factors.items()}
+        rates = {f"{phase}_tokens_per_s": spread for phase in ("prefill", "decode")}
+        return dict.fromkeys(settings, rates)
+
+    ratio = pruned / 100
+    return Speed.model_validate(
+        {
+            "dense": throughput(100.0),
+            "pruned": throughput(pruned),
+            "speedup": {name: {"prefill": ratio, "decode": ratio} for name in settings},
+            "protocol": {
+                "batch_sizes": [1],
+                "prompt_tokens": [128],
+                "new_tokens": 32,
+                "repeats": 5,
+                "threads": 2,
+                "device": "cpu",
+                "dtype": "float32",
+            },
+        }
+    )
+
+
+def cost() -> Cost:
+    def model(share: float) -> dict[str, Any]:
+        flops = int(share * 2.7e8)
+        peak = {"peak_bytes": int(share * 9e8), "libraries_bytes": 300_000_000, "of": "process"}
         return {
-            "params": share * 1_000_000,
-            "weight_bytes": share * 4000,
-            "flops_per_token": flops,
+            "params": int(share * 1_000_000),
+            "weight_bytes": int(share * 4000),
+            "flops_per_token": {phase: {"128": flops} for phase in ("prefill", "decode")},
             "kv_bytes_per_token": 46_080,
             "kv_bytes": {"128": 46_080 * 128},
-            "memory": memory,
+            "memory": peak,
         }
 
-    told = {"lengths": [128], "dtype": "float32", "memory_tokens": 128, "memory_new_tokens": 32}
-    return {"dense": of(1.0), "pruned": of(0.8), "protocol": told}
+    protocol = {
+        "lengths": [128],
+        "dtype": "float32",
+        "memory_tokens": 128,
+        "memory_new_tokens": 32,
+    }
+    return Cost.model_validate({"dense": model(1.0), "pruned": model(0.8), "protocol": protocol})
 
 
-def behaviour() -> dict[str, Any]:
-    text = {"windows": 4, "positions": 512}
-    compared = {
+def behaviour() -> Behaviour:
+    continuations = {
+        "prompt": "The capital of France is",
+        "dense": f" Paris. {HOSTILE}",
+        "pruned": " a city, a city",
+        "finetuned": " Paris.",
+    }
+    text = {
+        "windows": 4,
+        "positions": 512,
         "pruned": {"agreement": 0.55, "kl": 0.9},
         "finetuned": {"agreement": 0.7, "kl": 0.4},
     }
-    said = {"dense": f" Paris. {HOSTILE}", "pruned": " a city, a city", "finetuned": " Paris."}
-    return {
-        "continuations": [{"prompt": "The capital of France is", **said}],
-        "new_tokens": 40,
-        "texts": {"news": text | compared},
+    return Behaviour.model_validate(
+        {"continuations": [continuations], "new_tokens": 40, "texts": {"news": text}}
+    )
+
+
+def recovery(steps: int = 20) -> RecoveryResult:
+    curve = tuple(
+        CurvePoint(
+            step=i + 1,
+            loss=3 + math.exp(-i),
+            held_out=3.1 + math.exp(-i) if i % 5 == 4 else None,
+        )
+        for i in range(steps)
+    )
+    return RecoveryResult(method="lora", loss="distill", examples=40, curve=curve)
+
+
+def write_evaluation(directory: Path, model: str, *, tasks: bool = False) -> Path:
+    """The directory of an evaluation; with `tasks` two have rows, and winogrande failed."""
+    directory.mkdir(exist_ok=True)
+    perplexity, accuracy = METRICS[model]
+    results: dict[str, TaskResult] = {}
+    if tasks:
+        for task, right in RIGHT_ROWS.items():
+            score = len(right[model]) / ROWS
+            results[task] = TaskResult(metric="acc", score=score, rows=ROWS, error=None)
+            write_rows(directory, task, [row(i, i in right[model]) for i in range(ROWS)])
+        failed = TaskResult(metric=None, score=None, rows=0, error="no rows")
+        results["winogrande"] = failed
+    Evaluation(
+        metrics={"news_ppl_seq128": perplexity, "piqa_acc": accuracy},
+        tasks=results,
+        windows={"news": 4},
+        sequence_length=128,
+        params=1_000_000,
+        weight_bytes=WEIGHT_BYTES[model],
+    ).write(directory)
+    return directory
+
+
+def row(number: int, right: bool) -> RowResult:
+    return {"id": number, "right": right, "choice": 0, "answer": 0, "margin": 0.0}
+
+
+def write_stages(
+    root: Path, layers: int = 4, total: int = 6, *, tasks: bool = False
+) -> dict[str, Path]:
+    """Stage -> its directory in `root`, of a run in which every stage ran."""
+    root.mkdir(exist_ok=True)
+    stages = {"search": write_search(root / "search", trials(total), layers)}
+    for model in METRICS:
+        stage = f"evaluate_{model}"
+        stages[stage] = write_evaluation(root / stage, model, tasks=tasks)
+    artifacts: dict[str, list[Artifact]] = {
+        "filter_calibration_pool": [pool_summary()],
+        "finetune": [recovery()],
+        "measure_efficiency": [speed(125.0), cost()],
+        "compare_behaviour": [behaviour()],
     }
+    for stage, written in artifacts.items():
+        stages[stage] = root / stage
+        stages[stage].mkdir()
+        for artifact in written:
+            artifact.write(stages[stage])
+    return stages
 
 
-def retention() -> dict[str, Any]:
-    """What an evaluation of tasks adds to a report."""
-
-    def task(model: float, broken: list[int], fixed: list[int]) -> dict[str, Any]:
-        kept = {"dense": 0.65, "model": model, "retention": model / 0.65, "rows": 100}
-        bounds = {"low": model / 0.65 - 0.06, "high": model / 0.65 + 0.05}
-        return {**kept, **bounds, "broken": broken, "fixed": fixed}
-
-    def of(piqa: float, boolq: float) -> dict[str, Any]:
-        tasks = {"piqa": task(piqa, [3, 17, 40], [8]), "boolq": task(boolq, [1], [])}
-        mean = task((piqa + boolq) / 2, [], [])
-        return {"tasks": tasks, "mean": {k: mean[k] for k in mean if k not in ("broken", "fixed")}}
-
-    return {"pruned": of(0.5, 0.55), "finetuned": of(0.6, 0.62)}
-
-
-def write_stages(root: Path, layers: int = 4, total: int = 6) -> dict[str, Path]:
-    metrics = {"dense": (22.0, 0.65), "pruned": (61.0, 0.5), "finetuned": (33.0, 0.6)}
-    for model, (ppl, accuracy) in metrics.items():
-        values = {"news_ppl_seq128": ppl, "piqa_acc": accuracy}
-        write_json(root / f"evaluate_{model}", "metrics.json", values)
-    write_json(root / "filter_calibration_pool", "summary.json", POOL)
-    write_json(root / "search", "plan.json", plan(layers))
-    write_json(root / "search", "trials.json", trials(total))
-    best = min(trials(total), key=lambda trial: trial["value"])
-    losses = [[(i + 1) ** -0.5 * share for share in (0.02, 0.05, 0.2)] for i in range(layers)]
-    summary = {"best": best, "dense_value": 21.5,
-               "layer_losses": {"removed": [0.25, 0.5, 0.95], "losses": losses}}  # fmt: skip
-    write_json(root / "search", "summary.json", summary)
-    curve: list[dict[str, Any]] = [{"step": i + 1, "loss": 3 + math.exp(-i)} for i in range(20)]
-    for row in curve[4::5]:
-        row["held_out"] = row["loss"] + 0.1
-    write_json(root / "finetune", "curve.json", curve)
-    write_json(root / "measure_speed", "speed.json", speed(125.0))
-    write_json(root / "measure_speed", "cost.json", cost())
-    write_json(root / "compare_behaviour", "behaviour.json", behaviour())
-    for stage, length in (("load_model", 4000), ("prune", 3200)):
-        (root / stage).mkdir()
-        (root / stage / "model.safetensors").write_bytes(bytes(length))
-    write_json(root / "evaluate_finetuned", "summary.json", {"bytes": 3210})
-    return {path.name: path for path in root.iterdir()}
-
-
-def build(
-    stages: dict[str, Path], config: RunConfig | None = None, with_tasks: bool = False
-) -> dict[str, Any]:
-    """The report of the stages; `with_tasks` as an evaluation with two tasks and a failed one."""
-    config = config or settings()
+def build(stages: dict[str, Path], config: RunConfig | None = None) -> dict[str, Any]:
     facts = {"created": CREATED, "config_hash": "12" * 32, "hashes": {"plan": "ab" * 32}}
-    report = library.build_report(config, stages, TIMINGS, facts)
-    if with_tasks:
-        report |= {"retention": retention(), "failed_tasks": {"winogrande": "no rows"}}
-        report["gate"] = gate.judge(config.evaluation.gate, report)
-    return report
+    return build_report(Inputs(config or settings(), stages, TIMINGS, facts))
+
+
+def minimal_report(root: Path) -> dict[str, Any]:
+    """The report of a run of which only the search is known."""
+    config = settings(method="none")
+    return build_report(Inputs(config, {"search": write_search(root, trials(1))}, {}, {}))
