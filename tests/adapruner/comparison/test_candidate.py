@@ -16,7 +16,7 @@ from adapruner.comparison.candidate import (
 from adapruner.comparison.cells import ComparisonConfig, candidate_config, cells
 from adapruner.config import RunConfig
 from adapruner.config.parsing import parse_section
-from adapruner.evaluation.tasks import select_tasks
+from adapruner.evaluation.tasks import resolve_tasks
 from tests.adapruner.conftest import Workplace, write_importance
 from tests.models import small_model
 
@@ -46,7 +46,7 @@ def shared(work: Workplace, table: Path, root: Path) -> SharedStages:
     tasks = root / "tasks"
     if not tasks.exists():
         tasks.mkdir()
-        select_tasks(config(work).evaluation, tasks)
+        resolve_tasks(config(work).evaluation, tasks)
     return SharedStages(work.checkpoint, work.pool, table, root, work.pool, tasks)
 
 
