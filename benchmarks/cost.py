@@ -1,4 +1,4 @@
-"""What deciding costs: the importance pass and a trial, against the plain computation.
+"""The cost of the importance pass and of a trial, against the plain computation.
 
     python benchmarks/cost.py [CHECKPOINT]
 
@@ -9,7 +9,7 @@ Three ratios, each of medians of interleaved repeats in one process:
 - trial: scoring and planning against the dense forward pass over the objective text;
 - slicing: the forward pass of the narrowed dense model against that of the cut model.
 
-Also told, by size and not measured: the gradients that the importance pass holds at once, as a
+Also printed, computed and not measured: the gradients that the importance pass holds at once, as a
 share of the copy of all weights that the plain pass needs for its own.
 
 Without CHECKPOINT the embedded SmolLM2-135M is used. A small run takes about two minutes.
@@ -28,19 +28,21 @@ from typing import Any
 
 import torch
 
+from adapruner.config import ModelConfig, PruningConfig
+from adapruner.evaluation.perplexity import mean_loss
+from adapruner.importance.recipe import Recipe
+from adapruner.importance.scores import score
+from adapruner.importance.statistics import MICRO_BATCH, importance_table, reference_subset
 from adapruner.models import checkpoint, sources
 from adapruner.pruning.allocation.allocate import allocate
-from adapruner.config import ModelConfig, PruningConfig
-from adapruner.importance.statistics import MICRO_BATCH, importance_table, reference_subset
-from adapruner.evaluation.perplexity import mean_loss
-from adapruner.importance.scores import Recipe, score
 from adapruner.pruning.surgery import apply, narrowed
+from adapruner.pruning.target import PruningTarget
 
 SAMPLES, LENGTH, REPEATS = 12, 128, 3
 
 
-def main(given: str) -> None:
-    settings = ModelConfig(source=given)
+def main(source: str) -> None:
+    settings = ModelConfig(source=source)
     with tempfile.TemporaryDirectory() as folder:
         sources.materialize(sources.resolve(settings), Path(folder))
         model = checkpoint.load_model(Path(folder), settings)
@@ -60,18 +62,18 @@ def main(given: str) -> None:
     print(f"gradients held at once, by size: {3 * largest / weights:.4f} of a copy of the weights")
 
     recipe = Recipe(samples=tuple(range(SAMPLES)))
-    pruning = PruningConfig(ratio_of="blocks")
-    plan = allocate(score(table, recipe), structures, pruning, 0.0, {})
+    target = PruningTarget(structures, PruningConfig(ratio_of="blocks"))
+    plan = allocate(score(table, recipe), target, {})
 
-    def decide() -> None:
-        allocate(score(table, recipe), structures, pruning, 0.0, {})
+    def plan_recipe() -> None:
+        allocate(score(table, recipe), target, {})
 
     def run_narrow() -> None:
         with narrowed(model, plan):
             mean_loss(model, tokens)
 
-    deciding, forward = interleaved(decide, lambda: mean_loss(model, tokens))
-    show("score and plan / dense forward", deciding, forward)
+    planning, forward = interleaved(plan_recipe, lambda: mean_loss(model, tokens))
+    show("score and plan / dense forward", planning, forward)
     cut = copy.deepcopy(model)
     apply(cut, plan)
     narrow, forward = interleaved(run_narrow, lambda: mean_loss(cut, tokens))
@@ -91,10 +93,10 @@ def interleaved(*calls: Callable[[], object]) -> list[list[float]]:
     seconds: list[list[float]] = [[] for _ in calls]
     for turn in range(REPEATS + 1):
         for call, times in zip(calls, seconds, strict=True):
-            begun = time.perf_counter()
+            start = time.perf_counter()
             call()
             if turn:
-                times.append(time.perf_counter() - begun)
+                times.append(time.perf_counter() - start)
     return seconds
 
 

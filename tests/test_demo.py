@@ -1,4 +1,4 @@
-"""`make demo` on the real model and real text, with less of everything: does the result hold?"""
+"""`make demo` on the real model and real text, at a small size."""
 
 from __future__ import annotations
 
@@ -13,10 +13,26 @@ from typing import Any
 
 import pytest
 
+from adapruner.config import ModelConfig, PruningConfig
+from adapruner.data.pool import Pool, TestTexts
+from adapruner.evaluation.perplexity import perplexity, windows_of
+from adapruner.importance.recipe import Recipe
+from adapruner.importance.scores import score
+from adapruner.importance.table import ImportanceTable
+from adapruner.models import checkpoint
+from adapruner.pruning.allocation.allocate import allocate
+from adapruner.pruning.gram_matrices import compute_gram_matrices
+from adapruner.pruning.plan import PruningPlan
+from adapruner.pruning.surgery import narrowed
+from adapruner.pruning.target import PruningTarget
+from adapruner.pruning.update import RIDGE
+from adapruner.search.results import Trials
+from adapruner.search.study import TRIAL
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
-LESS = (
+SMALL = (
     "calibration.pool_size=16",
     "calibration.update_size=16",
     "calibration.objective_tokens=512",
@@ -52,7 +68,7 @@ class Demo:
 
 
 def make_demo(folder: Path) -> subprocess.CompletedProcess[str]:
-    settings = " ".join(f"--set {setting}" for setting in LESS)
+    settings = " ".join(f"--set {setting}" for setting in SMALL)
     settings += f" --set output_dir={folder / 'runs'} --home {folder / 'home'}"
     venv = Path(sys.executable).parents[1]
     return subprocess.run(
@@ -76,7 +92,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     return Demo(results, folder / "home", report, seconds, second.stdout + second.stderr)
 
 
-def test_the_report_says_what_was_lost_and_gained(demo: Demo) -> None:
+def test_report_has_quality_cost_and_behaviour_of_all_models(demo: Demo) -> None:
     params, metrics = demo.report["params"], demo.report["metrics"]
     assert params["dense"] == 134_515_008
     ratio = demo.report["ratio"]
@@ -94,7 +110,7 @@ def test_the_report_says_what_was_lost_and_gained(demo: Demo) -> None:
     assert set(demo.report["timings_s"]) >= {"estimate_importance", "search", "finetune"}
 
 
-def test_stock_transformers_loads_and_generates_in_a_fresh_process(demo: Demo) -> None:
+def test_transformers_loads_the_checkpoint_and_generates_in_a_fresh_process(demo: Demo) -> None:
     done = subprocess.run(
         [sys.executable, "-c", RELOAD, str(demo.results / "checkpoint")],
         capture_output=True, text=True, check=True, cwd=demo.results,
@@ -105,55 +121,43 @@ def test_stock_transformers_loads_and_generates_in_a_fresh_process(demo: Demo) -
     assert len(text) > len("The capital of France is")
 
 
-def test_it_beats_element_wise_scores_of_ten_random_samples_on_the_test_text(
+def test_plan_beats_element_wise_scores_of_ten_random_samples_on_the_test_text(
     demo: Demo, tmp_path: Path
 ) -> None:
-    from safetensors.torch import load_file
-
-    from adapruner.pruning import allocation, gram_matrices as rehearsal
-    from adapruner.models import checkpoint
-    from adapruner.importance import statistics as importance, scores as scoring
-    from adapruner.evaluation import perplexity
-    from adapruner.config import ModelConfig, PruningConfig
-    from adapruner.pruning.plan import PruningPlan, read_plan
-    from adapruner.pruning.reconstruction.least_squares import RIDGE
-    from adapruner.pruning.surgery import narrowed
-
-    table = importance.read_table(next(demo.home.rglob("importance.safetensors")))
-    text = json.loads(next(demo.home.rglob("test.json")).read_text())["wikipedia"]
+    table = ImportanceTable.read(next(demo.home.rglob(ImportanceTable.FILE)).parent)
+    text = TestTexts.read(next(demo.home.rglob(TestTexts.FILE)).parent).texts["wikipedia"]
     dense = next(
         path.parent for path in demo.home.rglob("model.safetensors")
         if checkpoint.inspect(path.parent).total_params == demo.report["params"]["dense"]
     )  # fmt: skip
     model = checkpoint.load_model(dense, ModelConfig(source=str(dense)))
     tokens = checkpoint.load_tokenizer(dense)(text)["input_ids"]
-    windows = perplexity.windows_of(tokens, 128, 24)
-    recipe = scoring.Recipe(metric="element1", samples=table.reference)
+    windows = windows_of(tokens, 128, 24)
     assert len(table.reference) == 10
-    baseline = allocation.allocate(
-        scoring.score(table, recipe), checkpoint.inspect(dense), PruningConfig(), {}
-    )
-    samples = load_file(next(demo.home.rglob("pool.safetensors")))["update"]
-    rehearsal.gather(model, samples, tmp_path)
+    recipe = Recipe(metric="element1", samples=table.reference)
+    target = PruningTarget(checkpoint.inspect(dense), PruningConfig())
+    baseline = allocate(score(table, recipe), target, {})
+    samples = Pool.read(next(demo.home.rglob(Pool.FILE)).parent).update
+    grams = compute_gram_matrices(model, samples, tmp_path, RIDGE)
 
     def value(plan: PruningPlan, updated: bool) -> float:
-        down = rehearsal.updates(model, tmp_path if updated else None, RIDGE, plan)
+        down = grams.updated_projections(model, plan) if updated else {}
         with narrowed(model, plan, down):
-            return perplexity.perplexity(model, windows)
+            return perplexity(model, windows)
 
-    ours = read_plan(demo.results / "plan.json")
+    ours = PruningPlan.read(demo.results)
     assert value(ours, updated=True) < value(baseline, updated=True)
     reported = demo.report["metrics"]["pruned"]["wikipedia_ppl_seq128"]
     assert reported < value(baseline, updated=False)
-    assert reported < value(ours, updated=False), "the update of the cut layers must help"
+    assert reported < value(ours, updated=False), "the update of the cut layers helps"
 
 
-def test_the_search_goes_beyond_the_warm_starts(demo: Demo) -> None:
-    trials = json.loads(next((demo.home / "artifacts").rglob("trials.json")).read_text())
-    assert [row["name"] for row in trials].count("trial") == 1
-    assert [row["number"] for row in trials] == list(range(6))
+def test_search_has_trials_beside_the_warm_starts(demo: Demo) -> None:
+    trials = Trials.read(next((demo.home / "artifacts").rglob(Trials.FILE)).parent).trials
+    assert [trial.name for trial in trials].count(TRIAL) == 1
+    assert [trial.number for trial in trials] == list(range(6))
 
 
-def test_the_second_run_is_cached(demo: Demo) -> None:
+def test_second_run_is_cached(demo: Demo) -> None:
     assert demo.second.count("Using cached version") == 13
     assert demo.second_s < 40
