@@ -1,84 +1,81 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from adapruner.config import RunConfig
-from steps.zenml_support import workspace
+from adapruner.data.sources import TextSource, TextSources
+from adapruner.files import read_json
+from adapruner.models.sources import CheckpointSource
+from adapruner.pruning.plan import PruningPlan
 from steps.report import report
+from steps.zenml_support.workspace import Timing
+from tests.adapruner.report.reports import write_stages
+from tests.steps.configs import minimal_config
 
-STAGES = (
+SECONDS = 1.5
+OTHER_STAGES = (
     "resolve_source",
     "texts",
     "load_model",
-    "filter_calibration_pool",
     "estimate_importance",
-    "search",
     "prune",
-    "expect_tokens",
-    "finetune",
-    "evaluate_dense",
-    "evaluate_pruned",
-    "evaluate_finetuned",
-    "measure_speed",
-    "compare_behaviour",
+    "compute_teacher_logits",
 )
 
 
-def source(given: str, location: Path) -> dict[str, Any]:
-    return {
-        "given": given,
-        "kind": "directory",
-        "location": str(location),
-        "revision": None,
-        "content_hash": "c0",
-    }
+@pytest.fixture
+def stages(stages_folder: Path) -> dict[str, Path]:
+    """The directories of all stages, whose sources are at places of this machine."""
+    directories = write_stages(stages_folder / "stages")
+    for name in OTHER_STAGES:
+        directories[name] = stages_folder / "stages" / name
+        directories[name].mkdir()
+    (directories["finetune"] / "checkpoint").mkdir()
+    for directory in directories.values():
+        Timing(seconds=SECONDS).write(directory)
+    location = stages_folder / "m"
+    source = CheckpointSource(uri="m", kind="directory", location=str(location), content_hash="c0")
+    text = TextSource(
+        uri="t.txt", kind="text", location=f"{location}.txt", revision=None, content_hash="t0"
+    )
+    source.write(directories["resolve_source"])
+    TextSources(sources={"t.txt": text}).write(directories["texts"])
+    return directories
+
+
+def test_the_report_has_its_files_and_the_seconds_of_every_stage(
+    stages: dict[str, Path], stages_folder: Path
+) -> None:
+    out = report.entrypoint(minimal_config(stages_folder), **stages)
+    names = {path.name for path in out.iterdir()}
+    assert names == {"report.json", "report.html", "plan.json", "timing.json"}
+    assert PruningPlan.read(out) == PruningPlan.read(stages["search"])
+    timings = read_json(out / "report.json")["timings_s"]
+    assert timings == dict.fromkeys(set(stages) - {"texts"}, SECONDS)
 
 
 def test_neither_passwords_nor_places_on_this_machine_are_published(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stages: dict[str, Path], stages_folder: Path
 ) -> None:
-    monkeypatch.setattr(workspace, "_scratch", lambda: tmp_path)
-    stages = {name: tmp_path / name for name in STAGES}
-    for path in stages.values():
-        path.mkdir()
-        (path / "timing.json").write_text('{"seconds": 1.0}')
-    for name in ("load_model", "prune"):
-        (stages[name] / "model.safetensors").write_bytes(b"")
-    (stages["finetune"] / "checkpoint").mkdir()
-    (stages["search"] / "plan.json").write_text("{}")
-    named = {
-        "resolve_source/source.json": source("m", tmp_path / "models" / "m"),
-        "texts/texts.json": {"t.txt": source("t.txt", tmp_path / "t.txt")},
-    }
-    for file, content in named.items():
-        (tmp_path / file).write_text(json.dumps(content))
-
-    def written(storage: str) -> tuple[dict[str, Any], Path]:
-        config = RunConfig.model_validate(
-            {
-                "name": "run",
-                "model": {"source": "m"},
-                "calibration": {"source": "t.txt"},
-                "search": {"storage": storage},
-                "registry": {"name": "r"},
-            }
-        )
-        out = report.entrypoint(config, **stages)
-        return json.loads((out / "report.json").read_text()), out
-
-    content, out = written("postgresql://u:SECRET@host/s?password=SECRET")
+    search = {"storage": "postgresql://u:SECRET@host/s?password=SECRET"}
+    config = minimal_config(stages_folder, search=search, output_dir="runs")
+    out = report.entrypoint(config, **stages)
     for file in out.iterdir():
         text = file.read_text()
         assert "SECRET" not in text, file.name
-        assert str(tmp_path) not in text, file.name
-    facts = content["provenance"]
+        assert str(stages_folder) not in text, file.name
+    facts = read_json(out / "report.json")["provenance"]
     assert facts["config"]["search"]["storage"] == "postgresql://host/s"
-    wanted = {"given": "m", "kind": "directory", "revision": None, "content_hash": "c0"}
-    assert facts["source"] == wanted
-    assert facts["texts"] == {"t.txt": {**wanted, "given": "t.txt"}}
-    other, _ = written("postgresql://u:OTHER@host/s")
-    assert facts["config_hash"] == other["provenance"]["config_hash"]
+    assert (facts["source"]["uri"], facts["texts"]["t.txt"]["uri"]) == ("m", "t.txt")
+
+
+def test_the_config_hash_does_not_depend_on_the_password_of_the_storage(
+    stages: dict[str, Path], stages_folder: Path
+) -> None:
+    hashes = set()
+    for login in ("u:SECRET", "u:OTHER"):
+        search = {"storage": f"postgresql://{login}@host/s"}
+        out = report.entrypoint(minimal_config(stages_folder, search=search), **stages)
+        hashes.add(read_json(out / "report.json")["provenance"]["config_hash"])
+    assert len(hashes) == 1

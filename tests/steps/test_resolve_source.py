@@ -4,20 +4,45 @@ from pathlib import Path
 
 import pytest
 
-from adapruner.config import RunConfig
+from adapruner.data.sources import TextSources
 from adapruner.errors import UserError
+from adapruner.evaluation.tasks import TaskSelection
+from adapruner.models.sources import CheckpointSource
 from steps.resolve_source import resolve_source
+from tests.adapruner.conftest import Workplace
+from tests.steps.configs import minimal_config
 
 
-def test_a_device_that_is_not_there_is_found_out_before_anything_else(tmp_path: Path) -> None:
-    config = RunConfig.model_validate(
-        {
-            "name": "run",
-            "model": {"source": "m", "device": "cuda:99"},
-            "calibration": {"source": "t.txt"},
-            "registry": {"name": "r"},
-            "output_dir": str(tmp_path / "runs"),
-        }
-    )
+def test_a_missing_device_is_reported_before_the_source_is_read(tmp_path: Path) -> None:
+    config = minimal_config(tmp_path, model={"source": "no-such-model", "device": "cuda:99"})
     with pytest.raises(UserError, match="cuda:99"):
         resolve_source.entrypoint(config)
+
+
+def test_an_output_folder_with_other_files_is_reported_before_the_source_is_read(
+    tmp_path: Path,
+) -> None:
+    target = tmp_path / "runs" / "run"
+    target.mkdir(parents=True)
+    (target / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=str(target)):
+        resolve_source.entrypoint(minimal_config(tmp_path))
+
+
+def test_checkpoint_texts_and_tasks_are_resolved_to_their_content(
+    workplace: Workplace, stages_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{stages_folder / 'mlflow.db'}")
+    text = stages_folder / "text.txt"
+    text.write_text("some words\n")
+    model = {"source": str(workplace.checkpoint), "device": "cpu"}
+    config = minimal_config(stages_folder, model=model, calibration={"source": str(text)})
+    first = resolve_source.entrypoint(config)
+    text.write_text("other words\n")
+    second = resolve_source.entrypoint(config)
+    sources = [CheckpointSource.read(directories[0]) for directories in (first, second)]
+    texts = [TextSources.read(directories[1]).sources[str(text)] for directories in (first, second)]
+    assert sources[0].uri == str(workplace.checkpoint)
+    assert sources[0] == sources[1]
+    assert texts[0].content_hash != texts[1].content_hash
+    assert TaskSelection.read(first[2]).tasks == ()

@@ -8,6 +8,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from adapruner.config import RegistryConfig
+from adapruner.errors import UserError
 from steps.mlflow_support import model_versions, runs
 from tests.steps.mlflow_support.reports import REPORT, write_stage
 
@@ -85,6 +86,20 @@ def test_an_existing_version_gets_the_gate_of_the_latest_run_and_the_alias_only_
     model_versions.register(client, without_alias, run, checkpoint, failed)
     version = client.get_model_version("once", "1")
     assert (version.tags["gate"], version.tags["gate_reasons"]) == ("failed", "too slow")
+
+
+@pytest.mark.parametrize("method", ["lora", "none"])
+def test_only_the_final_model_needs_a_finite_perplexity(method: str) -> None:
+    finite, not_finite = {"text_ppl_seq128": 12.5}, {"text_ppl_seq128": None}
+    models = ("finetuned", "pruned") if method == "lora" else ("pruned", "finetuned")
+    for first, second, is_usable in ((finite, not_finite, True), (not_finite, finite, False)):
+        metrics = dict(zip(models, (first, second), strict=True))
+        report = {"metrics": metrics, "recovery": {"method": method}}
+        if is_usable:
+            model_versions.check_usable(report)
+        else:
+            with pytest.raises(UserError, match=rf"{models[0]}.*text_ppl_seq128"):
+                model_versions.check_usable(report)
 
 
 def test_the_record_of_a_version_holds_no_password() -> None:

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from adapruner.config import EvaluationConfig
+from adapruner.efficiency.cost import Cost
+from adapruner.efficiency.speed import Speed
+from steps.measure_efficiency import measure_efficiency
+from tests.adapruner.conftest import Workplace
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_cost_is_always_measured_and_speed_only_where_it_is_switched_on(
+    workplace: Workplace, stages_folder: Path, is_on: bool
+) -> None:
+    config = EvaluationConfig(
+        speed=is_on, prompt_tokens=[8], new_tokens=2, repeats=1, peak_memory=False
+    )
+    dense = workplace.checkpoint
+    out = measure_efficiency.entrypoint(dense, dense, workplace.model, config)
+    cost = Cost.read(out)
+    assert cost.dense.params == cost.pruned.params > 0
+    assert Speed.exists(out) == is_on
