@@ -4,7 +4,7 @@
 class UserError(Exception):
     """Invalid input.
 
-    The message is one line: what was given, what was wanted, what to do. The command line prints
+    The message is one line: the value, what was expected, what to do. The command line prints
     it without a traceback and exits with 2.
     """
 

@@ -1,4 +1,4 @@
-"""Content hashes: what a stage's result is told apart by."""
+"""Content hashes of files, directories and JSON values."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ IGNORED = frozenset(
         "__pycache__",
     }
 )
-"""Files that say how long something took or how fast it shall go, and Python's own: not part of a
-result's content."""
+"""Names that are not part of a result's content: timings, a batch size, Python's caches."""
 
 
 def hash_file(path: Path) -> str:
@@ -37,5 +36,5 @@ def hash_directory(path: Path) -> str:
 
 
 def hash_json(value: Any) -> str:
-    """sha256 of a JSON value in its canonical spelling, as 64 hex digits."""
+    """sha256 of a JSON value with sorted keys, as 64 hex digits."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -123,7 +123,7 @@ class EvaluationConfig(QualityConfig):
     def _check_task_origin(self) -> EvaluationConfig:
         if self.tasks_dir is not None and self.data_dir is not None:
             raise ValueError(
-                "tasks_dir and data_dir are both given: tasks_dir holds definitions with data of "
-                "their own, data_dir the data of lm-eval's tasks; give one"
+                "tasks_dir and data_dir are both set: tasks_dir holds definitions with data of "
+                "their own, data_dir the data of lm-eval's tasks; set one of them"
             )
         return self

@@ -26,18 +26,18 @@ def parse_section(kind: type[T], values: Any, where: str, prefix: str = "") -> T
         raise UserError(problems) from None
 
 
-def nearest(word: str, known: Sequence[str]) -> str:
-    """`; did you mean 'x'?` for the known word nearest to `word`, or the list of known words."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else f"; available: {', '.join(known)}"
+def nearest(word: str, words: Sequence[str]) -> str:
+    """`; did you mean 'x'?` for the word nearest to `word`, or the list of all words."""
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else f"; available: {', '.join(words)}"
 
 
 def _explain(error: Any, kind: type[BaseModel], where: str, prefix: str) -> str:
     path = ".".join([*([prefix] if prefix else []), *(str(part) for part in error["loc"])])
     if error["type"] == "extra_forbidden":
         section = _section_at(kind, error["loc"][:-1])
-        known = sorted(section.model_fields) if section else []
-        return f"{where}: unknown key '{path}'{nearest(str(error['loc'][-1]), known)}"
+        keys = sorted(section.model_fields) if section else []
+        return f"{where}: unknown key '{path}'{nearest(str(error['loc'][-1]), keys)}"
     if error["type"] == "missing":
         return f"{where}: '{path}' is missing; it is required"
     message = error["msg"].removeprefix("Value error, ")

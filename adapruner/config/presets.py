@@ -43,7 +43,7 @@ class Preset:
 def presets() -> dict[str, Preset]:
     """Name -> preset: the searched methods, then one for each metric that has a preset name."""
     paper = {"samples": "slots", "scaling": "aligned", "vary": ()}
-    found = {
+    result = {
         DEFAULT: Preset(
             "default: searched importance with least-squares update", _settings(), True
         ),
@@ -56,8 +56,8 @@ def presets() -> dict[str, Preset]:
     for name, metric in table(METRIC).items():
         if metric.preset is not None:
             settings = _settings({"metric": name}, metric.reconstruction)
-            found[metric.preset] = Preset(metric.summary, settings, metric.is_random)
-    return found
+            result[metric.preset] = Preset(metric.summary, settings, metric.is_random)
+    return result
 
 
 def apply_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
