@@ -134,4 +134,4 @@ def candidate_config(
 def uses_reference(cell: Cell) -> bool:
     """Whether the method uses the random reference subset of the importance table."""
     metric = presets()[cell.method].settings["search"]["metric"]
-    return metric == SEARCHED or METRICS[metric].samples == "reference"
+    return metric == SEARCHED or METRICS[metric].needs.samples == "reference"

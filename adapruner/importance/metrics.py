@@ -28,28 +28,34 @@ Function = Callable[["ImportanceTable", "Recipe", str], "list[Tensor]"]
 
 
 @dataclass(frozen=True)
-class Metric:
-    """A metric and what it needs.
+class Needs:
+    """What a metric is computed from.
 
     `samples`: the whole calibration pool, the random reference subset, or none. `statistics`: the
     groups of the importance table that it reads. `comparable`: scores of MLP channels in different
-    layers can be ranked together. `preset`: the name of the method that uses it alone, with
-    `reconstruction` after the cut. `seeded`: the result depends on the seed.
+    layers can be ranked together. `seed`: the scores depend on the recipe's seed.
     """
+
+    samples: Literal["pool", "reference", "none"] = "pool"
+    statistics: tuple[str, ...] = ()
+    comparable: bool = False
+    seed: bool = False
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A registered metric. `preset`: the method that uses it alone, with `reconstruction`."""
 
     function: Function
     summary: str
-    samples: Literal["pool", "reference", "none"]
-    statistics: tuple[str, ...]
-    comparable: bool
+    needs: Needs
     preset: str | None
     reconstruction: str
-    seeded: bool
 
     @property
     def is_random(self) -> bool:
         """Whether the result depends on the seed, beyond the draw of the pool."""
-        return self.seeded or self.samples == "reference"
+        return self.needs.seed or self.needs.samples == "reference"
 
 
 METRICS: dict[str, Metric] = {}
@@ -59,20 +65,17 @@ METRICS: dict[str, Metric] = {}
 def metric(
     name: str,
     summary: str,
-    *,
-    samples: Literal["pool", "reference", "none"] = "pool",
-    statistics: tuple[str, ...] = (),
-    comparable: bool = False,
+    needs: Needs,
     preset: str | None = None,
     reconstruction: str = "none",
-    seeded: bool = False,
 ) -> Callable[[Function], Function]:
-    """Registers a function as the metric `name`; the other arguments are those of `Metric`."""
+    """Registers a function as the metric `name`.
+
+    With a `preset` name, it is a method as well, with that reconstruction after the cut.
+    """
 
     def register(function: Function) -> Function:
-        METRICS[name] = Metric(
-            function, summary, samples, statistics, comparable, preset, reconstruction, seeded
-        )
+        METRICS[name] = Metric(function, summary, needs, preset, reconstruction)
         return function
 
     return register
@@ -81,7 +84,7 @@ def metric(
 @metric(
     "fisher",
     "sum of squared weight * gradient over the whole pool",
-    statistics=("fisher",),
+    Needs(statistics=("fisher",)),
     preset="fisher",
 )
 def fisher(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
@@ -92,8 +95,7 @@ def fisher(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
 @metric(
     "flap",
     "fluctuation score, adaptive widths, bias compensation (arXiv 2312.11983)",
-    statistics=("input_sum", "input_square", "column_square"),
-    comparable=True,
+    Needs(statistics=("input_sum", "input_square", "column_square"), comparable=True),
     preset="flap",
     reconstruction="bias",
 )
@@ -122,7 +124,7 @@ def flap(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
 @metric(
     "wanda",
     "|weight| * norm of its input (arXiv 2306.11695), by structure",
-    statistics=("input_square", "column_mean"),
+    Needs(statistics=("input_square", "column_mean")),
     preset="wanda-sp",
 )
 def wanda(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
@@ -143,8 +145,7 @@ def wanda(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
 @metric(
     "vector",
     "LLM-Pruner, vector-wise, random samples (arXiv 2305.11627)",
-    samples="reference",
-    statistics=("coarse",),
+    Needs("reference", ("coarse",)),
     preset="llm-pruner-vector",
 )
 def vector(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
@@ -158,8 +159,7 @@ def vector(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
 @metric(
     "element1",
     "LLM-Pruner, element-wise of first order, random samples",
-    samples="reference",
-    statistics=("element",),
+    Needs("reference", ("element",)),
     preset="llm-pruner-element1",
 )
 def element1(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
@@ -173,8 +173,7 @@ def element1(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
 @metric(
     "element2",
     "LLM-Pruner, element-wise of second order, random samples",
-    samples="reference",
-    statistics=("fisher",),
+    Needs("reference", ("fisher",)),
     preset="llm-pruner-element2",
 )
 def element2(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
@@ -188,8 +187,7 @@ def element2(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
 @metric(
     "mixed",
     "LLM-Pruner, element-wise of both orders, random samples",
-    samples="reference",
-    statistics=("mixed",),
+    Needs("reference", ("mixed",)),
     preset="llm-pruner-mixed",
 )
 def mixed(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
@@ -203,8 +201,7 @@ def mixed(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
 @metric(
     "magnitude",
     "L2 norm of the coupled weights",
-    samples="none",
-    statistics=("weight_square",),
+    Needs("none", ("weight_square",)),
     preset="magnitude",
 )
 def magnitude(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
@@ -215,9 +212,8 @@ def magnitude(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]
 @metric(
     "random",
     "structures drawn at random with the seed",
-    samples="none",
+    Needs("none", seed=True),
     preset="random",
-    seeded=True,
 )
 def random(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
     """Uniform random numbers, seeded by the recipe's seed and the kind of structure."""

@@ -33,7 +33,7 @@ def score(table: ImportanceTable, recipe: Recipe) -> Scores:
         return Scores(mlp, heads, groups)
     metric = METRICS[recipe.metric]
     mlp, heads, groups = (metric.function(table, recipe, kind) for kind in KINDS)
-    return Scores(mlp, heads, groups, metric.comparable)
+    return Scores(mlp, heads, groups, metric.needs.comparable)
 
 
 def _mix(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:

@@ -66,6 +66,6 @@ def plan_with_metric(
 
 def metric_recipe(metric: str, table: ImportanceTable, seed: int) -> Recipe:
     """The samples that a metric needs; `seed` is for the random metric."""
-    on_reference = METRICS[metric].samples == "reference"
+    on_reference = METRICS[metric].needs.samples == "reference"
     samples = table.reference if on_reference else tuple(range(table.samples))
     return Recipe(metric=metric, samples=samples, seed=seed)

@@ -24,7 +24,7 @@ REFERENCE = [0, 3, 4]
 
 
 def recipe_of(metric: str, table: ImportanceTable, seed: int) -> Recipe:
-    on_reference = METRICS[metric].samples == "reference"
+    on_reference = METRICS[metric].needs.samples == "reference"
     samples = table.reference if on_reference else tuple(range(table.samples))
     return Recipe(metric=metric, samples=samples, seed=seed)
 
@@ -190,7 +190,7 @@ def test_metric_scores_every_structure_and_reads_only_what_it_declares(name: str
         again = metric.function(case.table, recipe, kind)
         assert all(map(torch.equal, layers, again)), "the same recipe gives the same scores"
     shapes = {"fisher", "element", "coarse", "length", "reference"}
-    assert read - shapes <= set(metric.statistics)
+    assert read - shapes <= set(metric.needs.statistics)
     assert metric.function.__doc__, "the docstring gives the formula and its source"
     assert metric.summary
 
