@@ -255,7 +255,7 @@ def test_a_registered_version_is_a_source(work: Workplace, first: Ended) -> None
     assert ended.code == 0, ended.err
     assert {"load_model", "estimate_importance", "prune"} <= ended.ran
     report = work.report()
-    assert report["provenance"]["source"]["given"] == "models:/small-pruned/1"
+    assert report["provenance"]["source"]["uri"] == "models:/small-pruned/1"
     assert report["provenance"]["source"]["revision"] == "small-pruned/1"
 
 

@@ -111,11 +111,11 @@ def _cost_rows(report: Report) -> list[Row]:
     result = []
     for phase in PHASES:
         values = [c["flops_per_token"][phase][longest] for c in costs]
-        result.append(comparison_row(f"{phase} FLOPs a token", notes[phase], values, flops))
+        result.append(comparison_row(f"{phase} FLOPs per token", notes[phase], values, flops))
     cache = size(cost["pruned"]["kv_bytes"][longest])
     note = f"pruned: {cache} at {longest} tokens, {protocol['dtype']}"
     cache_bytes = [c["kv_bytes_per_token"] for c in costs]
-    result.append(comparison_row("KV cache a token", note, cache_bytes, size))
+    result.append(comparison_row("KV cache per token", note, cache_bytes, size))
     return [*result, *_memory_rows(protocol, [c["memory"] or {} for c in costs])]
 
 

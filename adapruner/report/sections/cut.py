@@ -113,11 +113,11 @@ def sensitivity_chart(sensitivity: Mapping[str, Any]) -> Markup:
             for layer, value in enumerate(values):
                 artist = mark(axes, layer, value, "accent", width=5)
                 artist.set_alpha(strength)
-                text = f"layer {layer} without {removed:.0%}: {number(value)} nats a token"
+                text = f"layer {layer} without {removed:.0%}: {number(value)} nats per token"
                 add_tip(tips, artist, text)
         scale_values(axes, [max(value, 1e-6) for row in losses for value in row])
         axes.set_xlabel("layer")
-        axes.set_ylabel("nats a token")
+        axes.set_ylabel("nats per token")
         whole_numbers(axes)
         return tips
 

@@ -8,7 +8,6 @@ from typing import Any
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
-from adapruner.files import flatten
 from adapruner.report.format import number
 from adapruner.report.results import Report
 from adapruner.report.rows import bars
@@ -48,8 +47,12 @@ def best_warm_start(search: Search) -> Mapping[str, Any] | None:
 
 def held_out_values(search: Search) -> list[tuple[str, str]]:
     """The values on held-out text as pairs of a name and a number."""
-    values = flatten(search["held_out"] or {})
-    return [(name.replace("_", " "), number(value)) for name, value in values]
+    held_out = search["held_out"]
+    if held_out is None:
+        return []
+    values = {"dense model": held_out["dense_value"], "selected trial": held_out["value"]}
+    values |= {f"warm start {name}": v for name, v in held_out["warm_starts"].items()}
+    return [(name, number(value)) for name, value in values.items()]
 
 
 def history_chart(search: Search) -> Markup:

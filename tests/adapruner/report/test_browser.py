@@ -1,8 +1,7 @@
-"""The report's page in a real browser, wide and on a phone."""
+"""The pages in a real browser, wide and on a phone."""
 
 from __future__ import annotations
 
-import copy
 import html
 import json
 import re
@@ -13,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from adapruner.report import runs as comparison
-from adapruner.report import runs_page as comparison_html
-from adapruner.report.files import complete, replace_text
 from adapruner.report.page import page
+from adapruner.report.runs import compare_runs
+from adapruner.report.runs_page import comparison_page
+from adapruner.report.sections import SECTIONS
 from tests.adapruner.report.reports import build, settings, write_stages
 
 BROWSER = next(
@@ -33,84 +32,64 @@ OPTIONS = (
     "--dump-dom",
 )
 WIDTHS = (390, 1000)
-SECTIONS = [
-    "Quality",
-    "Cost",
-    "What was cut",
-    "Search",
-    "Recovery",
-    "Examples",
-    "Time",
-    "Calibration pool",
-    "Repeat it",
-]
-LOOK = """
+PROBE = """
 <!doctype html><pre></pre>%s<script>
-const isSeen = e => e.getBoundingClientRect().width > 0 && e.getBoundingClientRect().height > 0
-const look = frame => {
+const isVisible = e => e.getBoundingClientRect().width > 0 && e.getBoundingClientRect().height > 0
+const probe = frame => {
   const page = frame.contentDocument, all = selector => [...page.querySelectorAll(selector)]
   return {
-    sections: all("section").filter(isSeen).map(s => s.querySelector("h2").innerText),
-    charts: all("figure").map(f => [...f.querySelectorAll("svg")].filter(isSeen).length),
+    sections: all("section").filter(isVisible).map(s => s.querySelector("h2").innerText),
+    charts: all("figure").map(f => [...f.querySelectorAll("svg")].filter(isVisible).length),
     tooWide: [page.documentElement, ...all(".compare, .counts").map(t => t.parentElement)]
       .filter(e => e.scrollWidth > e.clientWidth).length,
     requests: frame.contentWindow.performance.getEntriesByType("resource").map(r => r.name),
   }
 }
 onload = () => document.querySelector("pre").textContent =
-  JSON.stringify([...document.querySelectorAll("iframe")].map(look))
+  JSON.stringify([...document.querySelectorAll("iframe")].map(probe))
 </script>
 """
 
 
-def looked_at(page: Path, profile: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """What the page is like at each width, and all that the browser's console said."""
-    frame = '<iframe src="%s" style="width:%dpx;height:900px;border:0"></iframe>'
-    outer = page.with_name("look.html")
-    outer.write_text(LOOK % "".join(frame % (page.name, width) for width in WIDTHS))
+def inspect(html_text: str, folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The state of the page at each of WIDTHS, and the messages of the browser's console."""
+    (folder / "page.html").write_text(html_text, encoding="utf-8")
+    frame = '<iframe src="page.html" style="width:%dpx;height:900px;border:0"></iframe>'
+    outer = folder / "probe.html"
+    outer.write_text(PROBE % "".join(frame % width for width in WIDTHS))
     run = subprocess.run(
-        [BROWSER, *OPTIONS, f"--user-data-dir={profile}", outer.as_uri()],
+        [BROWSER, *OPTIONS, f"--user-data-dir={folder / 'profile'}", outer.as_uri()],
         capture_output=True,
         text=True,
         timeout=120,
         check=True,
     )
-    (found,) = re.findall("<pre>(.+?)</pre>", run.stdout)
-    return json.loads(html.unescape(found)), re.findall(r".*CONSOLE.*", run.stderr)
+    (state,) = re.findall("<pre>(.+?)</pre>", run.stdout)
+    return json.loads(html.unescape(state)), re.findall(r".*CONSOLE.*", run.stderr)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not BROWSER, reason="no chromium on this machine")
-def test_a_browser_shows_every_section_and_asks_for_nothing(tmp_path: Path) -> None:
-    (tmp_path / "stages").mkdir()
-    stages = write_stages(tmp_path / "stages", layers=32, total=40)
-    report = complete(build(stages, settings(limits={"mean_retention": 0.95}), with_tasks=True))
-    replace_text(tmp_path / "report.html", page(report))
-    views, console = looked_at(tmp_path / "report.html", tmp_path / "profile")
+def test_browser_shows_every_section_and_requests_nothing(tmp_path: Path) -> None:
+    stages = write_stages(tmp_path / "stages", layers=32, total=40, tasks=True)
+    html_text = page(build(stages, settings(limits={"mean_retention": 0.95})))
+    views, console = inspect(html_text, tmp_path)
     assert console == []
     for view in views:
-        assert view["sections"] == SECTIONS
-        # Retention, speed, widths, layers, search, held out, loss: of two drawings the one for
-        # the width.
-        assert view["charts"] == [1] * 7
+        assert view["sections"] == [section.title for section in SECTIONS if section.title]
+        assert view["charts"] == [1] * html_text.count("<figure>"), "one drawing per chart"
         assert view["tooWide"] == 0
         assert view["requests"] == []
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not BROWSER, reason="no chromium on this machine")
-def test_a_browser_shows_runs_beside_each_other(tmp_path: Path) -> None:
-    (tmp_path / "stages").mkdir()
-    report = complete(build(write_stages(tmp_path / "stages"), with_tasks=True))
-    other = copy.deepcopy(report)
-    other["provenance"]["config"]["seed"] = 8
-    compared = comparison.compare([report, other])
-    replace_text(tmp_path / "compared.html", comparison_html.page(compared))
-    views, console = looked_at(tmp_path / "compared.html", tmp_path / "profile")
+def test_browser_shows_runs_side_by_side(three_runs: list[dict[str, Any]], tmp_path: Path) -> None:
+    html_text = comparison_page(compare_runs(three_runs))
+    views, console = inspect(html_text, tmp_path)
     assert console == []
     for view in views:
-        titles = ["Results", "Quality against size and speed", "Settings that differ"]
-        assert view["sections"] == titles
-        assert view["charts"] == [1] * 4
+        assert len(view["sections"]) == html_text.count("<section")
+        assert view["charts"] == [1] * html_text.count("<figure>")
         assert view["tooWide"] == 0
         assert view["requests"] == []

@@ -1,0 +1,35 @@
+"""Recovery: method and losses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from adapruner.recovery.finetune import RecoveryResult
+from adapruner.report.page import page
+from adapruner.report.sections.recovery import loss_chart, view
+from tests.adapruner.report.reports import build, recovery, settings
+
+
+def test_losses_on_held_out_text_are_marked(report: dict[str, Any]) -> None:
+    values = view(report)
+    assert values["has_held_out"] and values["steps"] == 20
+    assert "step 5: 3.118 on held-out text" in values["chart"]
+
+
+def test_curve_without_held_out_losses_has_a_chart() -> None:
+    curve = [{"step": step, "loss": 3.0 / step, "held_out": None} for step in (1, 2, 3)]
+    chart = loss_chart(curve)
+    assert chart is not None and "held-out" not in chart
+
+
+def test_one_step_is_no_chart(stages: dict[str, Path]) -> None:
+    recovery(steps=1).write(stages["finetune"])
+    assert view(build(stages))["chart"] is None
+
+
+def test_run_without_fine_tuning_says_so(stages: dict[str, Path]) -> None:
+    RecoveryResult(method="none").write(stages["finetune"])
+    report = build(stages, settings(method="none"))
+    assert report["recovery"]["method"] == "none"
+    assert "the pruned model is the result" in page(report)

@@ -1,0 +1,14 @@
+"""Time: seconds of the stages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from adapruner.report.sections.timings import view
+from tests.adapruner.report.reports import TIMINGS
+
+
+def test_stages_have_a_bar_and_there_is_a_sum(report: dict[str, Any]) -> None:
+    values = view(report)
+    assert {bar["name"]: bar["value"] for bar in values["stages"]} == TIMINGS
+    assert values["total_s"] == sum(TIMINGS.values())
