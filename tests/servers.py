@@ -1,6 +1,6 @@
-"""Real servers for tests: PostgreSQL, MLflow, S3. On loopback, on free ports, in folders that go.
+"""Real servers for tests: PostgreSQL, MLflow and S3, on loopback, on free ports.
 
-Nothing outside those folders is touched, and only processes started here are ended.
+They write to temporary folders alone, and only processes that were started here are ended.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ PATIENCE = 120.0
 
 
 def postgres_programs() -> Path | None:
-    """The folder of PostgreSQL's newest programs, or None where there is none."""
-    found = shutil.which("initdb")
-    if found:
-        return Path(found).parent
+    """The folder of PostgreSQL's newest programs; None where it is not installed."""
+    initdb = shutil.which("initdb")
+    if initdb:
+        return Path(initdb).parent
     folders = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
     return max(folders, key=lambda folder: int(folder.parent.name), default=None)
 
 
 def free_port() -> int:
+    """A port of this machine that no process uses."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         return int(unused.getsockname()[1])
@@ -42,7 +43,7 @@ def free_port() -> int:
 
 @contextmanager
 def postgres(*databases: str) -> Iterator[str]:
-    """A PostgreSQL server with a random password; the URL of its databases up to their name."""
+    """A PostgreSQL server with these databases; yields their URL without `/` and the name."""
     import psycopg
 
     programs = postgres_programs()
@@ -52,15 +53,7 @@ def postgres(*databases: str) -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="postgres-"))
     password, port = secrets.token_urlsafe(24), free_port()
     try:
-        (folder / "password").write_text(password + "\n")
-        if user is not None:
-            for path in (folder, folder / "password"):
-                os.chown(path, user, pwd.getpwuid(user).pw_gid)
-        given = ["-D", folder / "data", "-U", "tests", "--pwfile", folder / "password"]
-        fixed = ["-A", "scram-sha-256", "-E", "UTF8", "--locale=C", "--no-sync"]
-        subprocess.run(
-            [programs / "initdb", *given, *fixed], user=user, cwd="/", check=True, stdout=-3
-        )
+        _initialise(programs, folder, password, user)
         command = [
             *(str(programs / "postgres"), "-D", str(folder / "data"), "-p", str(port)),
             *("-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="),
@@ -77,7 +70,8 @@ def postgres(*databases: str) -> Iterator[str]:
                 return False
             return True
 
-        with _running(command, folder / "log", answers, user=user):
+        # On SIGINT it releases its shared memory, which takes a moment.
+        with _running(command, folder / "log", answers, user=user, grace=PATIENCE):
             yield f"postgresql+psycopg://tests:{password}@127.0.0.1:{port}"
     finally:
         shutil.rmtree(folder)
@@ -85,27 +79,27 @@ def postgres(*databases: str) -> Iterator[str]:
 
 @contextmanager
 def mlflow_server(folder: Path, database: str, environment: Mapping[str, str]) -> Iterator[str]:
-    """`mlflow server` on a database, which serves artifacts from `folder`; its URL."""
+    """`mlflow server` on a database, which serves artifacts from `folder`; yields its URL."""
     port = free_port()
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
         *("--workers", "1", "--artifacts-destination", str(folder / "artifacts")),
     ]
-    # Not as an argument, which every user of the machine can read.
-    given = {
+    # The database's URL holds a password, and every user of the machine can read arguments.
+    settings = {
         "MLFLOW_BACKEND_STORE_URI": database,
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight processes that nothing here needs
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # saves eight processes
     }
     url = f"http://127.0.0.1:{port}"
     answers = _web(f"{url}/health")
-    with _running(command, folder / "mlflow.log", answers, {**given, **environment}):
+    with _running(command, folder / "mlflow.log", answers, {**settings, **environment}):
         yield url
 
 
 @contextmanager
 def s3_server(folder: Path) -> Iterator[str]:
-    """An S3-compatible store in memory; its URL. Any login is good."""
+    """An S3-compatible store in memory that accepts any login; yields its URL."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [str(Path(sys.executable).with_name("moto_server")), "-p", str(port)]
@@ -114,13 +108,28 @@ def s3_server(folder: Path) -> Iterator[str]:
 
 
 def webhook_settings() -> dict[str, str]:
-    """What `mlflow server` needs to keep secrets and to call http on this machine."""
+    """The settings with which `mlflow server` stores secrets and calls webhooks on loopback."""
     return {
         "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": base64.urlsafe_b64encode(os.urandom(32)).decode(),
         "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http",
         "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
-        "MLFLOW_WEBHOOK_CACHE_TTL": "0",  # else a new webhook is seen after a minute
+        "MLFLOW_WEBHOOK_CACHE_TTL": "0",  # the default delays a new webhook by a minute
     }
+
+
+def _initialise(programs: Path, folder: Path, password: str, user: int | None) -> None:
+    """Creates a PostgreSQL data directory, `folder`/data, that belongs to `user`."""
+    password_file = folder / "password"
+    password_file.write_text(password + "\n")
+    if user is not None:
+        for path in (folder, password_file):
+            os.chown(path, user, pwd.getpwuid(user).pw_gid)
+    command = [
+        *(programs / "initdb", "-D", folder / "data", "-U", "tests"),
+        *("--pwfile", password_file, "-A", "scram-sha-256"),
+        *("-E", "UTF8", "--locale=C", "--no-sync"),
+    ]
+    subprocess.run(command, user=user, cwd="/", check=True, stdout=subprocess.DEVNULL)
 
 
 def _other_user() -> int:
@@ -150,10 +159,11 @@ def _running(
     answers: Callable[[], bool],
     environment: Mapping[str, str] | None = None,
     user: int | None = None,
+    grace: float = 1.0,
 ) -> Iterator[None]:
-    """The command in a process group of its own, from its first answer on.
+    """Runs the command in a process group of its own; yields once `answers` is true.
 
-    SIGINT is for PostgreSQL, which gives back shared memory then; what others keep, the test drops.
+    At the end it gets SIGINT, and the group is killed after `grace` seconds.
     """
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -177,7 +187,7 @@ def _running(
     finally:
         process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(PATIENCE if user is not None else 1)
+            process.wait(grace)
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -1,4 +1,4 @@
-"""compose.yaml as docker compose would read it: nothing open, no default password, all declared."""
+"""compose.yaml: no open ports, no default password, and every volume and config is declared."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 
 
-def test_every_secret_is_given_by_the_user_or_nothing_starts() -> None:
-    given = re.findall(r"\$\{(\w+)(.*?)\}", TEXT)
-    assert {name for name, _ in given} == {"POSTGRES_PASSWORD"}
-    assert all(rest.startswith(":?") for _, rest in given)
+def test_nothing_starts_without_a_password_from_the_environment() -> None:
+    variables = re.findall(r"\$\{(\w+)(.*?)\}", TEXT)
+    assert {name for name, _ in variables} == {"POSTGRES_PASSWORD"}
+    assert all(modifier.startswith(":?") for _, modifier in variables)
     for name, service in SERVICES.items():
         for key, value in service.get("environment", {}).items():
             if "PASSWORD" in key or "@" in str(value):
@@ -27,7 +27,7 @@ def test_every_secret_is_given_by_the_user_or_nothing_starts() -> None:
     assert "trust" not in TEXT
 
 
-def test_ports_are_open_to_this_machine_alone() -> None:
+def test_ports_are_open_on_loopback_only() -> None:
     ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
     assert ports
     assert all(port.startswith("127.0.0.1:") for port in ports)
@@ -35,19 +35,19 @@ def test_ports_are_open_to_this_machine_alone() -> None:
     assert not any("network_mode" in service for service in SERVICES.values())
 
 
-def test_a_service_starts_once_what_it_needs_is_healthy() -> None:
+def test_a_service_starts_when_the_services_it_depends_on_are_healthy() -> None:
     for name, service in SERVICES.items():
-        for needed, how in service.get("depends_on", {}).items():
-            assert how == {"condition": "service_healthy"}, name
-            assert SERVICES[needed]["healthcheck"]["test"][0] == "CMD"
+        for dependency, condition in service.get("depends_on", {}).items():
+            assert condition == {"condition": "service_healthy"}, name
+            assert SERVICES[dependency]["healthcheck"]["test"][0] == "CMD"
     assert set(SERVICES["watch"]["depends_on"]) == {"mlflow"}
     assert set(SERVICES["mlflow"]["depends_on"]) == {"postgres"}
 
 
-def test_volumes_and_configs_are_declared_and_lie_where_the_image_may_write() -> None:
+def test_volumes_and_configs_are_declared_and_mounted_where_the_image_may_write() -> None:
     dockerfile = DockerfileParser(str(ROOT / "Dockerfile"))
-    (made,) = [x["value"] for x in dockerfile.structure if "mkdir" in x["value"]]
-    folders = made.partition("mkdir ")[2].split()
+    (mkdir,) = [row["value"] for row in dockerfile.structure if "mkdir" in row["value"]]
+    folders = mkdir.partition("mkdir ")[2].split()
     used = set()
     for service in SERVICES.values():
         for volume in service.get("volumes", []):
@@ -62,7 +62,7 @@ def test_volumes_and_configs_are_declared_and_lie_where_the_image_may_write() ->
     assert used == set(COMPOSE["volumes"])
 
 
-def test_images_are_pinned_or_built_here() -> None:
+def test_images_are_pinned_or_built_from_this_repository() -> None:
     for service in SERVICES.values():
         if "build" in service:
             assert (ROOT / service["build"] / "Dockerfile").is_file()
@@ -71,7 +71,7 @@ def test_images_are_pinned_or_built_here() -> None:
 
 
 @pytest.mark.slow
-def test_mlflow_takes_the_options_and_variables_that_it_is_given() -> None:
+def test_mlflow_accepts_its_options_and_environment_variables() -> None:
     from mlflow import environment_variables
     from mlflow.cli import cli
 
@@ -84,11 +84,11 @@ def test_mlflow_takes_the_options_and_variables_that_it_is_given() -> None:
         assert hasattr(environment_variables, variable) or variable == "MLFLOW_BACKEND_STORE_URI"
     assert SERVICES["watch"]["environment"]["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"
     assert "mlflow:5000" in parsed["allowed_hosts"]
-    pause = int(SERVICES["watch"]["stop_grace_period"].removesuffix("s"))
+
+
+def test_the_watching_service_has_time_to_stop_a_pass() -> None:
     from pipelines.schedules.passes import GRACE_SECONDS
 
-    assert pause > GRACE_SECONDS
-
-
-def test_it_watches_the_registry() -> None:
-    assert SERVICES["watch"]["command"][:2] == ["recompress", "--watch"]
+    watch = SERVICES["watch"]
+    assert watch["command"][:2] == ["recompress", "--watch"]
+    assert int(watch["stop_grace_period"].removesuffix("s")) > GRACE_SECONDS

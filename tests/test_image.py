@@ -32,27 +32,28 @@ def test_the_image_has_one_pinned_base_and_runs_without_root(image: list[tuple[s
     assert {"COPY", "RUN", "ENTRYPOINT", "CMD"} <= set(after)
 
 
-def test_the_image_fetches_nothing_but_packages(image: list[tuple[str, str]]) -> None:
+def test_the_image_downloads_only_packages(image: list[tuple[str, str]]) -> None:
     assert not values(image, "ADD")
     runs = " ".join(values(image, "RUN"))
     assert not re.search(r"curl|wget|https?://|sudo|chmod 777", runs)
     assert "--no-install-recommends" in runs
 
 
-def test_the_image_installs_and_runs_what_the_makefile_does(image: list[tuple[str, str]]) -> None:
-    runs = [words for value in values(image, "RUN") for words in value.split("&&")]
-    made = [shlex.split(run)[1:] for run in runs if shlex.split(run)[0] == "make"]
-    assert made == [["setup"]]
+def test_the_image_installs_and_starts_with_the_makefile(image: list[tuple[str, str]]) -> None:
+    runs = [command for value in values(image, "RUN") for command in value.split("&&")]
+    targets = [shlex.split(run)[1:] for run in runs if shlex.split(run)[0] == "make"]
+    assert targets == [["setup"]]
     assert not any("pip" in run for run in runs)
-    started = [word for name in ("ENTRYPOINT", "CMD") for word in json.loads(*values(image, name))]
+    (entrypoint,), (command,) = values(image, "ENTRYPOINT"), values(image, "CMD")
     (folder,) = values(image, "WORKDIR")
+    started = json.loads(entrypoint) + json.loads(command)
     assert started == demo_command(f"VENV={folder}/.venv")
 
 
-def test_the_image_gets_what_it_needs_and_nothing_else() -> None:
+def test_the_build_context_has_the_files_that_the_image_needs_and_no_others() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     rules = [line for line in lines if not line.startswith("#")]
     assert rules[0] == "*"
-    taken = {rule.removeprefix("!").rstrip("/") for rule in rules if rule.startswith("!")}
+    included = {rule.removeprefix("!").rstrip("/") for rule in rules if rule.startswith("!")}
     needed = {"Makefile", "constraints.txt", "pyproject.toml", "configs", PROJECT["readme"]}
-    assert taken == needed | set(PROJECT["license-files"]) | set(PACKAGES) - {"tests"}
+    assert included == needed | set(PROJECT["license-files"]) | set(PACKAGES) - {"tests"}

@@ -1,4 +1,4 @@
-"""The same pipeline against servers: MLflow over HTTP on PostgreSQL, artifacts served or on S3."""
+"""The pipeline on servers: MLflow over HTTP on PostgreSQL, artifacts served by it or on S3."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from adapruner.files import read_json
 from tests import servers
 from tests.pipelines import small
 from tests.pipelines.services import started
@@ -26,11 +28,17 @@ pytestmark = [
         reason="PostgreSQL's programs are not installed (Debian: postgresql)",
     ),
 ]
+S3_LOGIN = {
+    "AWS_ACCESS_KEY_ID": "anyone",
+    "AWS_SECRET_ACCESS_KEY": "anything",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
+WEBHOOK_SECRET = "a-secret-of-some-length"
 LISTEN = """
 import json, sys
 from pathlib import Path
-from pipelines import listen
-from pipelines.passes import Passes
+from pipelines.schedules.passes import Passes
+from pipelines.service import listen
 passes = Passes(json.loads(sys.argv[1]))
 listen.listen(passes, listen.secret_in("SECRET"), Path("home"), "127.0.0.1", 0, ["arriving"])
 """
@@ -38,6 +46,8 @@ listen.listen(passes, listen.secret_in("SECRET"), Path("home"), "127.0.0.1", 0, 
 
 @dataclass
 class Store:
+    """A folder with a small checkpoint and a run's file; the URLs of MLflow and of the studies."""
+
     folder: Path
     mlflow: str
     studies: str
@@ -46,9 +56,15 @@ class Store:
     def password(self) -> str:
         return self.studies.partition("@")[0].rpartition(":")[2]
 
-    def compress(self, *arguments: str) -> str:
+    @property
+    def results(self) -> Path:
+        return self.folder / "runs" / "small"
+
+    def compress(self) -> str:
+        """The output of a run."""
+        command = ["compress", "-c", "run.yaml", "--home", "home"]
         ended = subprocess.run(
-            [sys.executable, "-m", "pipelines.cli", "compress", "-c", "run.yaml", *arguments],
+            [sys.executable, "-m", "pipelines.cli", *command],
             cwd=self.folder,
             env={
                 **os.environ,
@@ -64,11 +80,12 @@ class Store:
         assert ended.returncode == 0, ended.stderr
         return ended.stdout + ended.stderr
 
-    def report(self) -> dict:
-        return json.loads((self.folder / "runs" / "small" / "report.json").read_text())
+    def report(self) -> dict[str, Any]:
+        content: dict[str, Any] = read_json(self.results / "report.json")
+        return content
 
     def check_loads(self, uri: str) -> None:
-        """A plain MLflow client gets the files of this run, and stock Transformers loads them."""
+        """An MLflow client downloads the files of this run, and stock Transformers loads them."""
         import mlflow
         import torch
         from transformers import AutoModelForCausalLM
@@ -103,20 +120,20 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 
 @pytest.fixture(scope="module")
-def said(store: Store) -> str:
-    return store.compress("--home", "home")
+def output(store: Store) -> str:
+    """The output of the run whose results the tests look at."""
+    return store.compress()
 
 
-def test_runs_versions_and_studies_are_kept_by_servers(store: Store, said: str) -> None:
+def test_runs_model_versions_and_studies_are_kept_by_servers(store: Store, output: str) -> None:
     import optuna
     from mlflow import MlflowClient
 
-    assert f"models:/small-pruned/1 @candidate in {store.mlflow}" in said
+    assert f"models:/small-pruned/1 @candidate in {store.mlflow}" in output
     store.check_loads("models:/small-pruned@candidate")
     assert not (store.folder / "home" / "mlflow.db").exists()
     assert not (store.folder / "home" / "studies.db").exists()
     (study,) = optuna.get_all_study_summaries(store.studies)
-    assert study.study_name.startswith("adapruner-")
     assert study.n_trials >= 8
 
     client = MlflowClient(store.mlflow)
@@ -124,27 +141,30 @@ def test_runs_versions_and_studies_are_kept_by_servers(store: Store, said: str) 
     run = client.get_run(version.run_id)
     assert run.info.artifact_uri.startswith("mlflow-artifacts:")
     assert "127.0.0.1" in run.data.params["search.storage"]
-    seen = [said, json.dumps(run.data.params), json.dumps(store.report())]
-    assert not any(store.password in text for text in seen)
+
+
+def test_the_password_of_the_study_is_published_nowhere(store: Store, output: str) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(store.mlflow)
+    version = client.get_model_version_by_alias("small-pruned", "candidate")
+    params = client.get_run(version.run_id).data.params
+    published = [output, json.dumps(params), json.dumps(dict(version.tags))]
+    published += [path.read_text() for path in store.results.glob("*.json")]
+    assert not any(store.password in text for text in published)
 
 
 def test_clients_may_keep_artifacts_on_s3_themselves(
-    store: Store, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import boto3
     from mlflow import MlflowClient
 
     from adapruner.config import RegistryConfig
-    from steps.mlflow_support import runs as mlflow_run
+    from steps.mlflow_support import model_versions
 
     with servers.s3_server(tmp_path) as s3:
-        login = {
-            "AWS_ACCESS_KEY_ID": "anyone",
-            "AWS_SECRET_ACCESS_KEY": "anything",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "MLFLOW_S3_ENDPOINT_URL": s3,
-        }
-        for name, value in login.items():
+        for name, value in {**S3_LOGIN, "MLFLOW_S3_ENDPOINT_URL": s3}.items():
             monkeypatch.setenv(name, value)
         bucket = boto3.client("s3", endpoint_url=s3)
         bucket.create_bucket(Bucket="models")
@@ -152,13 +172,13 @@ def test_clients_may_keep_artifacts_on_s3_themselves(
         experiment = client.create_experiment("on-s3", artifact_location="s3://models/runs")
         run = client.create_run(experiment).info.run_id
         registry = RegistryConfig(name="on-s3", alias="candidate")
-        hashes = store.report()["provenance"]["hashes"]
-        tags = {"checkpoint_hash": hashes["checkpoint"], "config_hash": "none", "gate": "none",
-                "gate_reasons": ""}  # fmt: skip
-        checkpoint = store.folder / "runs" / "small" / "checkpoint"
-        registered = mlflow_run.register(client, registry, run, checkpoint, tags)
-        again = mlflow_run.register(client, registry, run, checkpoint, tags)
-        assert (registered.version, again.version) == ("1", "1")
+        tags = model_versions.version_tags(store.report())
+        checkpoint = store.results / "checkpoint"
+        numbers = [
+            model_versions.register(client, registry, run, checkpoint, tags).version
+            for _ in range(2)
+        ]
+        assert numbers == ["1", "1"]
         keys = [row["Key"] for row in bucket.list_objects_v2(Bucket="models")["Contents"]]
         assert any(key.endswith("checkpoint/model.safetensors") for key in keys)
         store.check_loads("models:/on-s3@candidate")
@@ -172,8 +192,8 @@ def test_a_version_that_arrives_in_the_registry_starts_a_pass(store: Store) -> N
     client.create_registered_model("arriving")
     client.create_registered_model("another")
     command = json.dumps([sys.executable, "-c", 'print(\'{"event": "worked"}\')'])
-    secret = "a-secret-of-some-length"
-    with started(LISTEN, command, cwd=store.folder, environment={"SECRET": secret}) as listener:
+    environment = {"SECRET": WEBHOOK_SECRET}
+    with started(LISTEN, command, cwd=store.folder, environment=environment) as listener:
         port = listener.event("listening")["port"]
         hook = client.create_webhook(
             "adapruner",
@@ -182,7 +202,7 @@ def test_a_version_that_arrives_in_the_registry_starts_a_pass(store: Store) -> N
                 WebhookEvent("model_version", "created"),
                 WebhookEvent("model_version_alias", "created"),
             ],
-            secret=secret,
+            secret=WEBHOOK_SECRET,
         )
         assert client.test_webhook(hook.webhook_id).response_status == 200
         assert listener.event("ignored")["model"] == "example_model"
