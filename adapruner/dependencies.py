@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 UNTRACKED = (
     # Settings are part of a cache key by their values: a new setting must not invalidate results.
     "adapruner.config",
-    # These report and store results; they compute nothing.
+    # These report, store and track results; they compute nothing.
+    "adapruner.dependencies",
     "adapruner.errors",
     "adapruner.files",
     "adapruner.progress",

@@ -14,6 +14,7 @@ STEPS = sorted(path.stem for path in (ROOT / "steps").glob("*.py") if path.stem 
 MODELS = {"models/checkpoint.py", "models/families.py"}
 UNTRACKED_PREFIXES = (
     "adapruner/config",
+    "adapruner/dependencies",
     "adapruner/errors",
     "adapruner/files",
     "adapruner/progress",
