@@ -25,7 +25,7 @@ def register(config: RunConfig, report: Path, finetuned: Path) -> Annotated[Path
     """
     from steps.mlflow_support import model_versions, tracking
     from steps.mlflow_support.runs import log_run
-    from steps.publishing.results import CHECKPOINT, publish
+    from steps.publishing.results import CHECKPOINT, publish, record_of
 
     content = read_json(report / "report.json")
     model_versions.check_usable(content)
@@ -40,7 +40,7 @@ def register(config: RunConfig, report: Path, finetuned: Path) -> Annotated[Path
         client = tracking.connect()
         run_id = log_run(client, run.name, run_tags, report, statuses)
         version = model_versions.register(client, registry, run_id, checkpoint, tags)
-        record = model_versions.record(client, version, registry.alias, run_id, tags["gate"])
+        record = record_of(client, version, registry.alias, run_id, tags["gate"])
         target = publish(config, report, checkpoint, record)
         record.model_copy(update={"results": str(target)}).write(out)
     return out

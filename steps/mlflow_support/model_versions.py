@@ -15,9 +15,7 @@ from adapruner.errors import UserError
 from adapruner.report import gate
 from adapruner.report.format import PERPLEXITY
 from adapruner.report.results import final_model, mean_retention
-from steps.mlflow_support import tracking
 from steps.mlflow_support.runs import evaluation_metrics
-from steps.publishing.results import ModelVersionRecord
 from steps.zenml_support.workspace import result_files
 
 CHECKPOINT = "checkpoint"
@@ -66,20 +64,6 @@ def register(
     if registry.alias is not None:
         client.set_registered_model_alias(registry.name, registry.alias, version.version)
     return version
-
-
-def record(
-    client: MlflowClient, version: ModelVersion, alias: str | None, run: str, gate_state: str
-) -> ModelVersionRecord:
-    """The content of model_version.json; its tracking URI is without user and password."""
-    return ModelVersionRecord(
-        name=version.name,
-        version=str(version.version),
-        alias=alias,
-        run_id=run,
-        tracking_uri=tracking.redacted(client.tracking_uri),
-        gate=gate_state,
-    )
 
 
 def version_tags(report: Mapping[str, Any]) -> dict[str, str]:

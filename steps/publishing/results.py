@@ -10,9 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
 from adapruner.config import RunConfig
 from adapruner.errors import UserError
 from adapruner.files import Artifact, link_or_copy
+from steps.mlflow_support.tracking import redacted
 from steps.zenml_support.workspace import Timing
 
 REPORT = "report.json"
@@ -34,6 +38,20 @@ class ModelVersionRecord(Artifact):
     tracking_uri: str
     gate: str
     results: str | None = None
+
+
+def record_of(
+    client: MlflowClient, version: ModelVersion, alias: str | None, run: str, gate: str
+) -> ModelVersionRecord:
+    """The record of a registered version; its tracking URI is without user and password."""
+    return ModelVersionRecord(
+        name=version.name,
+        version=str(version.version),
+        alias=alias,
+        run_id=run,
+        tracking_uri=redacted(client.tracking_uri),
+        gate=gate,
+    )
 
 
 def directory_of(config: RunConfig) -> Path:

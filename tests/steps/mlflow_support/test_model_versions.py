@@ -5,7 +5,6 @@ from urllib.parse import urlsplit
 
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion
 
 from adapruner.config import RegistryConfig
 from adapruner.errors import UserError
@@ -100,11 +99,3 @@ def test_only_the_final_model_needs_a_finite_perplexity(method: str) -> None:
         else:
             with pytest.raises(UserError, match=rf"{models[0]}.*text_ppl_seq128"):
                 model_versions.check_usable(report)
-
-
-def test_the_record_of_a_version_holds_no_password() -> None:
-    client = MlflowClient("http://user:SECRET@127.0.0.1:9")
-    version = ModelVersion("m", "3", creation_timestamp=0)
-    record = model_versions.record(client, version, "candidate", "r0", "passed")
-    assert record.tracking_uri == "http://127.0.0.1:9"
-    assert (record.name, record.version, record.alias) == ("m", "3", "candidate")

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 
 from adapruner.config import RunConfig
 from adapruner.errors import UserError
@@ -57,6 +59,14 @@ def record(version: str) -> ModelVersionRecord:
 
 def published_version(folder: Path) -> str:
     return ModelVersionRecord.read(folder).version
+
+
+def test_the_record_of_a_version_holds_no_password() -> None:
+    client = MlflowClient("http://user:SECRET@127.0.0.1:9")
+    version = ModelVersion("m", "3", creation_timestamp=0)
+    record = results.record_of(client, version, "candidate", "r0", "passed")
+    assert record.tracking_uri == "http://127.0.0.1:9"
+    assert (record.name, record.version, record.alias) == ("m", "3", "candidate")
 
 
 def test_weights_are_linked_and_small_files_are_copied(publish: Publish, checkpoint: Path) -> None:
