@@ -26,7 +26,7 @@ REQUIRED = (
     "provenance",
     "gate",
 )
-"""Entries that every report has. All others may be absent, as they may be null."""
+"""Entries that every report has. Readers accept a report without the others."""
 
 
 def read_report(path: Path) -> tuple[dict[str, Any], Path]:

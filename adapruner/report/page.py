@@ -1,7 +1,7 @@
 """report.html: the report as one page that needs nothing but itself.
 
-The template engine escapes all text, as names come from users, and the page's own policy forbids it
-every request.
+The template engine escapes all text, as names come from users, and the page's content security
+policy forbids all requests.
 """
 
 from __future__ import annotations

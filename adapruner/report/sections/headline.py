@@ -49,8 +49,8 @@ def verdict(report: Report) -> str:
         tuned = final_model(report) == "finetuned"
         state = "after fine-tuning" if tuned else "without fine-tuning"
         facts.append(f"{metric} went from {number(pair[0])} to {number(pair[1])} {state}")
-    if mean := retention_of(report, final_model(report))["mean"]:
-        facts.append(f"{percent(mean['retention'])} of the task scores are kept")
+    if (retention := mean_retention(report)) is not None:
+        facts.append(f"{percent(retention)} of the task scores are kept")
     facts += [
         f"{row.name.removesuffix(', tokens/s')} runs at {row.change}{noise_note(row)}"
         for row in speed_rows(report)[:SPEED_TILES]
