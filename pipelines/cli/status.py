@@ -33,6 +33,9 @@ def status(path: Path, as_json: bool, home: Path) -> None:
 
     Exit codes: 0 done, 2 invalid input, or the registry does not answer.
     """
+    from pipelines.recompress.config import RecompressFile
+
+    file = RecompressFile(path)
     from pipelines.recompress.status import print_status
 
-    print_status(path, home, as_json)
+    print_status(file, home, as_json)

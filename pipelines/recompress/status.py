@@ -20,21 +20,20 @@ from steps.mlflow_support import tracking
 COLUMNS = ("source", "version", "state", "attempts", "target", "until", "why")
 
 
-def rows(path: Path, home: Path) -> list[dict[str, Any]]:
-    """One row a source version. Raises UserError if the file or the registry can't be used."""
-    file = RecompressFile(path)
+def rows(file: RecompressFile, home: Path) -> list[dict[str, Any]]:
+    """One row a source version. Raises UserError if the registry does not answer."""
     client = tracking.connect_to(tracking.configured_uri(home))
     return [_row(job, file.config.retry) for job in list_jobs(client, file)]
 
 
-def print_status(path: Path, home: Path, as_json: bool) -> None:
+def print_status(file: RecompressFile, home: Path, as_json: bool) -> None:
     """Prints the rows as a table or as JSON."""
-    content = rows(path, home)
+    content = rows(file, home)
     if as_json:
         click.echo(json.dumps(content, indent=2))
         return
     if not content:
-        click.echo(f"The registry has no version that {path} selects.")
+        click.echo("The registry has no version that the file selects.")
         return
     table = Table(*COLUMNS, title="Times are UTC.", title_justify="left")
     for row in content:
