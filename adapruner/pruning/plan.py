@@ -11,19 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from adapruner.errors import UserError
-from adapruner.files import Artifact, write_json
+from adapruner.files import Artifact, Record, write_json
 from adapruner.models.structures import LayerWidths
 from adapruner.pruning.target import PruningTarget
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class LayerPlan(_Frozen):
+class LayerPlan(Record):
     """Indices that one layer keeps, as inclusive ranges: `0-11,13,15-40`."""
 
     mlp_channels: str
@@ -38,7 +32,7 @@ class LayerPlan(_Frozen):
         return parse_ranges(self.query_heads)
 
 
-class Ratio(_Frozen):
+class Ratio(Record):
     """Shares of parameters removed, in [0, 1)."""
 
     requested: float
@@ -47,7 +41,7 @@ class Ratio(_Frozen):
     achieved_blocks: float
 
 
-class Params(_Frozen):
+class Params(Record):
     """Number of parameters, tied embeddings counted once."""
 
     dense: int

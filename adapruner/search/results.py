@@ -6,20 +6,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from optuna.trial import FrozenTrial
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from adapruner.config.search import ObjectiveName
-from adapruner.files import Artifact, write_json
+from adapruner.files import Artifact, Record, write_json
 from adapruner.pruning.plan import PruningPlan
 
 TRIAL_SECONDS = "trial_seconds.json"
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Trial(_Frozen):
+class Trial(Record):
     """One evaluated recipe. `held_out` is its value on the held-out text, where evaluated."""
 
     number: int
@@ -39,7 +35,7 @@ class Trials(Artifact):
     trials: tuple[Trial, ...]
 
 
-class SelectedTrial(_Frozen):
+class SelectedTrial(Record):
     """The trial whose plan was selected."""
 
     number: int
@@ -48,7 +44,7 @@ class SelectedTrial(_Frozen):
     held_out: float | None = None
 
 
-class HeldOut(_Frozen):
+class HeldOut(Record):
     """Values on the held-out text: of the dense model, the selected trial and the warm starts."""
 
     dense_value: float
@@ -56,7 +52,7 @@ class HeldOut(_Frozen):
     warm_starts: dict[str, float | None]
 
 
-class Sensitivity(_Frozen):
+class Sensitivity(Record):
     """`losses[layer][i]`: divergence in nats per token with `removed[i]` of that layer cut."""
 
     removed: tuple[float, ...]
