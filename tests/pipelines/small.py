@@ -9,10 +9,10 @@ from typing import Any
 ALWAYS = {"resolve_source", "report", "register"}
 BEFORE_PRUNING = {
     "load_model", "filter_calibration_pool", "estimate_importance", "evaluate_dense",
-    "expect_tokens", "take_test_texts",
+    "compute_teacher_logits", "select_test_texts",
 }  # fmt: skip
 AFTER_PRUNING = {
-    "search", "prune", "finetune", "evaluate_pruned", "evaluate_finetuned", "measure_speed",
+    "search", "prune", "finetune", "evaluate_pruned", "evaluate_finetuned", "measure_efficiency",
     "compare_behaviour",
 }  # fmt: skip
 

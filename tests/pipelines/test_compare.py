@@ -102,7 +102,7 @@ def test_it_goes_on_after_the_last_finished_candidate(
 ) -> None:
     assert 3 <= len(finished_before & CELLS) < len(CELLS)
     assert resumed.cached >= finished_before - ALWAYS
-    assert resumed.cached | resumed.ran == CELLS | SHARED | ALWAYS | {"rereference_1"}
+    assert resumed.cached | resumed.ran == CELLS | SHARED | ALWAYS | {"redraw_reference_subset_1"}
     assert not resumed.cached & resumed.ran
 
 
@@ -127,7 +127,7 @@ def test_it_leaves_one_table_and_no_weights(work: Workplace, resumed: Ended) -> 
         assert row["achieved_blocks"] == pytest.approx(0.2, abs=0.02)
     # FLAP's biases are counted: two for each of the kept channels, and the hidden size, a layer.
     assert rows[0.2, "flap"]["params"] > rows[0.2, "fisher"]["params"]
-    assert set(content["shared_s"]) == SHARED - {"take_test_texts"}
+    assert set(content["shared_s"]) == SHARED - {"select_test_texts"}
 
     assert "not reachable" in (work.results / "comparison.md").read_text()
     for said in ("llm-pruner-element1", "not reachable", "runs/small/comparison.md"):

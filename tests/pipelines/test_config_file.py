@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from adapruner.comparison.cells import cells, settings_of
+from adapruner.comparison.cells import ComparisonConfig, cells
+from adapruner.config import RunConfig, presets
 from adapruner.errors import UserError
-from adapruner.config import presets
 from pipelines import config_file
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +22,7 @@ parameters:
 """
 
 
-def read(tmp_path: Path, text: str, *overrides: str):
+def read(tmp_path: Path, text: str, *overrides: str) -> tuple[dict[str, Any], RunConfig]:
     path = tmp_path / "run.yaml"
     path.write_text(text)
     return config_file.read(path, overrides)
@@ -39,7 +40,7 @@ PAPERS = [f"paper/{model}-7b-{ratio}" for model in ("llama", "vicuna") for ratio
 
 
 @pytest.mark.parametrize("name", ["demo", "example", *PAPERS])
-def test_the_shipped_files_are_understood_by_us_and_by_zenml(name: str) -> None:
+def test_the_shipped_files_are_valid_for_us_and_for_zenml(name: str) -> None:
     from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
 
     values, _ = config_file.read(ROOT / "configs" / f"{name}.yaml", [])
@@ -47,9 +48,9 @@ def test_the_shipped_files_are_understood_by_us_and_by_zenml(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PAPERS)
-def test_the_papers_settings_are_the_papers(name: str) -> None:
-    from adapruner.models.sources import resolve
+def test_the_files_of_the_paper_have_the_papers_settings(name: str) -> None:
     from adapruner.evaluation.local_rows import SCHEMAS
+    from adapruner.models.sources import resolve
 
     _, config = config_file.read(ROOT / "configs" / f"{name}.yaml", [])
     assert name.endswith(f"{config.pruning.ratio * 100:.0f}")
@@ -60,24 +61,25 @@ def test_the_papers_settings_are_the_papers(name: str) -> None:
     assert resolve(config.model).kind == "hub"
 
 
-def test_the_shipped_comparison_is_understood_by_us_and_by_zenml() -> None:
+def test_the_shipped_comparison_is_valid_for_us_and_for_zenml() -> None:
     from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
 
-    values, config, comparison = config_file.read_comparison(ROOT / "configs/compare.yaml", [])
+    values, _, comparison = config_file.read_comparison(ROOT / "configs/compare.yaml", [])
     PipelineRunConfiguration.model_validate(values)
     assert set(comparison.methods) == set(presets())
-    assert len(cells(config, comparison)) == 4 + 7 * 2
 
 
 COMPARED = FILE + "  comparison: {methods: [fisher, random], ratios: [0.2, 0.5]}\n"
 
 
-def compared(tmp_path: Path, text: str, *overrides: str):
+def compared(
+    tmp_path: Path, text: str, *overrides: str
+) -> tuple[dict[str, Any], RunConfig, ComparisonConfig]:
     (tmp_path / "run.yaml").write_text(text)
     return config_file.read_comparison(tmp_path / "run.yaml", overrides)
 
 
-def test_a_comparison_is_a_section_of_its_own_or_none(tmp_path: Path) -> None:
+def test_a_comparison_is_an_optional_section(tmp_path: Path) -> None:
     overrides = ("comparison.seeds=[4, 5]", "pruning.ratio=0.3")
     values, config, comparison = compared(tmp_path, COMPARED, *overrides)
     assert [(c.method, c.ratio, c.seed) for c in cells(config, comparison)] == [
@@ -93,30 +95,14 @@ def test_a_comparison_is_a_section_of_its_own_or_none(tmp_path: Path) -> None:
     assert len({c.key for c in every}) == len(every)
 
 
-def test_a_cell_has_its_methods_settings_and_its_ratios_own(tmp_path: Path) -> None:
-    text = COMPARED.replace("0.5]}", "0.5], at_ratio: {0.5: {protect_first: 1}}}")
-    _, config, comparison = compared(tmp_path, text, "reconstruction.method=bias")
-    low, high = (
-        settings_of(cell, config, comparison)
-        for cell in cells(config, comparison)
-        if cell.method == "fisher"
-    )
-    assert (low.search.metric, low.reconstruction.method, low.finetune.method) == (
-        "fisher", "none", "none",
-    )  # fmt: skip
-    assert (low.pruning.ratio, low.pruning.protect_first, low.pruning.protect_last) == (0.2, 4, 2)
-    assert (high.pruning.ratio, high.pruning.protect_first) == (0.5, 1)
-    assert (high.pruning.protect_last, high.seed) == (2, 0)
-
-
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
         (COMPARED.replace("fisher", "fischer"), ["'comparison.methods'", "did you mean 'fisher'"]),
         (COMPARED.replace("ratios", "ratio"), ["'comparison.ratio'", "'ratios'"]),
         (COMPARED.replace("0.5", "1.5"), ["'comparison.ratios.1' is 1.5"]),
-        (COMPARED.replace("0.5", "0.2"), ["named twice"]),
-        (COMPARED.replace("0.5]", "0.5], at_ratio: {0.4: {}}"), ["0.4", "not one of its ratios"]),
+        (COMPARED.replace("0.5", "0.2"), ["'comparison.ratios'", "twice"]),
+        (COMPARED.replace("0.5]", "0.5], at_ratio: {0.4: {}}"), ["at_ratio", "0.4"]),
         (
             COMPARED.replace("0.5]", "0.5], at_ratio: {0.5: {protect_frst: 1}}"),
             ["'comparison.at_ratio.0.5.protect_frst'", "'protect_first'"],
@@ -137,7 +123,7 @@ def test_a_mistake_in_a_comparison_is_one_line(
         assert part in message
 
 
-def test_overrides_are_yaml_values_in_the_file_and_the_configuration(tmp_path: Path) -> None:
+def test_overrides_are_yaml_values_in_the_content_and_the_configuration(tmp_path: Path) -> None:
     values, config = read(
         tmp_path,
         FILE,
@@ -154,7 +140,7 @@ def test_overrides_are_yaml_values_in_the_file_and_the_configuration(tmp_path: P
     assert yaml.safe_load(yaml.safe_dump(values)) == values
 
 
-def test_what_the_file_lacks_may_come_from_an_override(tmp_path: Path) -> None:
+def test_an_override_may_set_what_the_file_lacks(tmp_path: Path) -> None:
     text = FILE.replace("    registry: {name: mine-pruned}\n", "")
     assert "'registry' is missing" in refusal(tmp_path, text)
     assert read(tmp_path, text, "registry.name=other")[1].registry.name == "other"
@@ -170,7 +156,7 @@ def test_what_the_file_lacks_may_come_from_an_override(tmp_path: Path) -> None:
         (FILE + "settings:\n  docker: {requirement: [a]}\n", ["settings.docker.requirement"]),
         (FILE + "retry: {max_retry: 3}\n", ["retry.max_retry", "'max_retries'"]),
         (FILE.replace("  config:", "  confg:"), ["'parameters.confg'", "'config'"]),
-        (FILE + "    name: twice\n", ["'name' is given twice", "line 8"]),
+        (FILE + "    name: twice\n", ["'name' is set twice", "line 8"]),
         ("parametres: {}\n", ["'parametres'", "'parameters'"]),
         ("", ["empty"]),
         ("a: [", ["not valid YAML"]),
@@ -178,7 +164,9 @@ def test_what_the_file_lacks_may_come_from_an_override(tmp_path: Path) -> None:
         ("!!python/object/apply:os.getcwd []", ["not valid YAML"]),
     ],
 )
-def test_what_nobody_would_look_at_is_refused(tmp_path: Path, text: str, wanted: list[str]) -> None:
+def test_an_unknown_key_or_invalid_yaml_is_refused(
+    tmp_path: Path, text: str, wanted: list[str]
+) -> None:
     message = refusal(tmp_path, text)
     assert all(word in message for word in wanted), message
 
@@ -191,7 +179,7 @@ def test_what_nobody_would_look_at_is_refused(tmp_path: Path, text: str, wanted:
         ("pruning.ratio", ["KEY=VALUE"]),
         ("name.x=1", ["'name' is a text, not a section"]),
         ("pruning.ratio=[", ["not valid YAML"]),
-        ("registry.alias=Latest", ["'registry.alias' is 'Latest': MLflow keeps 'latest'"]),
+        ("registry.alias=Latest", ["'registry.alias' is 'Latest'", "'candidate'"]),
         ("registry.alias=V12", ["'registry.alias' is 'V12'", "'candidate'"]),
         ("registry.alias=v1.2", ["'registry.alias' is 'v1.2'", "no '.'"]),
         ("search.trials=3", ["'search.trials' is 3"]),
@@ -209,17 +197,45 @@ def test_overrides_are_as_strict_as_the_file(
 @pytest.mark.parametrize(
     "setting", ["calibration.source", "calibration.objective_source", "finetune.source"]
 )
-def test_what_names_no_text_is_one_mistake(tmp_path: Path, setting: str, value: str) -> None:
+def test_an_invalid_text_source_is_one_mistake(tmp_path: Path, setting: str, value: str) -> None:
     message = refusal(tmp_path, FILE, f"{setting}={value}")
     shown = yaml.safe_load(value)
-    wanted = "wanted a text source, or a list of at least one"
-    assert message.endswith(f"with --set: '{setting}' is {shown!r}: {wanted}"), message
+    assert f"with --set: '{setting}' is {shown!r}: " in message
+    assert ";" not in message
 
 
-def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_no_text_or_no_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_bytes(b"name: \xff\xfe")
     with pytest.raises(UserError, match=r"not UTF-8 text \(byte 6\)"):
         config_file.read(path, [])
     with pytest.raises(UserError, match="can't be read: Is a directory"):
         config_file.read(tmp_path, [])
+
+
+def test_our_mistakes_are_reported_before_those_in_zenmls_keys(tmp_path: Path) -> None:
+    text = FILE.replace("name: mine\n", "nam: mine\n") + "enable_cahe: false\n"
+    message = refusal(tmp_path, text)
+    assert "'nam'" in message
+    assert "enable_cahe" not in message
+    text = COMPARED.replace("fisher", "fischer") + "enable_cahe: false\n"
+    with pytest.raises(UserError, match="fischer"):
+        compared(tmp_path, text)
+
+
+REPORT = {"provenance": {"config": {"evaluation": {"gate": {"size_ratio": 0.9}}}}}
+
+
+def test_a_gate_comes_from_the_run_the_file_or_an_override(tmp_path: Path) -> None:
+    assert config_file.read_gate(REPORT, None, []).size_ratio == 0.9
+    limit = "evaluation.gate.agreement=0.5"
+    gate = config_file.read_gate(REPORT, None, [limit])
+    assert (gate.size_ratio, gate.agreement) == (0.9, 0.5)
+    assert REPORT["provenance"]["config"]["evaluation"]["gate"] == {"size_ratio": 0.9}
+    path = tmp_path / "run.yaml"
+    path.write_text(FILE + "    evaluation: {gate: {kl_divergence: 0.1}}\n")
+    gate = config_file.read_gate(REPORT, path, [limit])
+    assert (gate.size_ratio, gate.kl_divergence, gate.agreement) == (None, 0.1, 0.5)
+    path.write_text(FILE)
+    with pytest.raises(UserError, match="sets no gate"):
+        config_file.read_gate(REPORT, path, [])

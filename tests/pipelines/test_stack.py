@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-# A process of its own: ZenML reads its settings once, when it is imported.
+# In a new process: ZenML reads its settings once, when it is imported.
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -31,9 +31,9 @@ assert component.configuration["path"] == str(moved / "artifacts"), component.co
 """
 
 
-def test_the_stack_is_made_once_used_again_and_moved_with_its_home(tmp_path: Path) -> None:
+def test_the_stack_is_created_once_and_follows_its_home_folder(tmp_path: Path) -> None:
     foreign = {"ZENML_STORE_URL": "http://127.0.0.1:9", "ZENML_ACTIVE_STACK_ID": "x"}
-    ended = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path / "home")],
         cwd=tmp_path,
         env={**os.environ, **foreign, "PYTHONPATH": str(ROOT)},
@@ -41,5 +41,5 @@ def test_the_stack_is_made_once_used_again_and_moved_with_its_home(tmp_path: Pat
         text=True,
         check=False,
     )
-    assert ended.returncode == 0, ended.stderr
+    assert result.returncode == 0, result.stderr
     assert {path.name for path in tmp_path.iterdir()} <= {"home", "moved"}

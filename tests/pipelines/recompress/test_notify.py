@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from pipelines.recompress.notify import notify
 from pipelines.recompress.config import Notify
+from pipelines.recompress.notify import notify
 
 EVENT = {"event": "failed", "source": "m", "version": "3", "reason": 'a "quoted" one'}
 

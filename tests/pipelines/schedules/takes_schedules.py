@@ -1,4 +1,4 @@
-"""A flavor of orchestrator that takes schedules, as ZenML lets anyone write one."""
+"""A flavor of orchestrator that supports schedules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Config(LocalOrchestratorConfig):
 
 class Orchestrator(LocalOrchestrator):
     def submit_pipeline(self, snapshot: Any, *_: Any, **__: Any) -> None:
-        print(f"given {snapshot.schedule.cron_expression}")
+        print(f"scheduled at {snapshot.schedule.cron_expression}")
 
 
 class Flavor(LocalOrchestratorFlavor):

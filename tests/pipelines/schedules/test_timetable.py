@@ -5,6 +5,7 @@ import subprocess
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from croniter import croniter
 
 from adapruner.errors import UserError
 from pipelines.schedules import timetable
@@ -24,7 +25,7 @@ GOOD = [
 
 
 @pytest.mark.parametrize(("every", "cron", "as_cron", "as_calendar"), GOOD)
-def test_times_in_the_words_of_cron_and_of_systemd(
+def test_times_have_a_cron_expression_and_a_systemd_calendar(
     every: str | None, cron: str | None, as_cron: str, as_calendar: str
 ) -> None:
     read = timetable.read(every, cron)
@@ -33,9 +34,7 @@ def test_times_in_the_words_of_cron_and_of_systemd(
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
 @pytest.mark.parametrize("text", [row[2] for row in GOOD])
-def test_systemd_starts_when_cron_would(text: str) -> None:
-    from croniter import croniter
-
+def test_systemd_starts_at_the_times_of_cron(text: str) -> None:
     after = datetime(2030, 1, 31, 23, 59, 30, tzinfo=UTC)
     calendar = timetable.read(None, text).calendar
     shown = subprocess.run(
@@ -74,6 +73,12 @@ def test_systemd_starts_when_cron_would(text: str) -> None:
         (None, "* 24 * * *"),
         (None, "* * 0 * *"),
         (None, "* * * * 7"),
+        (None, "* * * * */7"),
+        (None, "*/60 * * * *"),
+        (None, "0 0 L * *"),
+        (None, "0 0 * * 1#2"),
+        (None, "1, * * * *"),
+        (None, "٣ * * * *"),
         (None, "* * * * mon"),
         (None, "5-1 * * * *"),
         (None, "*/0 * * * *"),
@@ -83,7 +88,7 @@ def test_systemd_starts_when_cron_would(text: str) -> None:
         (None, "0 0 * * * && x"),
     ],
 )
-def test_times_that_some_scheduler_would_read_otherwise_are_refused(
+def test_times_that_schedulers_read_differently_are_refused(
     every: str | None, cron: str | None
 ) -> None:
     with pytest.raises(UserError, match=r"--every|--cron") as caught:
@@ -102,5 +107,23 @@ def test_times_that_some_scheduler_would_read_otherwise_are_refused(
         ("0 */6 * * *", 6, False),
     ],
 )
-def test_which_times_are_the_same_in_another_zone(cron: str, hours: float, same: bool) -> None:
-    assert timetable.Timetable(cron).is_the_same_at(timedelta(hours=hours)) == same
+def test_times_may_be_the_same_in_another_time_zone(cron: str, hours: float, same: bool) -> None:
+    assert timetable.Timetable(cron).is_same_at(timedelta(hours=hours)) == same
+
+
+def test_the_next_start_is_in_utc_and_leaves_out_missed_ones() -> None:
+    quarter = timedelta(minutes=15)
+    at = datetime(2030, 1, 1, 12, 14, 59, tzinfo=UTC)
+    assert timetable.next_start(at, quarter) == datetime(2030, 1, 1, 12, 15, tzinfo=UTC)
+    on_time = datetime(2030, 1, 1, 12, 15, tzinfo=UTC)
+    assert timetable.next_start(on_time, quarter) == on_time + quarter
+    late = datetime(2030, 1, 1, 13, 7, tzinfo=UTC)
+    assert timetable.next_start(late, quarter) == datetime(2030, 1, 1, 13, 15, tzinfo=UTC)
+    india = datetime.fromisoformat("2030-01-01T18:00:00+05:30")
+    assert timetable.next_start(india, timedelta(days=1)) == datetime(2030, 1, 2, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("text", ["", "15", "m", "0m", "-5m", "1.5h", "15 m", "400d", "٣m"])
+def test_an_invalid_interval_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="wanted a number and s, m, h or d"):
+        timetable.interval(text)

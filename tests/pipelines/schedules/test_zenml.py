@@ -12,8 +12,8 @@ from tests.pipelines import small
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
-# A process of its own: ZenML reads its settings once, when it is imported.
+ROOT = Path(__file__).parents[3]
+# In a new process: ZenML reads its settings once, when it is imported.
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -23,28 +23,28 @@ stack.ensure_stack(Path("home"))
 from click.testing import CliRunner
 from zenml.client import Client
 from zenml.enums import StackComponentType as Kind
-from pipelines.cli import main
+from pipelines.cli.main import main
 command = ["schedule", "zenml", "-c", "run.yaml", "--cron", "0 3 * * 1-5"]
 refused = CliRunner().invoke(main, command)
 assert refused.exit_code == 2, refused.output
-assert "'adapruner' (local) takes no schedule; use `adapruner schedule install`" in refused.stderr
+assert "'adapruner' (local) supports no schedules; use `adapruner schedule install`" in refused.stderr
 client = Client()
-client.create_flavor("tests.pipelines.takes_schedules.Flavor", Kind.ORCHESTRATOR)
+client.create_flavor("tests.pipelines.schedules.takes_schedules.Flavor", Kind.ORCHESTRATOR)
 client.create_stack_component("timed", "takes-schedules", Kind.ORCHESTRATOR, {})
 kept = {kind: "adapruner" for kind in (Kind.ARTIFACT_STORE, Kind.EXPERIMENT_TRACKER)}
 client.create_stack("timed", {Kind.ORCHESTRATOR: "timed", **kept})
 client.activate_stack("timed")
 taken = CliRunner().invoke(main, command)
 assert taken.exit_code == 0, (taken.output, taken.exception)
-assert "given 0 3 * * 1-5" in taken.stdout
+assert "scheduled at 0 3 * * 1-5" in taken.stdout
 (schedule,) = client.list_schedules().items
 assert (schedule.name, schedule.cron_expression) == ("adapruner-run", "0 3 * * 1-5")
 """
 
 
-def test_a_stack_takes_the_schedule_or_says_what_to_use_instead(tmp_path: Path) -> None:
+def test_a_stack_gets_the_schedule_or_the_message_names_alternatives(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(small.config(tmp_path)))
-    ended = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", SCRIPT],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -52,4 +52,4 @@ def test_a_stack_takes_the_schedule_or_says_what_to_use_instead(tmp_path: Path) 
         text=True,
         check=False,
     )
-    assert ended.returncode == 0, ended.stderr
+    assert result.returncode == 0, result.stderr

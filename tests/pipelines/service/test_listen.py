@@ -16,9 +16,9 @@ import pytest
 from click.testing import CliRunner
 
 from adapruner.errors import UserError
-from pipelines.service import listen, webhooks
 from pipelines.cli.main import main
 from pipelines.schedules.passes import Passes
+from pipelines.service import listen, webhooks
 from pipelines.service.webhooks import Deliveries, RefusedError, check_signature, signature
 from tests.pipelines.services import PATIENCE, Service, started
 

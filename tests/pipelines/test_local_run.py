@@ -1,4 +1,4 @@
-"""A home folder that is really full: one line, exit code 2, and no result that looks like one."""
+"""A compression whose home folder is on a full disk."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 MOUNTED = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs -o size=12m none home && exec "$@"', "sh"]
-"""Runs a command with 12 MB of disk below `home`, in a mount namespace of its own."""
+"""Runs a command with 12 MB of disk below `home`, in its own mount namespace."""
 
 
 def can_mount(folder: Path) -> bool:
     (folder / "home").mkdir()
     if shutil.which("unshare") is None:
         return False
-    done = subprocess.run([*MOUNTED, "true"], cwd=folder, capture_output=True, check=False)
-    return done.returncode == 0
+    result = subprocess.run([*MOUNTED, "true"], cwd=folder, capture_output=True, check=False)
+    return result.returncode == 0
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+def test_a_full_disk_is_one_line_and_leaves_no_results(tmp_path: Path) -> None:
     if not can_mount(tmp_path):
-        pytest.skip("this system lets nobody mount a file system of their own")
+        pytest.skip("this system allows no mount namespaces")
     small.write_checkpoint(tmp_path / "model", seed=0)
     wide = LlamaConfig(vocab_size=256, hidden_size=512, intermediate_size=2048,
                        num_hidden_layers=2, num_attention_heads=4)  # fmt: skip
@@ -39,14 +39,14 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path: Path)
     small.write_text(tmp_path / "text.txt", seed=0)
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(small.config(tmp_path)))
     program = [sys.executable, "-m", "pipelines.cli", "compress", "-c", "run.yaml"]
-    ended = subprocess.run(
+    result = subprocess.run(
         [*MOUNTED, *program, "--home", "home"],
         cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    errors = [line for line in ended.stderr.splitlines() if line.startswith("error:")]
-    assert ended.returncode == 2, ended.stderr
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    assert result.returncode == 2, result.stderr
     assert len(errors) == 1
     assert "the disk is full" in errors[0]
-    assert "Traceback" not in ended.stdout + ended.stderr
+    assert "Traceback" not in result.stdout + result.stderr
     assert not (tmp_path / "runs").exists()

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from mlflow.entities.model_registry import ModelVersion, ModelVersionTag
 
+from pipelines.recompress.config import Entry, Retry
 from pipelines.recompress.lineage import Record, Work, stand
 from pipelines.recompress.lock import Lock
-from pipelines.recompress.config import Entry, Retry
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 RETRY = Retry(attempts=2)
