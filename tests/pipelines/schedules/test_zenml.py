@@ -27,7 +27,8 @@ from pipelines.cli.main import main
 command = ["schedule", "zenml", "-c", "run.yaml", "--cron", "0 3 * * 1-5"]
 refused = CliRunner().invoke(main, command)
 assert refused.exit_code == 2, refused.output
-assert "'adapruner' (local) supports no schedules; use `adapruner schedule install`" in refused.stderr
+assert "'adapruner' (local) supports no schedules" in refused.stderr
+assert "adapruner schedule install" in refused.stderr
 client = Client()
 client.create_flavor("tests.pipelines.schedules.takes_schedules.Flavor", Kind.ORCHESTRATOR)
 client.create_stack_component("timed", "takes-schedules", Kind.ORCHESTRATOR, {})

@@ -1,4 +1,4 @@
-"""The service as a process of its own, spoken to over a socket."""
+"""The service in a process of its own, called over a socket."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
@@ -19,31 +20,28 @@ from adapruner.errors import UserError
 from pipelines.cli.main import main
 from pipelines.schedules.passes import Passes
 from pipelines.service import listen, webhooks
-from pipelines.service.webhooks import Deliveries, RefusedError, check_signature, signature
+from pipelines.service.webhooks import signature
+from tests.pipelines.service.signing import BODY, SECRET, signed
 from tests.pipelines.services import PATIENCE, Service, started
 
-SECRET = "a-secret-of-some-length"
 LISTEN = """
 import json, sys
 from pathlib import Path
-from pipelines import listen
-from pipelines.passes import Passes
+from pipelines.schedules.passes import Passes
+from pipelines.service import listen
 if len(sys.argv) > 3:
     listen.REQUEST_SECONDS = float(sys.argv[3])
 command, home = json.loads(sys.argv[1]), Path(sys.argv[2])
 passes = Passes(command, grace=1)
 sys.exit(listen.listen(passes, listen.secret_in("SECRET"), home, "127.0.0.1", 0, ["mine"]))
 """
-# A pass that counts itself and ends when a file says so.
 PASS = """
 import os, sys, time
 open("passes", "a").write("x")
 while not os.path.exists("go"):
     time.sleep(0.02)
 """
-BODY = json.dumps(
-    {"entity": "model_version", "action": "created", "data": {"name": "mine", "version": "1"}}
-).encode()
+"""A pass that counts itself and ends when the file `go` exists."""
 
 
 @dataclass
@@ -68,16 +66,7 @@ class Listener:
             return b"".join(iter(lambda: connection.recv(4096), b""))
 
 
-def signed(delivery: str, body: bytes, timestamp: int | None = None) -> dict[str, str]:
-    text = str(int(time.time()) if timestamp is None else timestamp)
-    return {
-        webhooks.DELIVERY: delivery,
-        webhooks.TIMESTAMP: text,
-        webhooks.SIGNATURE: signature(SECRET, delivery, text, body),
-    }
-
-
-def listening(folder: Path, *arguments: str):
+def listening(folder: Path, *arguments: str) -> AbstractContextManager[Service]:
     command = json.dumps([sys.executable, "-c", PASS])
     environment = {"SECRET": SECRET}
     return started(LISTEN, command, "home", *arguments, cwd=folder, environment=environment)
@@ -90,27 +79,29 @@ def listener(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listener]:
         yield Listener(service, service.event("listening")["port"])
 
 
-def test_what_arrives_during_a_pass_makes_one_more_and_a_restart_knows_it(tmp_path: Path) -> None:
+def test_requests_during_a_pass_start_one_more_and_deliveries_outlive_a_restart(
+    tmp_path: Path,
+) -> None:
     with listening(tmp_path) as service:
         first = Listener(service, service.event("listening")["port"])
         assert first.post("one") == 202
-        service.event("pass started")
+        service.event("pass_started")
         assert [first.post(f"more-{n}") for n in range(5)] == [202] * 5
         (tmp_path / "go").touch()
-        service.event("pass ended")
-        service.event("pass ended")
+        service.event("pass_ended")
+        service.event("pass_ended")
         (tmp_path / "go").unlink()
         assert first.post("last") == 202
-        service.event("pass started")
+        service.event("pass_started")
         assert service.end(signal.SIGTERM) == 0
     assert (tmp_path / "passes").read_text() == "xxx"
     assert service.lines[-1]["event"] == "stopped"
-    assert service.count("pass started") == service.count("pass ended") == 3
+    assert service.count("pass_started") == service.count("pass_ended") == 3
     assert SECRET not in json.dumps(service.lines)
     with listening(tmp_path) as service:
         again = Listener(service, service.event("listening")["port"])
         assert again.post("one") == 409
-        assert service.event("refused")["reason"] == "this delivery was taken before"
+        assert service.event("refused")["reason"] == "repeated delivery"
         assert service.end(signal.SIGINT) == 0
     assert (tmp_path / "passes").read_text() == "xxx"
 
@@ -143,7 +134,7 @@ def test_a_forged_request_is_refused_and_logged(
 @pytest.mark.parametrize(
     "body", [b"", b"[]", b"{", b'{"entity": 1, "action": [], "data": {}}', b"[" * 100_000]
 )
-def test_a_signed_body_that_is_no_event_is_refused(listener: Listener, body: bytes) -> None:
+def test_a_signed_body_without_an_event_is_refused(listener: Listener, body: bytes) -> None:
     assert listener.post(f"no-event-{len(body)}", body) == 400
     assert "not an event" in listener.service.event("refused")["reason"]
 
@@ -156,16 +147,16 @@ def test_a_signed_body_that_is_no_event_is_refused(listener: Listener, body: byt
         ("prompt", "created", "mine"),
     ],
 )
-def test_other_events_are_taken_and_start_nothing(
+def test_other_events_are_accepted_and_start_no_pass(
     listener: Listener, entity: str, action: str, model: str
 ) -> None:
     body = json.dumps({"entity": entity, "action": action, "data": {"name": model}}).encode()
     assert listener.post(f"other-{entity}-{model}", body) == 200
     assert listener.service.event("ignored")["webhook"] == f"{entity}.{action}"
-    assert listener.service.count("pass started") == 0
+    assert listener.service.count("pass_started") == 0
 
 
-def test_only_two_paths_and_their_methods_are_there(listener: Listener) -> None:
+def test_any_other_path_or_method_is_refused(listener: Listener) -> None:
     assert listener.request("GET", "/healthz", b"", {}) == 200
     assert listener.request("GET", "/", b"", {}) == 405
     assert listener.request("POST", "/healthz", b"", {}) == 405
@@ -190,7 +181,7 @@ def test_an_oversized_body_is_refused_before_it_is_read(listener: Listener, head
     "part",
     [b"", b"POST / HTTP/1.1\r\nHos", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nxx"],
 )
-def test_a_request_that_does_not_come_to_an_end_is_ended(listener: Listener, part: bytes) -> None:
+def test_an_incomplete_request_is_ended(listener: Listener, part: bytes) -> None:
     try:
         answer = listener.raw(part)
     except ConnectionResetError:
@@ -199,12 +190,12 @@ def test_a_request_that_does_not_come_to_an_end_is_ended(listener: Listener, par
     assert listener.request("GET", "/healthz", b"", {}) == 200
 
 
-def test_a_head_without_end_is_refused(listener: Listener) -> None:
+def test_an_oversized_head_is_refused(listener: Listener) -> None:
     head = b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 40_000
     assert b" 400 " in listener.raw(head).splitlines()[0]
 
 
-def test_a_secret_that_is_absent_or_short_is_one_line(
+def test_a_missing_or_short_secret_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "passes.yaml").touch()
@@ -219,38 +210,6 @@ def test_a_secret_that_is_absent_or_short_is_one_line(
     assert [path.name for path in tmp_path.iterdir()] == ["passes.yaml"]
 
 
-def test_a_port_that_is_taken_is_one_line(listener: Listener, tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported(listener: Listener, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="give another --host or --port"):
         listen.listen(Passes(["true"]), SECRET, tmp_path, "127.0.0.1", listener.port)
-
-
-def test_the_signature_is_that_of_mlflow() -> None:
-    from mlflow.webhooks import constants, delivery
-
-    theirs = delivery._generate_hmac_signature(SECRET, "id", "1700000000", '{"a": "é"}')
-    assert signature(SECRET, "id", "1700000000", '{"a": "é"}'.encode()) == theirs
-    names = (webhooks.DELIVERY, webhooks.TIMESTAMP, webhooks.SIGNATURE)
-    assert names == tuple(
-        name.lower()
-        for name in (
-            constants.WEBHOOK_DELIVERY_ID_HEADER,
-            constants.WEBHOOK_TIMESTAMP_HEADER,
-            constants.WEBHOOK_SIGNATURE_HEADER,
-        )
-    )
-
-
-def test_an_id_is_remembered_for_as_long_as_its_timestamp_can_pass(tmp_path: Path) -> None:
-    deliveries = Deliveries(tmp_path / "deliveries.db", most=2)
-    ahead = 1000.0 + webhooks.TOLERANCE_SECONDS
-    headers = signed("id", BODY, int(ahead))
-    deliveries.take(check_signature(SECRET, headers, BODY, 1000.0), 1000.0)
-    last = ahead + webhooks.TOLERANCE_SECONDS
-    with pytest.raises(RefusedError, match="taken before"):
-        deliveries.take(check_signature(SECRET, headers, BODY, last), last)
-    with pytest.raises(RefusedError, match="too old"):
-        check_signature(SECRET, headers, BODY, last + 1)
-    deliveries.take("second", last)
-    with pytest.raises(RefusedError, match="too many"):
-        deliveries.take("third", last)
-    deliveries.take("third", last + 2)
