@@ -1,278 +1,100 @@
-"""Text sources: what is found, what is read, and the one line for what can't be."""
+"""Text sources: resolved and hashed by content; an unusable one is refused in one line."""
 
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 
-from adapruner.data import wikipedia
-from adapruner.config import RunConfig
+from adapruner.data.sources import TextSource, TextSources, as_tuple, resolve_texts
 from adapruner.errors import UserError
-from adapruner.data.readers import read_records, read_rows, read_text
-from adapruner.data.sources import TextSource, resolve_texts
+from tests.adapruner.data.pools import resolve, run_config
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="shared data absent")
-needs_gensim = pytest.mark.skipif(
-    importlib.util.find_spec("gensim") is None, reason="gensim not installed"
-)
 
 
-def resolve(source: str, **sections: Any) -> dict[str, TextSource]:
-    calibration = {"source": source, **sections.pop("calibration", {})}
-    config = RunConfig.model_validate(
-        {
-            "name": "run",
-            "model": {"source": "model"},
-            "calibration": calibration,
-            "registry": {"name": "model"},
-            **sections,
-        }
-    )
-    return resolve_texts(config)
-
-
-def source_of(path: Path) -> TextSource:
-    return resolve(str(path))[str(path)]
-
-
-def texts_of(path: Path, field: str = "text", limit: int = 100) -> list[str]:
-    return [r.text for r in read_records(source_of(path), text_field=field, max_records=limit)]
-
-
-def write(path: Path, content: str | bytes) -> Path:
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
+def write(path: Path, content: str) -> Path:
+    path.write_text(content)
     return path
 
 
-def write_parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-    return path
-
-
-def test_every_format_gives_the_same_records(tmp_path: Path) -> None:
-    rows = [
-        {"text": "One.", "n": 1},
-        {"text": "Zwei ü.", "n": 2},
-        {"text": "Three.\nLine.", "n": 3},
-    ]
-    files = [
-        write(tmp_path / "a.jsonl", "\n\n".join(map(json.dumps, rows)) + "\n"),
-        write(tmp_path / "a.json", json.dumps(rows)),
-        write_parquet(tmp_path / "a.parquet", rows),
-        write(tmp_path / "a.txt", "\ufeffOne.\r\n\r\nZwei ü.\r\n \r\nThree.\r\nLine.".encode()),
-    ]
-    for file in files:
-        assert texts_of(file) == ["One.", "Zwei ü.", "Three.\nLine."], file.name
-        assert texts_of(file, limit=2) == ["One.", "Zwei ü."], file.name
-
-
-def test_text_without_blank_lines_is_one_text_a_line(tmp_path: Path) -> None:
-    file = write(tmp_path / "lines.txt", "".join(f"text {i}\n" for i in range(300)) + "\nlast")
-    assert texts_of(file, limit=1000) == [f"text {i}" for i in range(300)] + ["last"]
-
-
-def test_paragraphs_below_a_title_are_one_document(tmp_path: Path) -> None:
-    text = "before\n\n = First = \n\n a \n\n = = Section = = \n\n b \n\n = Second = \n\n c \n"
-    file = write(tmp_path / "wiki.txt", text)
-    records = list(read_records(source_of(file), text_field="text", max_records=99))
-    documents = [r.document for r in records if r.text in ("before", "a", "b", "c")]
-    assert documents[1] == documents[2]
-    assert len(set(documents)) == 3
-
-
-def test_whole_text_of_a_file_is_unchanged(tmp_path: Path) -> None:
-    text = " \n = A = \n \n some , text \n"
-    file = write(tmp_path / "t.txt", text)
-    assert read_text(source_of(file), text_field="text", max_records=1) == text
-    rows = write(tmp_path / "t.jsonl", '{"page": "a"}\n{"page": "b"}\n')
-    assert read_text(source_of(rows), text_field="page", max_records=9) == "a\n\nb"
-
-
-def test_rows_are_alpaca_rows_or_texts(tmp_path: Path) -> None:
-    rows = [
-        {"instruction": "Say hi.", "input": "", "output": "Hi.", "id": 1},
-        {"instruction": "Add.", "output": "3", "input": "1 2", "id": 2},
-    ]
-    expected = [{k: v for k, v in row.items() if k != "id"} for row in rows]
-    files = [
-        write(tmp_path / "a.json", json.dumps(rows)),
-        write_parquet(tmp_path / "a.parquet", rows),
-    ]
-    for file in files:
-        assert list(read_rows(source_of(file), text_field="text", max_records=9)) == expected
-    no_input = write(tmp_path / "b.jsonl", '{"instruction": "Go.", "output": "Gone."}')
-    assert list(read_rows(source_of(no_input), text_field="text", max_records=9)) == [
-        {"instruction": "Go.", "input": "", "output": "Gone."}
-    ]
-    plain = write(tmp_path / "c.txt", "a\n\nb")
-    assert list(read_rows(source_of(plain), text_field="text", max_records=9)) == [
-        {"text": "a"},
-        {"text": "b"},
-    ]
-
-
-BAD_FILES: dict[str, tuple[str, bytes, str]] = {
-    "empty": ("a.txt", b"", "is empty"),
-    "binary": ("a.txt", b"GGUF\0\1\2", "is binary"),
-    "binary later": ("a.txt", b"text\n" * 3000 + b"\0", "a zero byte in line 3001"),
-    "latin-1": ("a.txt", "gut\nfünf".encode("latin-1"), "byte 0xfc at offset 5 (line 2)"),
-    "broken row": ("a.jsonl", b'{"text": "a"}\n{"text": \n', "line 2 is not JSON"),
-    "row is a list": ("a.jsonl", b'{"text": "a"}\n\n[1]\n', "line 3 is a list"),
-    "no field": ("a.jsonl", b'{"text": "a"}\n{"body": "b", "n": 1}\n', "line 2: no field 'text'"),
-    "null": ("a.jsonl", b'{"text": null}\n', "line 1: 'text' is null"),
-    "number": ("a.json", b'[{"text": 5}]', "row 1: 'text' is int"),
-    "surrogate": ("a.jsonl", b'{"text": "\\ud800"}\n', "half a surrogate pair"),
-    "not JSON": ("a.json", b"[1,", "is not JSON"),
-    "object": ("a.json", b'{"text": "a"}', "holds a dict, not a list of rows"),
-    "rows of text": ("a.json", b'["a"]', "row 1 is a str"),
-    "lines in .json": ("a.json", b'{"text": "a"}\n{"text": "b"}', "is a .jsonl file"),
-    "not Parquet": ("a.parquet", b"PAR1 no", "is not a readable Parquet file"),
-    "unknown kind": ("a.csv", b"text\n", "unknown kind of file '.csv'"),
-}
-
-
-@pytest.mark.parametrize("name", BAD_FILES)
-def test_a_bad_file_is_one_line_that_names_it(name: str, tmp_path: Path) -> None:
-    file_name, content, expected = BAD_FILES[name]
-    file = write(tmp_path / file_name, content)
-    with pytest.raises(UserError) as error:
-        texts_of(file, limit=10_000)
-    assert expected in str(error.value)
-    assert str(file) in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_an_error_tells_the_fields_there_are(tmp_path: Path) -> None:
-    rows = [{"body": "a", "n": 1}]
-    files = [
-        write(tmp_path / "a.jsonl", json.dumps(rows[0])),
-        write_parquet(tmp_path / "a.parquet", rows),
-    ]
-    for file in files:
-        with pytest.raises(UserError, match="it has: body, n"):
-            texts_of(file)
-        assert texts_of(file, field="body") == ["a"]
-
-
-SOURCES: dict[str, tuple[Callable[[Path], str], str]] = {
+UNUSABLE: dict[str, tuple[Callable[[Path], str], str]] = {
     "missing": (lambda folder: str(folder / "none.txt"), "calibration.source: no such file"),
     "directory": (str, "is a directory"),
     "too long": (lambda folder: "x" * 5000 + ".txt", "can't be read"),
-    "package": (lambda folder: "package:nltk", "only text package known is package:gensim"),
+    "package": (lambda folder: "package:nltk", "package:gensim"),
     "hub without commit": (lambda folder: "hub:a/b", "needs the 40 hex digits of a commit"),
     "hub with branch": (lambda folder: "hub:a/b@main", "revision is 'main'"),
-    "hub misspelt": (lambda folder: "hub:a/b/c d", "is not hub:OWNER/NAME"),
+    "malformed hub": (lambda folder: "hub:a/b/c d", "is not hub:OWNER/NAME"),
 }
 
 
-@pytest.mark.parametrize("name", SOURCES)
-def test_a_bad_source_is_one_line(name: str, tmp_path: Path) -> None:
-    given, expected = SOURCES[name]
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_an_unusable_source_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    uri_in, expected = UNUSABLE[name]
     with pytest.raises(UserError) as error:
-        resolve(given(tmp_path))
+        resolve(uri_in(tmp_path))
     assert expected in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_every_named_source_is_found_and_hashed_by_content(tmp_path: Path) -> None:
+def test_every_source_is_resolved_and_hashed_by_content(tmp_path: Path) -> None:
     one, two = write(tmp_path / "1.txt", "same"), write(tmp_path / "2.txt", "same")
     other = write(tmp_path / "3.txt", "other")
     hub = f"hub:owner/name:config@{COMMIT}#test"
-    found = resolve(
+    sources = resolve(
         str(one),
         calibration={"objective_source": [str(two)]},
         finetune={"source": str(other)},
         evaluation={"texts": {"hub": hub}},
     )
-    assert list(found) == [str(one), str(two), str(other), hub]
-    assert found[str(one)].content_hash == found[str(two)].content_hash
-    assert found[str(one)].content_hash != found[str(other)].content_hash
-    assert found[hub].location == "owner/name:config#test"
-    assert found[hub].revision == COMMIT
-    old = found[str(other)].content_hash
+    assert list(sources) == [str(one), str(two), str(other), hub]
+    assert sources[str(one)].content_hash == sources[str(two)].content_hash
+    assert sources[str(one)].content_hash != sources[str(other)].content_hash
+    assert sources[hub].location == "owner/name:config#test"
+    assert sources[hub].revision == COMMIT
+    old = sources[str(other)].content_hash
     write(other, "changed")
-    assert source_of(other).content_hash != old
+    assert resolve(str(other))[str(other)].content_hash != old
 
 
 def test_a_hub_text_for_the_test_needs_its_split(tmp_path: Path) -> None:
     file = write(tmp_path / "a.txt", "text")
-    with pytest.raises(UserError, match="say which split"):
+    with pytest.raises(UserError, match="split"):
         resolve(str(file), calibration={"revision": COMMIT}, evaluation={"texts": {"t": "hub:a/b"}})
 
 
-def test_a_hub_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    given = f"hub:adapruner-no-such-owner/none@{COMMIT}"
-    source = resolve(given)[given]
-    with pytest.raises(UserError, match="can't be read from the hub") as error:
-        list(read_records(source, text_field="text", max_records=1))
-    assert "\n" not in str(error.value)
-
-
-def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_reported_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install --no-deps gensim"):
         resolve("package:gensim")
 
 
-LONG = "and this is long enough to be taken for a sentence of prose, with a full stop."
-MARKUP = f"""{{{{Infobox thing|name=[[Test]]}}}}
-'''Test''' is a [[procedure (test)|procedure]]<ref>{{{{cite book|title=T}}}}</ref> of about \
-{{{{convert|5|km|mi}}}} ({{{{lang|la|proba}}}}; {{{{IPAc-en|t|e}}}}), since 1900&nbsp;or so, {LONG}
-[[File:A.jpg|thumb|A caption {LONG}]]
-The energy is given by the famous formula <math>E = mc^2</math> {LONG}
-* A list item {LONG}
-{{| class="wikitable"
-| A cell {LONG}
-|}}
-== References ==
-This stands below a heading that holds only sources {LONG}
-"""
+def test_a_model_is_not_tested_on_text_that_it_generated() -> None:
+    with pytest.raises(UserError, match="name a test text"):
+        resolve("self")
 
 
-def test_markup_becomes_prose() -> None:
-    expected = f"Test is a procedure of about 5 km (proba), since 1900 or so, {LONG}"
-    assert list(wikipedia.paragraphs(MARKUP)) == [expected]
+def test_a_source_that_is_listed_twice_is_refused(tmp_path: Path) -> None:
+    file = str(write(tmp_path / "a.txt", "text"))
+    with pytest.raises(UserError, match="listed twice"):
+        resolve_texts(run_config({"source": [file, file]}))
 
 
-@needs_gensim
-def test_embedded_default_is_clean_prose() -> None:
-    source = resolve("package:gensim")["package:gensim"]
-    records = list(read_records(source, text_field="text", max_records=200))
-    assert len(records) == 200
-    assert len({r.document for r in records}) > 5
-    for record in records:
-        assert len(record.text) >= wikipedia.PASSAGE_CHARACTERS
-        assert not any(
-            mark in record.text for mark in ("[[", "{{", "''", "<ref", "|", "http", "==")
-        )
+def test_sources_are_read_back_as_written(tmp_path: Path) -> None:
+    file = str(write(tmp_path / "a.txt", "text"))
+    texts = TextSources(sources=resolve(file))
+    texts.write(tmp_path)
+    assert TextSources.read(tmp_path) == texts
+    assert isinstance(texts.sources[file], TextSource)
+    assert texts.sources[file].uri == file
 
 
-@needs_data
-def test_real_files_are_read_whole() -> None:
-    files = {
-        "calibration/prose.jsonl": ("text", 5188),
-        "text/ptb-test.txt": ("text", 3761),
-        "text/wikitext2-raw-test-pages.jsonl": ("page", 60),
-    }
-    for name, (field, count) in files.items():
-        assert len(texts_of(DATA / name, field, 10_000)) == count, name
-    pages = read_records(
-        source_of(DATA / "text/wikitext2-raw-test.txt"), text_field="text", max_records=10_000
-    )
-    assert len({record.document for record in pages}) == 60
-    alpaca = source_of(DATA / "finetune/alpaca.json")
-    rows = list(read_rows(alpaca, text_field="text", max_records=10_000))
-    assert len(rows) == 999
-    assert all(list(row) == ["instruction", "input", "output"] for row in rows)
+def test_a_setting_has_one_source_several_or_none() -> None:
+    assert as_tuple(None) == ()
+    assert as_tuple("a") == ("a",)
+    assert as_tuple(["a", "b"]) == ("a", "b")

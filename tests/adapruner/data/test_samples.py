@@ -1,0 +1,71 @@
+"""Samples: tokenised like the whole text, with BOS if the tokenizer adds it, no duplicates."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from adapruner.data.readers import Record
+from adapruner.data.samples import Deduplicator, SampleTokenizer, normalise, read_items
+from adapruner.errors import UserError
+from tests.adapruner.data.pools import save_tokenizer, sentences
+
+
+def test_samples_begin_with_bos_if_the_tokenizer_adds_it(checkpoint: Path, tmp_path: Path) -> None:
+    text = sentences(1)[0]
+    with_bos = SampleTokenizer(save_tokenizer(tmp_path / "bos", bos=True))
+    without = SampleTokenizer(checkpoint)
+    assert with_bos.summary().begins_with_bos
+    assert not without.summary().begins_with_bos
+    ids = without.head(text, 15).tolist()
+    assert with_bos.head(text, 16).tolist() == [0, *ids]
+    assert with_bos.count([text]) == without.count([text])
+
+
+def test_a_long_text_is_cut_as_if_it_were_tokenised_whole(checkpoint: Path) -> None:
+    # The first tokens are so long that more characters than usual are needed.
+    texts = ["z" * 320 + text for text in sentences(30, words=2000)]
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint)
+    for text, (ids, end) in zip(texts, SampleTokenizer(checkpoint).heads(texts, 16), strict=True):
+        assert ids.tolist() == tokenizer(text).input_ids[:16]
+        assert tokenizer.decode(ids) == text[:end]
+
+
+def test_duplicates_and_short_records_are_counted(checkpoint: Path) -> None:
+    one, other = sentences(2)
+    texts = [one, one.upper(), other, other + " another end", "short", "Short", ""]
+    records = [Record(text, f"line {n}") for n, text in enumerate(texts)]
+    items, counts = read_items(records, 3, SampleTokenizer(checkpoint), 16, 16, Deduplicator())
+    assert [item.text for item in items] == [one, other, "short"]
+    assert [item.document for item in items] == [(3, "line 0"), (3, "line 2"), (3, "line 4")]
+    assert (counts.read, counts.too_short, counts.duplicate, counts.kept) == (7, 3, 2, 2)
+
+
+def test_normalised_texts_differ_neither_in_case_nor_in_white_space() -> None:
+    assert normalise(" Straße\n\tTwo ") == normalise("STRASSE two") == "strasse two"
+
+
+def test_a_checkpoint_without_a_tokenizer_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no usable tokenizer") as error:
+        SampleTokenizer(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_code_of_a_tokenizer_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint, ran = save_tokenizer(tmp_path / "checkpoint"), tmp_path / "ran"
+    (checkpoint / "own.py").write_text(
+        f"from pathlib import Path\nPath({str(ran)!r}).touch()\n"
+        "from transformers import PreTrainedTokenizerFast\n"
+        "class Own(PreTrainedTokenizerFast): pass\n"
+    )
+    file = checkpoint / "tokenizer_config.json"
+    fields = json.loads(file.read_text())
+    fields |= {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": [None, "own.Own"]}}
+    file.write_text(json.dumps(fields))
+    monkeypatch.setattr("builtins.input", lambda _: "y")  # a user who agrees to everything
+    with pytest.raises(UserError, match="no usable tokenizer"):
+        SampleTokenizer(checkpoint)
+    assert not ran.exists()

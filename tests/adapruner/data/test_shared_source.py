@@ -1,0 +1,74 @@
+"""calibration.source fills every split that has no source of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from adapruner.errors import UserError
+from tests.adapruner.data.pools import SMALL, TEST, build, decoded, jsonl, sentences
+
+
+def test_too_little_text_is_refused_with_the_counts(checkpoint: Path, tmp_path: Path) -> None:
+    source = jsonl(tmp_path / "t.jsonl", [*sentences(12), "short"])
+    with pytest.raises(UserError) as error:
+        build(checkpoint, tmp_path / "out", {"source": source, **SMALL}, evaluation=TEST)
+    message = str(error.value)
+    assert "there are 12" in message
+    assert "read 13, too short 1, duplicate 0, kept 12" in message
+    assert "calibration.pool_size" in message
+
+
+def test_exactly_enough_samples_suffice(checkpoint: Path, tmp_path: Path) -> None:
+    source = jsonl(tmp_path / "t.jsonl", sentences(8 + 4 + 4 + 1 + 1))
+    built = build(checkpoint, tmp_path / "out", {"source": source, **SMALL}, evaluation=TEST)
+    assert len(built.finetune) == 1
+
+
+def test_documents_are_whole_in_one_split(checkpoint: Path, tmp_path: Path) -> None:
+    texts = sentences(120)
+    articles = [texts[i : i + 6] for i in range(0, 120, 6)]
+    file = tmp_path / "wiki.txt"
+    file.write_text(
+        "".join(f" = Title {i} = \n\n" + "\n\n".join(a) + "\n\n" for i, a in enumerate(articles))
+    )
+    evaluation = {**TEST, "max_windows": None}
+    calibration = {"source": str(file), **SMALL}
+    built = build(checkpoint, tmp_path / "out", calibration, evaluation=evaluation)
+    splits = {
+        "calibration": decoded(checkpoint, built.pool.calibration),
+        "objective": decoded(checkpoint, built.pool.objective),
+        "held_out": decoded(checkpoint, built.pool.held_out),
+        "finetune": [row["text"] for row in built.finetune],
+        "test": built.test["wiki"].split("\n\n"),
+    }
+    article_of = {text: i for i, article in enumerate(articles) for text in article}
+    documents = {
+        split: {d for s in samples for text, d in article_of.items() if text.startswith(s)}
+        for split, samples in splits.items()
+    }
+    assert sum(map(len, documents.values())) == len(set.union(*documents.values()))
+    recorded = {split: summary.documents for split, summary in built.summary.splits.items()}
+    assert {split: len(names) for split, names in documents.items()} == recorded
+    assert len(documents["objective"]) > 1
+
+
+def test_several_sources_have_equal_shares(checkpoint: Path, tmp_path: Path) -> None:
+    big = jsonl(tmp_path / "big.jsonl", sentences(300, seed=1))
+    small = jsonl(tmp_path / "small.jsonl", sentences(60, seed=2))
+    calibration = {"source": [big, small], **SMALL}
+    built = build(checkpoint, tmp_path / "out", calibration, evaluation=TEST)
+    assert [source.used for source in built.summary.sources] == [4, 4]
+    assert sorted(built.pool.source.tolist()) == [0] * 4 + [1] * 4
+    assert list(built.test) == ["big_small"]
+
+
+def test_the_update_samples_begin_with_the_pool_and_are_distinct(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    source = jsonl(tmp_path / "t.jsonl", sentences(120))
+    calibration = {"source": source, "update_size": 20, **SMALL}
+    pool = build(checkpoint, tmp_path / "out", calibration, evaluation=TEST).pool
+    assert pool.update[:8].equal(pool.calibration)
+    assert len({tuple(row) for row in pool.update.tolist()}) == 20
