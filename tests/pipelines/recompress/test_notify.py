@@ -8,18 +8,18 @@ from typing import Any, ClassVar
 
 import pytest
 
-from pipelines.recompress.config import Notify
-from pipelines.recompress.notify import notify
+from pipelines.recompress.config import DEFAULT_BODY
+from pipelines.recompress.notify import render, send
 
 EVENT = {"event": "failed", "source": "m", "version": "3", "reason": 'a "quoted" one'}
 
 
 class Receiver(BaseHTTPRequestHandler):
-    got: ClassVar[list[Any]] = []
+    requests: ClassVar[list[Any]] = []
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.got.append((self.path, json.loads(body)))
+        self.requests.append((self.path, json.loads(body)))
         self.send_response(500 if self.path == "/broken" else 200)
         self.end_headers()
 
@@ -31,7 +31,7 @@ class Receiver(BaseHTTPRequestHandler):
 def url() -> Iterator[str]:
     server = HTTPServer(("127.0.0.1", 0), Receiver)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    Receiver.got.clear()
+    Receiver.requests.clear()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
@@ -39,26 +39,24 @@ def url() -> Iterator[str]:
 
 def test_an_event_is_sent_as_the_template_says(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOOK", f"{url}/SECRET")
-    assert notify(Notify(url_env="HOOK"), EVENT) is None
+    assert send(EVENT, DEFAULT_BODY, "HOOK", 5) is None
     body = '{"v": {{ version | tojson }}, "none": "{{ target }}"}'
-    assert notify(Notify(url_env="HOOK", body=body), EVENT) is None
+    assert send(EVENT, body, "HOOK", 5) is None
     summary = 'AdaPruner failed: m 3 a "quoted" one'
-    assert Receiver.got == [
+    assert Receiver.requests == [
         ("/SECRET", {"text": summary, "event": "failed"}),
         ("/SECRET", {"v": "3", "none": ""}),
     ]
 
 
-def test_what_nobody_asked_for_is_not_sent(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOOK", url)
-    assert notify(None, EVENT) is None
-    assert notify(Notify(url_env="HOOK", events=("promotion",)), EVENT) is None
-    assert notify(Notify(url_env="HOOK"), {"event": "skipped"}) is None
-    assert not Receiver.got
+@pytest.mark.parametrize("body", ["{{", "{{ sorce }}", "{{ ''.__class__.__mro__ }}"])
+def test_an_invalid_template_is_refused(body: str) -> None:
+    with pytest.raises(ValueError, match="not a usable Jinja2 template"):
+        render(body, EVENT)
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("value", "message"),
     [
         ("{url}/broken", "answered 500"),
         ("http://127.0.0.1:9/SECRET", "can't be reached"),
@@ -66,10 +64,10 @@ def test_what_nobody_asked_for_is_not_sent(url: str, monkeypatch: pytest.MonkeyP
         ("", "holds no http"),
     ],
 )
-def test_its_failure_is_said_without_the_url(
-    url: str, monkeypatch: pytest.MonkeyPatch, given: str, said: str
+def test_the_reason_of_a_failure_does_not_contain_the_url(
+    url: str, monkeypatch: pytest.MonkeyPatch, value: str, message: str
 ) -> None:
-    monkeypatch.setenv("HOOK", given.format(url=url))
-    problem = notify(Notify(url_env="HOOK"), EVENT)
-    assert said in str(problem)
+    monkeypatch.setenv("HOOK", value.format(url=url))
+    problem = send(EVENT, DEFAULT_BODY, "HOOK", 5)
+    assert message in str(problem)
     assert "SECRET" not in str(problem)

@@ -5,48 +5,36 @@ from pathlib import Path
 
 import pytest
 import yaml
-from click.testing import CliRunner
+from filelock import FileLock
 
-from pipelines.cli.main import main
+from adapruner.errors import UserError
+from pipelines.recompress.run import LOCK_FILE, NOT_NOW, run_pass
 from tests.pipelines import small
-from tests.pipelines.recompress.registry import Registry
 
 
-@pytest.mark.parametrize("command", ["recompress", "status", "promote", "rollback"])
-def test_help_tells_the_exit_codes(command: str) -> None:
-    shown = CliRunner().invoke(main, [command, "--help"])
-    assert shown.exit_code == 0
-    assert "Exit codes" in shown.output
+def recompress_file(folder: Path, **changes: object) -> Path:
+    content = {**small.config(folder), "models": [{"source": "a", "target": "b"}], **changes}
+    path = folder / "recompress.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
 
 
-def test_a_mistake_is_one_line_and_makes_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "recompress.yaml"
-    path.write_text(yaml.safe_dump({**small.config(tmp_path), "model": []}))
-    for command in ("recompress", "status"):
-        ended = CliRunner().invoke(main, [command, "-c", str(path), "--home", str(tmp_path / "h")])
-        assert ended.exit_code == 2
-        assert "unknown key 'model'; did you mean 'models'?" in ended.output
-    assert [left.name for left in tmp_path.iterdir()] == ["recompress.yaml"]
+def test_a_second_pass_in_the_same_home_folder_stops_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = recompress_file(tmp_path)
+    home = tmp_path / "home"
+    home.mkdir()
+    with FileLock(home / LOCK_FILE):
+        assert run_pass(path, home) == NOT_NOW
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["event"] == "stopped"
+    assert str(home) in json.loads(line)["reason"]
+    assert [file.name for file in home.iterdir()] == [LOCK_FILE]
 
 
-@pytest.mark.slow
-def test_status_shows_what_waits_and_promotion_by_hand_is_told(tmp_path: Path) -> None:
-    registry = Registry(tmp_path / "r")
-    path, home = str(registry.plan("base")), str(registry.home)
-    shown = CliRunner().invoke(main, ["status", "-c", path, "--home", home])
-    assert shown.output == f"The registry has no version of what {path} names.\n"
-    for _ in range(2):
-        registry.push("base", 0)
-    ended = CliRunner().invoke(main, ["status", "-c", path, "--home", home, "--json"])
-    assert ended.exit_code == 0, ended.output
-    rows = json.loads(ended.stdout)
-    assert [(row["version"], row["state"]) for row in rows] == [("1", "new"), ("2", "new")]
-    shown = CliRunner().invoke(main, ["status", "-c", path, "--home", home])
-    assert "new" in shown.output
-
-    ended = CliRunner().invoke(main, ["promote", "base", "1", "--home", home])
-    assert ended.exit_code == 0, ended.output
-    assert json.loads(ended.stdout)["target"] == "base/1"
-    ended = CliRunner().invoke(main, ["rollback", "base", "--home", home])
-    assert ended.exit_code == 2
-    assert "no alias 'previous'" in ended.output
+def test_a_mistake_in_the_file_writes_nothing(tmp_path: Path) -> None:
+    path = recompress_file(tmp_path, model=[])
+    with pytest.raises(UserError, match="'model'; did you mean 'models'"):
+        run_pass(path, tmp_path / "home")
+    assert [file.name for file in tmp_path.iterdir()] == ["recompress.yaml"]
