@@ -1,8 +1,8 @@
-"""Passes in processes of their own that need not import everything each: a host forks them.
+"""Passes in separate processes that share their imports: a host process forks them.
 
-The host reads one JSON request a line. A pass's events go to a file. `at` is a part of an event's
-line at which something happens to the world: the pass is killed (-9) or stopped,
-another process is killed, or a model version is deleted.
+The host reads one JSON request a line. The events of a pass go to a file. `at` is a part of the
+line of an event at which a fault is injected: the pass is killed (-9) or stopped, another process
+is killed, or a model version is deleted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from pipelines import stack
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TIMEOUT = 240
 
 
@@ -28,27 +28,28 @@ class Ended:
     code: int
     events: list[dict[str, Any]]
 
-    def told(self, event: str) -> list[dict[str, Any]]:
-        return [told for told in self.events if told["event"] == event]
+    def of(self, event: str) -> list[dict[str, Any]]:
+        """The events of this name."""
+        return [content for content in self.events if content["event"] == event]
 
     def steps(self, state: str) -> list[str]:
-        return [told["step"] for told in self.told("step") if told["state"] == state]
+        return [content["step"] for content in self.of("step") if content["state"] == state]
 
     def versions(self, event: str) -> list[str]:
-        return [told["version"] for told in self.told(event)]
+        return [content["version"] for content in self.of(event)]
 
 
 def _without_mlflow() -> dict[str, str]:
-    """The environment but for what MLflow put there when another test set its tracking URI."""
+    """The environment without what MLflow adds when a test sets its tracking URI."""
     return {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
 
 
 class Host:
-    """The host's other end. One request at a time is answered; passes run side by side."""
+    """The client of the host process. Passes run side by side."""
 
     def __init__(self, home: Path) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.pipelines.forks", str(home)],
+            [sys.executable, "-m", "tests.pipelines.recompress.forks", str(home)],
             cwd=home.parent, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             env={**_without_mlflow(), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
@@ -62,11 +63,11 @@ class Host:
         return self.wait(self.start(path, **request))
 
     def start(self, path: Path, **request: Any) -> tuple[int, Path]:
-        """Begin a pass: its process number and the file of its events."""
+        """Starts a pass; returns its process number and the file of its events."""
         self._count += 1
         out = self._home.parent / f"pass-{self._count}.jsonl"
-        given = {"path": str(path), "home": str(self._home), "out": str(out), **request}
-        return int(self._ask({"do": "start", **given})), out
+        content = {"path": str(path), "home": str(self._home), "out": str(out), **request}
+        return int(self._ask({"do": "start", **content})), out
 
     def wait(self, started: tuple[int, Path]) -> Ended:
         pid, out = started
@@ -79,8 +80,8 @@ class Host:
         return self._process.stdout.readline()
 
 
-class _Watched:
-    """A stream on which something happens once a line holds `at`."""
+class _FaultyStream:
+    """A stream that injects a fault once a line contains `at`."""
 
     def __init__(self, stream: Any, at: str | None, then: list[str]) -> None:
         self._stream, self._at, self._then = stream, at, then
@@ -90,35 +91,35 @@ class _Watched:
         self._stream.flush()
         if self._at and self._at in text:
             self._at = None
-            _happen(*self._then)
+            _inject(*self._then)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
 
-def _happen(what: str, *about: str) -> None:
-    if what == "kill":
+def _inject(fault: str, *arguments: str) -> None:
+    if fault == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    elif what == "kill_group":
-        os.killpg(int(about[0]), signal.SIGKILL)
-    elif what == "stop":
+    elif fault == "kill_group":
+        os.killpg(int(arguments[0]), signal.SIGKILL)
+    elif fault == "stop":
         os.kill(os.getpid(), signal.SIGTERM)
     else:
         from mlflow import MlflowClient
 
-        MlflowClient().delete_model_version(*about)
+        MlflowClient().delete_model_version(*arguments)
 
 
 def _child(request: dict[str, Any]) -> None:
-    from pipelines.recompress.run import recompress
+    from pipelines.recompress.run import run_pass
 
     os.environ.update(request.get("env", {}))
     then = request.get("then", ["kill"])
     out = Path(request["out"]).open("w")  # noqa: SIM115  (until the process ends)
-    sys.stdout = _Watched(out, request.get("at"), then)
+    sys.stdout = _FaultyStream(out, request.get("at"), then)
     code = 1
     try:
-        code = recompress(Path(request["path"]), Path(request["home"]))
+        code = run_pass(Path(request["path"]), Path(request["home"]))
     except SystemExit as stopped:
         code = int(stopped.code or 0)
     except BaseException:
@@ -134,7 +135,7 @@ def _serve(home: Path) -> None:
     answers, sys.stdout = sys.stdout, sys.stderr
     stack.quiet_libraries()
     stack.use_home(home)
-    for module in ("pipelines.compress", "pipelines.recompress_pass", "adapruner.report_html"):
+    for module in ("pipelines.compress", "pipelines.recompress.one_pass", "adapruner.report.page"):
         importlib.import_module(module)
     for line in sys.stdin:
         request = json.loads(line)

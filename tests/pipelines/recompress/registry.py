@@ -29,7 +29,7 @@ def write_wide(path: Path) -> None:
 
 
 class Registry:
-    """SQLite below `folder`/home, as the commands make it there; training runs beside it."""
+    """SQLite in `folder`/home, as the commands create it; training runs beside it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.home = folder, folder / "home"
@@ -40,7 +40,7 @@ class Registry:
         small.write_text(folder / "text.txt", seed=0)
 
     def push(self, name: str, seed: int, wide: bool = False) -> ModelVersion:
-        """What a training job does: a checkpoint, a `wide` one of 9 MB, becomes a version."""
+        """Registers a new checkpoint as a training job does; a `wide` one has 9 MB."""
         small.write_checkpoint(self.folder / "trained", seed)
         if wide:
             write_wide(self.folder / "trained")
@@ -51,16 +51,16 @@ class Registry:
         return self.client.create_model_version(name, f"{run.artifact_uri}/checkpoint", run.run_id)
 
     def files(self, version: ModelVersion) -> Path:
-        """Where the files of a pushed version lie."""
+        """The folder of the files of a pushed version."""
         return Path(version.source.removeprefix("file://"))
 
     def overwrite(self, version: ModelVersion, seed: int) -> None:
-        """Another checkpoint under the same version."""
+        """Replaces the checkpoint of a version."""
         shutil.rmtree(self.files(version))
         small.write_checkpoint(self.files(version), seed)
 
     def plan(self, name: str, **settings: Any) -> Path:
-        """A recompress file from the model `name` to `NAME-small`, as quick as can be."""
+        """A recompress file from the model `name` to `NAME-small`, with quick settings."""
         values = small.config(self.folder)
         sections = values["parameters"]["config"]
         sections["search"] = {"trials": 4, "set_size": 2}
@@ -83,5 +83,5 @@ class Registry:
         return bool(self.client.search_registered_models("name LIKE 'adapruner-lock-%'"))
 
     def versions(self, name: str) -> list[ModelVersion]:
-        found = self.client.search_model_versions(f"name = '{name}'")
-        return sorted(found, key=lambda version: int(version.version))
+        versions = self.client.search_model_versions(f"name = '{name}'")
+        return sorted(versions, key=lambda version: int(version.version))

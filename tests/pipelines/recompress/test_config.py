@@ -7,23 +7,23 @@ import pytest
 import yaml
 
 from adapruner.errors import UserError
-from pipelines.recompress.config import Plan
+from pipelines.recompress.config import RecompressFile
 from steps.publishing.provenance import settings_hash
 from tests.pipelines import small
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
-def plan(tmp_path: Path, **settings: Any) -> Plan:
+def recompress_file(tmp_path: Path, **settings: Any) -> RecompressFile:
     content = {**small.config(tmp_path), "models": [{"source": "a b", "target": "small"}]}
     path = tmp_path / "recompress.yaml"
     path.write_text(yaml.safe_dump({**content, **settings}))
-    return Plan(path)
+    return RecompressFile(path)
 
 
-def test_the_shipped_file_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_shipped_file_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    shipped = Plan(Path("configs/recompress.yaml"))
+    shipped = RecompressFile(Path("configs/recompress.yaml"))
     assert shipped.config.retry.backoff == 1800
     assert shipped.config.models[0].versions.newest == 5
     _, run = shipped.run_of(shipped.config.models[0], "7")
@@ -31,11 +31,11 @@ def test_the_shipped_file_is_understood(monkeypatch: pytest.MonkeyPatch) -> None
     assert shipped.config.promotion.metric in evaluated
 
 
-def test_each_version_is_a_run_of_its_own_by_the_same_settings(tmp_path: Path) -> None:
-    given = plan(tmp_path)
-    (entry,) = given.config.models
-    values, first = given.run_of(entry, "1")
-    _, second = given.run_of(entry, "2")
+def test_every_version_is_a_run_with_the_same_settings(tmp_path: Path) -> None:
+    file = recompress_file(tmp_path)
+    (entry,) = file.config.models
+    values, first = file.run_of(entry, "1")
+    _, second = file.run_of(entry, "2")
     assert first.model.source == "models:/a b/1"
     assert first.registry.model_dump() == {"name": "small", "alias": None}
     assert first.name != second.name
@@ -43,17 +43,17 @@ def test_each_version_is_a_run_of_its_own_by_the_same_settings(tmp_path: Path) -
     assert settings_hash(first) == settings_hash(second)
 
 
-def test_settings_are_told_apart_by_what_was_set_for_which_target(tmp_path: Path) -> None:
+def test_the_settings_hash_depends_on_settings_and_target_alone(tmp_path: Path) -> None:
     def of(change: dict[str, Any]) -> str:
         content = small.config(tmp_path)["parameters"]["config"]
-        given = plan(tmp_path, parameters={"config": {**content, **change}})
-        return settings_hash(given.run_of(given.config.models[0], "1")[1])
+        file = recompress_file(tmp_path, parameters={"config": {**content, **change}})
+        return settings_hash(file.run_of(file.config.models[0], "1")[1])
 
     same = of({})
     assert of({"output_dir": "/elsewhere", "name": "other", "model": {"source": "x"}}) == same
     assert of({"seed": 0, "model": {"source": "x", "device": "cpu"}}) == same
     assert of({"seed": 1}) != same
-    other = plan(tmp_path, models=[{"source": "a b", "target": "other"}])
+    other = recompress_file(tmp_path, models=[{"source": "a b", "target": "other"}])
     assert settings_hash(other.run_of(other.config.models[0], "1")[1]) != same
 
 
@@ -89,6 +89,6 @@ def test_settings_are_told_apart_by_what_was_set_for_which_target(tmp_path: Path
 )
 def test_mistakes_are_one_line(tmp_path: Path, settings: dict[str, Any], wanted: str) -> None:
     with pytest.raises(UserError) as caught:
-        plan(tmp_path, **settings)
+        recompress_file(tmp_path, **settings)
     assert wanted in str(caught.value)
     assert "\n" not in str(caught.value)

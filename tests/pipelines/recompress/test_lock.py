@@ -14,12 +14,11 @@ from mlflow import MlflowClient
 
 from pipelines.recompress import lock
 
-ROOT = Path(__file__).parents[2]
-# Each enters as often as it can and says when it went in and out.
+ROOT = Path(__file__).parents[3]
 CONTENDER = """
 import sys, time
 from mlflow import MlflowClient
-from pipelines import lock
+from pipelines.recompress import lock
 client = MlflowClient(sys.argv[1])
 entered = 0
 while entered < 3:
@@ -34,7 +33,7 @@ while entered < 3:
 HOLDER = """
 import sys, time
 from mlflow import MlflowClient
-from pipelines import lock
+from pipelines.recompress import lock
 with lock.hold(MlflowClient(sys.argv[1]), "k", 600) as held:
     print(held.name, flush=True)
     time.sleep(600)
@@ -64,7 +63,7 @@ def process(script: str, uri: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow
-def test_never_two_are_inside_and_all_get_in(client: MlflowClient, uri: str) -> None:
+def test_the_lock_is_exclusive_and_every_contender_gets_it(client: MlflowClient, uri: str) -> None:
     contenders = [process(CONTENDER, uri) for _ in range(3)]
     lines = [line for each in contenders for line in each.communicate(timeout=240)[0].splitlines()]
     spans = sorted(tuple(map(float, line.split())) for line in lines)
@@ -75,11 +74,13 @@ def test_never_two_are_inside_and_all_get_in(client: MlflowClient, uri: str) -> 
 
 
 @pytest.mark.slow
-def test_a_dead_owner_on_this_machine_is_taken_over_at_once(client: MlflowClient, uri: str) -> None:
+def test_the_lock_of_a_dead_owner_on_this_machine_is_free_at_once(
+    client: MlflowClient, uri: str
+) -> None:
     owner = process(HOLDER, uri)
     name = owner.stdout.readline().strip()
     (seen,) = lock.all_locks(client, "k")
-    assert (seen.name, seen.alive, seen.state) == (name, True, lock.HELD)
+    assert (seen.name, seen.is_alive, seen.state) == (name, True, lock.HELD)
     with lock.hold(client, "k", 600) as held:
         assert held is None
     owner.kill()
@@ -89,34 +90,34 @@ def test_a_dead_owner_on_this_machine_is_taken_over_at_once(client: MlflowClient
         assert [left.name for left in lock.all_locks(client, "k")] == [held.name]
 
 
-def left_by(client: MlflowClient, expires: float, **owner: object) -> str:
+def create_lock(client: MlflowClient, expires: float, **owner: object) -> str:
     name = f"{lock.PREFIX}k-0"
-    about = json.dumps({**lock._myself(), **owner})
+    about = json.dumps({**lock._this_process(), **owner})
     tags = {"expires": str(expires), "state": lock.HELD, "owner": about}
     client.create_registered_model(name, tags=tags)
     return name
 
 
 @pytest.mark.parametrize(
-    ("owner", "seconds", "taken"),
+    ("owner", "seconds", "is_free"),
     [
         ({"machine": "another"}, 60, False),
         ({"machine": "another"}, -1, True),
         ({}, 60, False),
-        ({"started": "1"}, 60, True),  # the process number was given to another process since
+        ({"started": "1"}, 60, True),  # the process number belongs to another process since
         ({"pid": 2**22 + 1}, 60, True),
     ],
 )
-def test_who_counts_as_dead(
-    client: MlflowClient, owner: dict[str, object], seconds: float, taken: bool
+def test_a_lock_is_free_once_it_expired_or_its_process_ended(
+    client: MlflowClient, owner: dict[str, object], seconds: float, is_free: bool
 ) -> None:
-    name = left_by(client, time.time() + seconds, **owner)
+    name = create_lock(client, time.time() + seconds, **owner)
     with lock.hold(client, "k", 60) as held:
-        assert (held is not None) is taken
-    assert [left.name for left in lock.all_locks(client)] == ([] if taken else [name])
+        assert (held is not None) is is_free
+    assert [left.name for left in lock.all_locks(client)] == ([] if is_free else [name])
 
 
-def test_it_is_renewed_and_a_lost_one_is_told(client: MlflowClient) -> None:
+def test_a_held_lock_is_renewed_and_its_loss_is_reported(client: MlflowClient) -> None:
     with lock.hold(client, "k", 1) as held:
         (before,) = lock.all_locks(client, "k")
         while lock.all_locks(client, "k")[0].expires <= before.expires:
@@ -127,9 +128,9 @@ def test_it_is_renewed_and_a_lost_one_is_told(client: MlflowClient) -> None:
             time.sleep(0.05)
 
 
-def test_sweeping_leaves_the_living(client: MlflowClient) -> None:
-    left_by(client, 0)
+def test_only_dead_locks_are_deleted(client: MlflowClient) -> None:
+    create_lock(client, 0)
     with lock.hold(client, "other", 60) as held:
-        lock.sweep(client)
+        lock.delete_dead_locks(client)
         assert [left.name for left in lock.all_locks(client)] == [held.name]
         assert [left.key for left in lock.all_locks(client)] == ["other"]

@@ -1,4 +1,4 @@
-"""Passes that are killed, that meet, and that find the world broken: on real stores."""
+"""Passes that are killed, run at the same time, or meet faults: on real stores."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
+from pipelines.recompress.config import RecompressFile
 from pipelines.recompress.status import rows
 from tests.pipelines.recompress.forks import ROOT, Host
 from tests.pipelines.recompress.registry import Registry
@@ -55,7 +56,7 @@ def host(registry: Registry) -> Iterator[Host]:
     host.close()
 
 
-def test_killed_in_every_step_it_goes_on_and_does_no_finished_step_again(
+def test_a_pass_killed_in_any_step_is_resumed_without_repeating_finished_steps(
     registry: Registry, host: Host
 ) -> None:
     registry.push("killed", 0)
@@ -68,7 +69,7 @@ def test_killed_in_every_step_it_goes_on_and_does_no_finished_step_again(
         again = set(ended.steps("finished")) & finished
         assert again <= ALWAYS, at
         finished |= set(ended.steps("finished"))
-        (row,) = rows(path, registry.home)
+        (row,) = rows(RecompressFile(path), registry.home)
         assert row["state"] == ("done" if registry.versions("killed-small") else "dead"), at
     assert finished == set(STEPS)
 
@@ -86,7 +87,7 @@ def test_killed_in_every_step_it_goes_on_and_does_no_finished_step_again(
     assert not registry.has_locks()
 
 
-def test_one_deleted_one_corrupt_one_good_then_one_repaired_and_one_overwritten(
+def test_deleted_corrupt_repaired_and_overwritten_versions_leave_the_others_alone(
     registry: Registry, host: Host
 ) -> None:
     deleted, corrupt, good = (registry.push("mixed", seed) for seed in range(3))
@@ -97,24 +98,24 @@ def test_one_deleted_one_corrupt_one_good_then_one_repaired_and_one_overwritten(
     first = host.run(path, at='"event": "started"', then=["delete", "mixed", str(deleted.version)])
     assert first.code == 4
     assert first.versions("compressed") == [str(good.version)]
-    (failed,) = first.told("failed")
+    (failed,) = first.of("failed")
     assert failed["version"] == str(corrupt.version)
     assert len(failed["reason"]) <= 500
-    (skipped,) = first.told("skipped")
+    (skipped,) = first.of("skipped")
     assert (skipped["version"], skipped["why"]) == (str(deleted.version), "deleted")
 
     second = host.run(path)
     assert second.code == 0
-    whys = {told["version"]: told["why"] for told in second.told("skipped")}
+    whys = {content["version"]: content["why"] for content in second.of("skipped")}
     assert whys == {str(corrupt.version): "waiting", str(good.version): "done"}
-    assert not second.told("started")
+    assert not second.of("started")
 
     registry.overwrite(corrupt, seed=5)
     registry.overwrite(good, seed=6)
     third = host.run(path)
     assert third.code == 4
     assert third.versions("compressed") == [str(corrupt.version)]
-    changes = {told["version"]: told for told in third.told("changed")}
+    changes = {content["version"]: content for content in third.of("changed")}
     assert changes[str(good.version)]["refused"]
     assert changes[str(good.version)]["was"] != changes[str(good.version)]["now"]
     assert len(registry.versions("mixed-small")) == 2
@@ -124,10 +125,10 @@ def test_one_deleted_one_corrupt_one_good_then_one_repaired_and_one_overwritten(
     assert fourth.versions("compressed") == [str(good.version)]
     newest = registry.versions("mixed-small")[-1]
     assert newest.tags["source_hash"] == changes[str(good.version)]["now"]
-    the_champion_is_a_plain_model(registry, "mixed-small")
+    check_champion_is_a_plain_model(registry, "mixed-small")
 
 
-def the_champion_is_a_plain_model(registry: Registry, name: str) -> None:
+def check_champion_is_a_plain_model(registry: Registry, name: str) -> None:
     import mlflow
     from transformers import AutoModelForCausalLM
 
@@ -140,7 +141,7 @@ def the_champion_is_a_plain_model(registry: Registry, name: str) -> None:
     assert model.config.intermediate_size < 64
 
 
-def test_two_at_once_share_the_work_and_a_third_in_the_same_home_does_nothing(
+def test_two_passes_share_the_jobs_and_a_third_in_the_same_home_stops(
     registry: Registry, host: Host
 ) -> None:
     versions = {str(registry.push("shared", seed).version) for seed in range(3)}
@@ -152,7 +153,7 @@ def test_two_at_once_share_the_work_and_a_third_in_the_same_home_does_nothing(
     started = [host.start(path), host.start(path, **other), host.start(path, **other)]
     ended = [host.wait(each) for each in started]
     assert all(each.code in (0, 5) for each in ended)
-    stopped = [told["reason"] for each in ended[1:] for told in each.told("stopped")]
+    stopped = [content["reason"] for each in ended[1:] for content in each.of("stopped")]
     assert any("another pass" in reason for reason in stopped)
     done = [version for each in ended for version in each.versions("compressed")]
     assert sorted(done) == sorted(versions)
@@ -197,7 +198,7 @@ def server(registry: Registry, port: int) -> Iterator[int]:
         process.wait()
 
 
-def test_a_registry_that_is_down_at_the_start_and_goes_in_the_middle(
+def test_a_registry_that_does_not_answer_ends_the_pass_and_loses_nothing(
     registry: Registry, host: Host
 ) -> None:
     registry.push("served", 0)
@@ -211,11 +212,11 @@ def test_a_registry_that_is_down_at_the_start_and_goes_in_the_middle(
     }
     down = host.run(path, env=env)
     assert down.code == 5
-    assert "does not answer" in down.told("stopped")[0]["reason"]
+    assert "does not answer" in down.of("stopped")[0]["reason"]
     with server(registry, port) as pid:
         middle = host.run(path, env=env, at='"step": "prune"', then=["kill_group", str(pid)])
     assert middle.code == 5
-    assert not middle.told("failed")
+    assert not middle.of("failed")
     with server(registry, port):
         after = host.run(path, env=env)
     assert after.code == 0
@@ -224,15 +225,13 @@ def test_a_registry_that_is_down_at_the_start_and_goes_in_the_middle(
     assert len(registry.versions("served-small")) == 1
 
 
-def test_a_full_disk_stops_the_pass_and_is_not_the_versions_fault(
-    registry: Registry, host: Host
-) -> None:
+def test_a_full_disk_ends_the_pass_and_counts_no_attempt(registry: Registry, host: Host) -> None:
     folder = registry.folder
     (folder / "few").mkdir()
     mounted = ["unshare", "-rm", "sh", "-c"]
     mounted += ['mount -t tmpfs -o size=13m none few && exec "$@"', "sh"]
     if subprocess.run([*mounted, "true"], cwd=folder, capture_output=True, check=False).returncode:
-        pytest.skip("this system lets nobody mount a file system of their own")
+        pytest.skip("this system allows no mount namespaces")
     registry.push("large", 0, wide=True)
     path = registry.plan("large")
     ended = subprocess.run(
@@ -248,5 +247,5 @@ def test_a_full_disk_stops_the_pass_and_is_not_the_versions_fault(
     assert not registry.versions("large-small")
     again = host.run(path)
     assert again.code == 0
-    assert again.told("started")[0]["attempt"] == 1
+    assert again.of("started")[0]["attempt"] == 1
     assert again.versions("compressed") == ["1"]

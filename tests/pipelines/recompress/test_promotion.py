@@ -29,38 +29,40 @@ def version(client: MlflowClient, name: str, value: float | None, gate: str = ""
 
 
 def aliases(client: MlflowClient, name: str) -> dict[str, str]:
-    found = client.get_registered_model(name).aliases
-    return {alias: str(number) for alias, number in found.items()}
+    aliases = client.get_registered_model(name).aliases
+    return {alias: str(number) for alias, number in aliases.items()}
 
 
-def test_the_better_one_becomes_champion_and_the_former_is_kept(client: MlflowClient) -> None:
-    for value, gate, decision, after in [
+def test_a_better_version_becomes_champion_and_the_former_one_previous(
+    client: MlflowClient,
+) -> None:
+    for value, gate, wanted, after in [
         (10.0, "passed", "champion", {"candidate": "1", "champion": "1"}),
         (8.0, "failed", "rejected", {"candidate": "1", "champion": "1"}),
         (9.6, "none", "candidate", {"candidate": "3", "champion": "1"}),
         (9.5, "passed", "champion", {"candidate": "4", "champion": "4", "previous": "1"}),
         (None, "", "candidate", {"candidate": "5", "champion": "4", "previous": "1"}),
     ]:
-        made = version(client, "a", value, gate)
-        told = promotion.decide(client, PPL, made)
-        assert told["decision"] == decision
+        created = version(client, "a", value, gate)
+        decision = promotion.decide(client, PPL, created)
+        assert decision["decision"] == wanted
         assert aliases(client, "a") == after
-        noted = json.loads(client.get_model_version("a", made.version).tags["promotion"])
-        assert noted == told
-        assert promotion.decide(client, PPL, made) is None
-    told = json.loads(client.get_model_version("a", "4").tags["promotion"])
-    assert (told["value"], told["champion"], told["champion_value"]) == (9.5, "1", 10.0)
-    assert told["improvement"] == pytest.approx(0.05)
+        recorded = json.loads(client.get_model_version("a", created.version).tags["promotion"])
+        assert recorded == decision
+        assert promotion.decide(client, PPL, created) is None
+    decision = json.loads(client.get_model_version("a", "4").tags["promotion"])
+    assert (decision["value"], decision["champion"], decision["champion_value"]) == (9.5, "1", 10.0)
+    assert decision["improvement"] == pytest.approx(0.05)
 
 
-def test_higher_may_be_better(client: MlflowClient) -> None:
+def test_the_direction_of_the_metric_is_a_setting(client: MlflowClient) -> None:
     settings = Promotion(metric="text_ppl", direction="higher")
     for value in (0.5, 0.6, 0.6):
         promotion.decide(client, settings, version(client, "h", value))
     assert aliases(client, "h") == {"candidate": "3", "champion": "2", "previous": "1"}
 
 
-def test_what_a_crash_interrupted_is_decided_the_same(client: MlflowClient) -> None:
+def test_a_decision_after_a_crash_is_the_same(client: MlflowClient) -> None:
     for value in (10.0, 5.0):
         promotion.decide(client, PPL, version(client, "c", value))
     client.delete_model_version_tag("c", "2", "promotion")
@@ -70,13 +72,13 @@ def test_what_a_crash_interrupted_is_decided_the_same(client: MlflowClient) -> N
     assert aliases(client, "c") == {"candidate": "2", "champion": "2", "previous": "1"}
 
 
-def test_people_promote_and_roll_back(client: MlflowClient) -> None:
+def test_a_person_can_promote_and_roll_back(client: MlflowClient) -> None:
     for value, gate in ((10.0, "passed"), (5.0, "passed"), (4.0, "failed")):
         promotion.decide(client, PPL, version(client, "p", value, gate))
     with pytest.raises(UserError, match="did not pass its gate"):
         promotion.promote(client, "p", "3", force=False)
-    told = promotion.promote(client, "p", "3", force=True)
-    assert (told["target"], told["champion_before"]) == ("p/3", "2")
+    decision = promotion.promote(client, "p", "3", force=True)
+    assert (decision["target"], decision["champion_before"]) == ("p/3", "2")
     assert aliases(client, "p") == {"candidate": "2", "champion": "3", "previous": "2"}
     promotion.rollback(client, "p")
     assert aliases(client, "p") == {"candidate": "2", "champion": "2", "previous": "3"}
@@ -91,7 +93,7 @@ def test_people_promote_and_roll_back(client: MlflowClient) -> None:
         promotion.rollback(client, "none")
 
 
-def test_the_gate_is_read_from_the_report_where_no_tag_says_it(
+def test_the_gate_is_read_from_the_report_if_there_is_no_tag(
     client: MlflowClient, tmp_path: Path
 ) -> None:
     experiment = client.create_experiment("gates", (tmp_path / "e").as_uri())
@@ -104,5 +106,5 @@ def test_the_gate_is_read_from_the_report_where_no_tag_says_it(
     ]:
         run = client.create_run(experiment).info.run_id
         client.log_dict(run, content, "report.json")
-        made = client.create_model_version("g", "s3://b/c", run_id=run)
-        assert promotion.gate_of(client, made) == wanted
+        created = client.create_model_version("g", "s3://b/c", run_id=run)
+        assert promotion.gate_of(client, created) == wanted
