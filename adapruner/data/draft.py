@@ -83,7 +83,9 @@ class Inputs:
                 seen,
             )
             if not new:
-                raise UserError(f"{setting}: {source.uri} has no text but duplicates: {counts}")
+                raise UserError(
+                    f"{setting}: {source.uri} has only empty or duplicate texts: {counts}"
+                )
             uses.append(SourceUse.of_items(setting, source, counts, new, calibration.min_tokens))
             items += new
         return items, uses

@@ -60,7 +60,7 @@ def fill_finetune(inputs: Inputs, draft: Draft) -> None:
     for setting, source in sources:
         rows, counts = _read_new_rows(inputs, source, seen)
         if not rows:
-            raise UserError(f"{setting}: {source.uri} has no text but duplicates: {counts}")
+            raise UserError(f"{setting}: {source.uri} has only empty or duplicate texts: {counts}")
         draft.finetune += rows
         texts = [_row_text(row) for row in rows]
         draft.uses.append(SourceUse.of_texts(setting, source, counts, texts, texts))

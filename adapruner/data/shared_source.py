@@ -15,7 +15,7 @@ from adapruner.errors import UserError
 
 
 def fill_from_calibration_source(inputs: Inputs, draft: Draft) -> None:
-    """Fills calibration, and all of objective, held_out, finetune and test without a source.
+    """Fills calibration, and each other split whose own source is not set.
 
     Raises UserError for too little text.
     """

@@ -72,7 +72,7 @@ def test_a_second_copy_of_a_finetuning_source_is_refused(checkpoint: Path, tmp_p
     one = jsonl(tmp_path / "one.jsonl", texts)
     copy = jsonl(tmp_path / "copy.jsonl", texts[::-1])
     source = jsonl(tmp_path / "t.jsonl", sentences(40))
-    with pytest.raises(UserError, match=rf"{copy} has no text but duplicates"):
+    with pytest.raises(UserError, match=rf"{copy} has only empty or duplicate texts"):
         build(
             checkpoint, tmp_path / "out", {"source": source, **SMALL}, {"source": [one, copy]}, TEST
         )
