@@ -1,10 +1,9 @@
-"""A comparison on real stores, killed on its way: it goes on, and leaves one table."""
+"""A comparison on real stores that is killed and resumed."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,11 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.pipelines import small
 from tests.pipelines.small import BEFORE_PRUNING
-from tests.pipelines.test_compress import ROOT, Ended, Workplace
+from tests.pipelines.workplace import Result, Workplace, make_workplace
 
 pytestmark = pytest.mark.slow
 
@@ -41,17 +39,10 @@ ALWAYS = {"resolve_source", "compare_candidates"}
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     folder = tmp_path_factory.mktemp("project")
-    for package in ("adapruner", "steps", "pipelines"):
-        shutil.copytree(
-            ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__")
-        )
-    small.write_checkpoint(folder / "model", seed=0)
-    small.write_text(folder / "text.txt", seed=0)
     values = small.config(folder)
     values["parameters"]["config"]["search"]["trials"] = 5
     values["parameters"]["comparison"] = COMPARISON
-    (folder / "run.yaml").write_text(yaml.safe_dump(values))
-    return Workplace(folder)
+    return make_workplace(folder, values)
 
 
 def start(work: Workplace, log: Path, *arguments: str) -> subprocess.Popen[bytes]:
@@ -63,16 +54,15 @@ def start(work: Workplace, log: Path, *arguments: str) -> subprocess.Popen[bytes
         )
 
 
-def ended(log: Path) -> set[str]:
-    """Steps that a log says have run to their end."""
-    return Ended(0, log.read_text(), "", 0).ran
+def finished_steps(log: Path) -> set[str]:
+    return Result(0, log.read_text(), "", 0).ran
 
 
-def compare(work: Workplace, *arguments: str) -> Ended:
-    """A comparison that is left alone; what it says is in `out`."""
+def compare(work: Workplace, *arguments: str) -> Result:
+    """A comparison that runs to its end; its output is in `out`."""
     log = work.folder / "log"
     code = start(work, log, *arguments).wait(timeout=900)
-    return Ended(code, log.read_text(), "", 0)
+    return Result(code, log.read_text(), "", 0)
 
 
 @pytest.fixture(scope="module")
@@ -81,24 +71,24 @@ def finished_before(work: Workplace) -> set[str]:
     log = work.folder / "killed.log"
     killed = start(work, log)
     deadline = time.monotonic() + 900
-    while len(ended(log) & CELLS) < 3 and time.monotonic() < deadline:
+    while len(finished_steps(log) & CELLS) < 3 and time.monotonic() < deadline:
         assert killed.poll() is None, log.read_text()
         time.sleep(0.05)
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
     assert not work.results.exists()
-    return ended(log)
+    return finished_steps(log)
 
 
 @pytest.fixture(scope="module")
-def resumed(work: Workplace, finished_before: set[str]) -> Ended:
+def resumed(work: Workplace, finished_before: set[str]) -> Result:
     again = compare(work)
     assert again.code == 0, again.out
     return again
 
 
-def test_it_goes_on_after_the_last_finished_candidate(
-    finished_before: set[str], resumed: Ended
+def test_a_killed_comparison_is_resumed_after_the_last_finished_candidate(
+    finished_before: set[str], resumed: Result
 ) -> None:
     assert 3 <= len(finished_before & CELLS) < len(CELLS)
     assert resumed.cached >= finished_before - ALWAYS
@@ -106,7 +96,7 @@ def test_it_goes_on_after_the_last_finished_candidate(
     assert not resumed.cached & resumed.ran
 
 
-def test_it_leaves_one_table_and_no_weights(work: Workplace, resumed: Ended) -> None:
+def test_a_comparison_writes_one_table_and_no_weights(work: Workplace, resumed: Result) -> None:
     names = {path.name for path in work.results.iterdir()}
     assert names == {f"comparison.{kind}" for kind in ("json", "md", "svg", "png")}
     content = json.loads((work.results / "comparison.json").read_text())
@@ -130,14 +120,14 @@ def test_it_leaves_one_table_and_no_weights(work: Workplace, resumed: Ended) -> 
     assert set(content["shared_s"]) == SHARED - {"select_test_texts"}
 
     assert "not reachable" in (work.results / "comparison.md").read_text()
-    for said in ("llm-pruner-element1", "not reachable", "runs/small/comparison.md"):
-        assert said in resumed.out
+    for text in ("llm-pruner-element1", "not reachable", "runs/small/comparison.md"):
+        assert text in resumed.out
     kept = [path.parts for path in (work.home / "artifacts").rglob("model.safetensors")]
     assert kept
     assert all("load_model" in parts for parts in kept)
 
 
-def test_it_is_in_mlflow(work: Workplace, resumed: Ended) -> None:
+def test_the_comparison_is_an_mlflow_run(work: Workplace, resumed: Result) -> None:
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{work.home / 'mlflow.db'}")
@@ -151,7 +141,7 @@ def test_it_is_in_mlflow(work: Workplace, resumed: Ended) -> None:
     assert logged == {f"comparison.{kind}" for kind in ("json", "md", "svg", "png")}
 
 
-def test_another_method_runs_nothing_again(work: Workplace, resumed: Ended) -> None:
+def test_another_method_repeats_no_candidate(work: Workplace, resumed: Result) -> None:
     wider = compare(
         work, "--set", "comparison.methods=[fisher, random]", "--set", "comparison.ratios=[0.2]"
     )

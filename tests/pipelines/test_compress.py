@@ -1,114 +1,35 @@
-"""The whole pipeline on real stores: what runs again after which change, and what comes out.
-
-The project is copied, so that a library file can be edited; each run is a process of its own.
-"""
+"""The whole pipeline on real stores: its results, and which steps run again after a change."""
 
 from __future__ import annotations
 
-import json
-import os
-import re
 import shutil
 import sqlite3
-import subprocess
 import sys
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.adapruner.evaluation.task_rows import write_rows
 from tests.pipelines import small
 from tests.pipelines.small import AFTER_PRUNING, ALWAYS, BEFORE_PRUNING
+from tests.pipelines.workplace import Result, Workplace, make_workplace
 
 pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).parents[2]
-CACHED = re.compile(r"Using cached version of step `(\w+)`")
-RAN = re.compile(r"Step `(\w+)` has finished")
-
-
-@dataclass
-class Ended:
-    code: int
-    out: str
-    err: str
-    seconds: float
-
-    @property
-    def cached(self) -> set[str]:
-        return set(CACHED.findall(self.out + self.err))
-
-    @property
-    def ran(self) -> set[str]:
-        return set(RAN.findall(self.out + self.err))
-
-
-@dataclass
-class Workplace:
-    """A copy of the project, a checkpoint, a text, and a home folder."""
-
-    folder: Path
-
-    @property
-    def home(self) -> Path:
-        return self.folder / "home"
-
-    @property
-    def results(self) -> Path:
-        return self.folder / "runs" / "small"
-
-    def compress(self, *arguments: str) -> Ended:
-        return self.python(
-            "-m", "pipelines.cli", "compress", "-c", "run.yaml", "--home", "home", *arguments
-        )
-
-    def python(self, *arguments: str, **environment: str) -> Ended:
-        started = time.perf_counter()
-        ended = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=self.folder,
-            env={
-                **os.environ,
-                "PYTHONPATH": str(self.folder),
-                "OMP_NUM_THREADS": "1",
-                **environment,
-            },
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        seconds = time.perf_counter() - started
-        return Ended(ended.returncode, ended.stdout, ended.stderr, seconds)
-
-    def report(self) -> dict:
-        return json.loads((self.results / "report.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    folder = tmp_path_factory.mktemp("project")
-    for package in ("adapruner", "steps", "pipelines"):
-        shutil.copytree(
-            ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__")
-        )
-    small.write_checkpoint(folder / "model", seed=0)
-    small.write_text(folder / "text.txt", seed=0)
-    (folder / "run.yaml").write_text(yaml.safe_dump(small.config(folder)))
-    return Workplace(folder)
+    return make_workplace(tmp_path_factory.mktemp("project"))
 
 
 @pytest.fixture(scope="module")
-def first(work: Workplace) -> Ended:
-    ended = work.compress()
-    assert ended.code == 0, ended.err
-    return ended
+def first(work: Workplace) -> Result:
+    result = work.compress()
+    assert result.code == 0, result.err
+    return result
 
 
-def test_a_run_leaves_report_plan_and_checkpoint(work: Workplace, first: Ended) -> None:
+def test_a_run_writes_report_plan_and_checkpoint(work: Workplace, first: Result) -> None:
     assert first.ran == ALWAYS | BEFORE_PRUNING | AFTER_PRUNING
     names = {path.name for path in work.results.iterdir()}
     assert {"report.json", "report.html", "plan.json", "checkpoint"} <= names
@@ -126,7 +47,7 @@ def test_a_run_leaves_report_plan_and_checkpoint(work: Workplace, first: Ended) 
     assert not list((work.home / "artifacts" / ".adapruner-work").iterdir())
 
 
-def test_the_run_is_in_mlflow_with_a_child_a_step(work: Workplace, first: Ended) -> None:
+def test_the_run_is_in_mlflow_with_one_child_run_a_step(work: Workplace, first: Result) -> None:
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{work.home / 'mlflow.db'}")
@@ -155,8 +76,8 @@ def test_the_run_is_in_mlflow_with_a_child_a_step(work: Workplace, first: Ended)
     assert all(c.data.metrics["cached"] == 0 for c in children)
 
 
-def test_the_same_again_is_cached_and_makes_no_second_version(
-    work: Workplace, first: Ended
+def test_a_repeated_run_is_cached_and_creates_no_second_version(
+    work: Workplace, first: Result
 ) -> None:
     timings = work.report()["timings_s"]
     again = work.compress()
@@ -169,17 +90,17 @@ def test_the_same_again_is_cached_and_makes_no_second_version(
     assert changed <= ALWAYS
 
 
-def test_a_failed_gate_measures_nothing_again_and_leaves_the_alias(
-    work: Workplace, first: Ended
+def test_a_failed_gate_repeats_no_measurement_and_leaves_the_alias(
+    work: Workplace, first: Result
 ) -> None:
     from mlflow import MlflowClient
 
-    ended = work.compress("--set", "evaluation.gate.perplexity_ratio=0.01")
-    assert ended.code == 0, ended.err
-    # What is measured of a checkpoint does not depend on what is asked of it.
-    assert ended.cached >= {"filter_calibration_pool", "measure_efficiency", "compare_behaviour"}
-    assert "The gate failed" in ended.out + ended.err
-    assert "gate FAILED" in ended.out and "(no alias)" in ended.out
+    result = work.compress("--set", "evaluation.gate.perplexity_ratio=0.01")
+    assert result.code == 0, result.err
+    # A measurement does not depend on the limits of the gate.
+    assert result.cached >= {"filter_calibration_pool", "measure_efficiency", "compare_behaviour"}
+    assert "The gate failed" in result.out + result.err
+    assert "gate FAILED" in result.out and "(no alias)" in result.out
     report = work.report()
     assert report["gate"]["passed"] is False
     client = MlflowClient(f"sqlite:///{work.home / 'mlflow.db'}")
@@ -198,32 +119,32 @@ def test_a_failed_gate_measures_nothing_again_and_leaves_the_alias(
     assert any("Gate failed" in page.read_text() for page in pages)
 
 
-def test_another_ratio_keeps_importance_and_a_vanished_artifact_is_made_again(
-    work: Workplace, first: Ended
+def test_another_ratio_keeps_importance_and_a_deleted_artifact_is_computed_again(
+    work: Workplace, first: Result
 ) -> None:
     shutil.rmtree(work.home / "artifacts" / "evaluate_dense")
-    ended = work.compress("--set", "pruning.ratio=0.4")
-    assert ended.code == 0, ended.err
-    assert ended.cached >= BEFORE_PRUNING - {"evaluate_dense"}
-    assert {"evaluate_dense", "search", "prune", "finetune"} <= ended.ran
-    assert "its step runs again" in ended.out + ended.err
-    assert "models:/small-pruned/3 @candidate" in ended.out
+    result = work.compress("--set", "pruning.ratio=0.4")
+    assert result.code == 0, result.err
+    assert result.cached >= BEFORE_PRUNING - {"evaluate_dense"}
+    assert {"evaluate_dense", "search", "prune", "finetune"} <= result.ran
+    assert "its step runs again" in result.out + result.err
+    assert "models:/small-pruned/3 @candidate" in result.out
 
 
-def test_an_edited_library_file_runs_its_step_and_what_follows(
-    work: Workplace, first: Ended
+def test_an_edited_library_file_repeats_its_step_and_those_after_it(
+    work: Workplace, first: Result
 ) -> None:
     library = work.folder / "adapruner" / "recovery" / "lora.py"
     library.write_text(library.read_text() + "\n# edited\n")
-    ended = work.compress()
-    assert ended.code == 0, ended.err
-    assert "finetune" in ended.ran
+    result = work.compress()
+    assert result.code == 0, result.err
+    assert "finetune" in result.ran
     unaffected = {"search", "prune", "evaluate_pruned", "measure_efficiency"}
-    assert ended.cached >= BEFORE_PRUNING | unaffected
+    assert result.cached >= BEFORE_PRUNING | unaffected
 
 
-def test_zenml_runs_the_same_file_and_a_changed_text_runs_from_the_pool_on(
-    work: Workplace, first: Ended
+def test_zenml_runs_the_same_file_and_a_changed_text_repeats_the_steps_from_the_pool(
+    work: Workplace, first: Result
 ) -> None:
     small.write_text(work.folder / "text.txt", seed=1)
     zenml = Path(sys.executable).with_name("zenml")
@@ -234,7 +155,7 @@ def test_zenml_runs_the_same_file_and_a_changed_text_runs_from_the_pool_on(
         "ZENML_LOGGING_COLORS_DISABLED": "true",
     }
     assert work.python(str(zenml), "init", **environment).code == 0
-    ended = work.python(
+    result = work.python(
         str(zenml),
         "pipeline",
         "run",
@@ -245,38 +166,40 @@ def test_zenml_runs_the_same_file_and_a_changed_text_runs_from_the_pool_on(
         "adapruner",
         **environment,
     )
-    assert ended.code == 0, ended.err
-    assert "load_model" in ended.cached
+    assert result.code == 0, result.err
+    assert "load_model" in result.cached
     rerun = {"filter_calibration_pool", "estimate_importance", "search", "evaluate_dense"}
-    assert rerun <= ended.ran
+    assert rerun <= result.ran
 
 
-def test_a_registered_version_is_a_source(work: Workplace, first: Ended) -> None:
-    ended = work.compress("--set", "model.source=models:/small-pruned/1")
-    assert ended.code == 0, ended.err
-    assert {"load_model", "estimate_importance", "prune"} <= ended.ran
+def test_a_registered_version_is_a_source(work: Workplace, first: Result) -> None:
+    result = work.compress("--set", "model.source=models:/small-pruned/1")
+    assert result.code == 0, result.err
+    assert {"load_model", "estimate_importance", "prune"} <= result.ran
     report = work.report()
     assert report["provenance"]["source"]["uri"] == "models:/small-pruned/1"
     assert report["provenance"]["source"]["revision"] == "small-pruned/1"
 
 
-def test_the_dense_model_is_measured_once_for_the_same_tests(work: Workplace, first: Ended) -> None:
+def test_the_dense_model_is_evaluated_once_for_the_same_tests(
+    work: Workplace, first: Result
+) -> None:
     small.write_text(work.folder / "held.txt", seed=9)
     write_rows(work.folder / "data")
     tests = {"texts": "{held: held.txt}", "tasks": "[piqa]", "data_dir": "data"}
     common = [w for k, v in tests.items() for w in ("--set", f"evaluation.{k}={v}")]
-    ended = work.compress(*common)
-    assert ended.code == 0, ended.err
+    result = work.compress(*common)
+    assert result.code == 0, result.err
     retention = work.report()["retention"]["finetuned"]
     assert retention["tasks"]["piqa"]["rows"] == 2
     assert set(work.report()["metrics"]["dense"]) == {"held_ppl_seq16", "piqa_acc", "piqa_acc_norm"}
 
     others = {"seed": 1, "calibration.pool_size": 10, "pruning.ratio": 0.3}
     others |= {"evaluation.batch_size": 2, "evaluation.repeats": 3}
-    ended = work.compress(*common, *(w for k, v in others.items() for w in ("--set", f"{k}={v}")))
-    assert ended.code == 0, ended.err
-    assert {"filter_calibration_pool", "estimate_importance", "prune"} <= ended.ran
-    assert {"load_model", "evaluate_dense"} <= ended.cached
+    result = work.compress(*common, *(w for k, v in others.items() for w in ("--set", f"{k}={v}")))
+    assert result.code == 0, result.err
+    assert {"filter_calibration_pool", "estimate_importance", "prune"} <= result.ran
+    assert {"load_model", "evaluate_dense"} <= result.cached
 
     refused = work.compress(*common, "--set", "evaluation.tasks=[piqua]")
     assert refused.code == 2
@@ -284,14 +207,14 @@ def test_the_dense_model_is_measured_once_for_the_same_tests(work: Workplace, fi
     assert "load_model" not in refused.ran | refused.cached
 
 
-def test_what_a_step_refuses_is_one_line_and_leaves_the_results_alone(
-    work: Workplace, first: Ended
+def test_an_error_in_a_step_is_one_line_and_keeps_the_results(
+    work: Workplace, first: Result
 ) -> None:
     before = (work.results / "report.json").read_bytes()
     (work.folder / "few.txt").write_text("too few words\n")
-    ended = work.compress("--set", f"calibration.source={work.folder / 'few.txt'}")
-    assert ended.code == 2, ended.err
-    assert "few.txt" in ended.err.splitlines()[-1]
-    assert ended.err.splitlines()[-1].startswith("error: ")
-    assert "Traceback" not in ended.out + ended.err
+    result = work.compress("--set", f"calibration.source={work.folder / 'few.txt'}")
+    assert result.code == 2, result.err
+    assert "few.txt" in result.err.splitlines()[-1]
+    assert result.err.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in result.out + result.err
     assert (work.results / "report.json").read_bytes() == before
