@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -145,7 +144,7 @@ def test_the_embedded_default_fills_all_splits(tmp_path: Path) -> None:
     tokenizer.save_pretrained(tmp_path / "checkpoint")
     built = build(tmp_path / "checkpoint", tmp_path / "out", {"source": "package:gensim"})
     splits = built.summary.splits
-    assert list(json.loads((tmp_path / "out/test.json").read_text())["texts"]) == ["wikipedia"]
+    assert list(built.test) == ["wikipedia"]
     assert splits["calibration"].tokens == 64 * 128
     assert splits["objective"].tokens == 32 * 128
     assert splits["test"].tokens >= 200 * 128
