@@ -78,7 +78,7 @@ def test_log_likelihoods_are_lm_evals(kind: str, workplace: Workplace) -> None:
 def test_layers_of_different_widths_share_too(workplace: Workplace, tmp_path: Path) -> None:
     model = small_model("llama")
     apply(model, plan_for(model, "ragged"))
-    ckpt.save(model, workplace.checkpoint, tmp_path)
+    ckpt.save_checkpoint(model, workplace.checkpoint, tmp_path)
     reloaded = ckpt.load_model(tmp_path, workplace.model)
     assert type(reloaded).__name__ == "PerLayerLlamaForCausalLM"
     check(reloaded, workplace, True, requests(seed=1))
