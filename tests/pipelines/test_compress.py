@@ -110,8 +110,8 @@ def test_a_failed_gate_repeats_no_measurement_and_leaves_the_alias(
     assert "at most 0.010" in newest.tags["gate_reasons"]
     candidate = client.get_model_version_by_alias("small-pruned", "candidate")
     assert int(candidate.version) < int(newest.version)
-    judged = work.python("-m", "pipelines.cli", "gate", "runs/small")
-    assert judged.code == 3, judged.err
+    gate = work.python("-m", "pipelines.cli", "gate", "runs/small")
+    assert gate.code == 3, gate.err
     query = "SELECT uri FROM artifact_visualization WHERE uri LIKE '%.html'"
     (database,) = work.home.rglob("zenml.db")
     with sqlite3.connect(database) as connection:

@@ -85,9 +85,9 @@ def test_mistakes_are_one_line_and_write_nothing(
         (["remove"], "give -c FILE or --name"),
         (["manifest", *file, "--every", "5m", "--image", "x;y"], "wanted NAME:TAG"),
     ):
-        ended = CliRunner().invoke(main, ["schedule", *arguments])
-        assert ended.exit_code == 2, arguments
-        (line,) = ended.stderr.splitlines()
+        result = CliRunner().invoke(main, ["schedule", *arguments])
+        assert result.exit_code == 2, arguments
+        (line,) = result.stderr.splitlines()
         assert line.startswith("error: ")
         assert message in line
     assert not (home / "config").exists()

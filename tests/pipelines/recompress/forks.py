@@ -24,7 +24,7 @@ TIMEOUT = 240
 
 
 @dataclass
-class Ended:
+class PassResult:
     code: int
     events: list[dict[str, Any]]
 
@@ -59,7 +59,7 @@ class Host:
         self._process.stdin.close()
         self._process.wait(TIMEOUT)
 
-    def run(self, path: Path, **request: Any) -> Ended:
+    def run(self, path: Path, **request: Any) -> PassResult:
         return self.wait(self.start(path, **request))
 
     def start(self, path: Path, **request: Any) -> tuple[int, Path]:
@@ -69,10 +69,10 @@ class Host:
         content = {"path": str(path), "home": str(self._home), "out": str(out), **request}
         return int(self._ask({"do": "start", **content})), out
 
-    def wait(self, started: tuple[int, Path]) -> Ended:
+    def wait(self, started: tuple[int, Path]) -> PassResult:
         pid, out = started
         code = int(self._ask({"do": "wait", "pid": pid}))
-        return Ended(code, [json.loads(line) for line in out.read_text().splitlines()])
+        return PassResult(code, [json.loads(line) for line in out.read_text().splitlines()])
 
     def _ask(self, request: dict[str, Any]) -> str:
         self._process.stdin.write(json.dumps(request) + "\n")

@@ -119,8 +119,8 @@ def test_jobs_are_the_selected_versions(client: MlflowClient, tmp_path: Path) ->
         ({"alias": "none"}, []),
         ({"tag": "stage=b"}, ["2"]),
     ):
-        found = list_jobs(client, recompress_file(tmp_path, **versions))
-        assert [listed.id for listed in found] == [("m", v, "m-small") for v in selected]
+        jobs = list_jobs(client, recompress_file(tmp_path, **versions))
+        assert [listed.id for listed in jobs] == [("m", v, "m-small") for v in selected]
 
 
 def test_a_record_and_the_compressed_version_are_in_the_tags(

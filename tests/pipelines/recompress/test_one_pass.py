@@ -64,11 +64,11 @@ def test_a_pass_killed_in_any_step_is_resumed_without_repeating_finished_steps(
     finished: set[str] = set()
     events = [f'"step": "{step}", "state": "started"' for step in STEPS]
     for at in [*events, '"event": "compressed"']:
-        ended = host.run(path, at=at)
-        assert ended.code == KILLED, at
-        again = set(ended.steps("finished")) & finished
+        result = host.run(path, at=at)
+        assert result.code == KILLED, at
+        again = set(result.steps("finished")) & finished
         assert again <= ALWAYS, at
-        finished |= set(ended.steps("finished"))
+        finished |= set(result.steps("finished"))
         (row,) = rows(RecompressFile(path), registry.home)
         assert row["state"] == ("done" if registry.versions("killed-small") else "dead"), at
     assert finished == set(STEPS)
@@ -77,11 +77,11 @@ def test_a_pass_killed_in_any_step_is_resumed_without_repeating_finished_steps(
     assert last.code == 0
     assert last.versions("skipped") == ["1"]
     assert not last.steps("started")
-    (made,) = registry.versions("killed-small")
+    (compressed,) = registry.versions("killed-small")
     (source,) = registry.versions("killed")
     pointers = [v for k, v in source.tags.items() if k.startswith("adapruner.compressed.")]
     assert pointers == ["models:/killed-small/1"]
-    assert (made.tags["source_name"], made.tags["source_version"]) == ("killed", "1")
+    assert (compressed.tags["source_name"], compressed.tags["source_version"]) == ("killed", "1")
     champion = registry.client.get_model_version_by_alias("killed-small", "champion")
     assert str(champion.version) == "1"
     assert not registry.has_locks()
@@ -151,21 +151,21 @@ def test_two_passes_share_the_jobs_and_a_third_in_the_same_home_stops(
         "env": {"MLFLOW_TRACKING_URI": registry.uri},
     }
     started = [host.start(path), host.start(path, **other), host.start(path, **other)]
-    ended = [host.wait(each) for each in started]
-    assert all(each.code in (0, 5) for each in ended)
-    stopped = [content["reason"] for each in ended[1:] for content in each.of("stopped")]
+    results = [host.wait(each) for each in started]
+    assert all(each.code in (0, 5) for each in results)
+    stopped = [content["reason"] for each in results[1:] for content in each.of("stopped")]
     assert any("another pass" in reason for reason in stopped)
-    done = [version for each in ended for version in each.versions("compressed")]
+    done = [version for each in results for version in each.versions("compressed")]
     assert sorted(done) == sorted(versions)
-    made = registry.versions("shared-small")
-    assert {version.tags["source_version"] for version in made} == versions
-    assert len(made) == len(versions)
+    compressed = registry.versions("shared-small")
+    assert {version.tags["source_version"] for version in compressed} == versions
+    assert len(compressed) == len(versions)
 
 
 def test_a_stop_puts_the_version_back_and_leaves_no_lock(registry: Registry, host: Host) -> None:
     registry.push("stopped", 0)
-    ended = host.run(registry.plan("stopped"), at='"step": "prune"', then=["stop"])
-    assert ended.code == 143
+    result = host.run(registry.plan("stopped"), at='"step": "prune"', then=["stop"])
+    assert result.code == 143
     (source,) = registry.versions("stopped")
     (record,) = [json.loads(v) for k, v in source.tags.items() if ".state." in k]
     assert (record["state"], record["attempts"]) == ("put_back", 0)
@@ -234,14 +234,14 @@ def test_a_full_disk_ends_the_pass_and_counts_no_attempt(registry: Registry, hos
         pytest.skip("this system allows no mount namespaces")
     registry.push("large", 0, wide=True)
     path = registry.plan("large")
-    ended = subprocess.run(
+    result = subprocess.run(
         [*mounted, sys.executable, "-m", "pipelines.cli", "recompress", "-c", str(path),
          "--home", "few"],
         cwd=folder, capture_output=True, text=True, timeout=300, check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": registry.uri},
     )  # fmt: skip
-    assert ended.returncode == 2, ended.stderr
-    events = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert result.returncode == 2, result.stderr
+    events = [json.loads(line) for line in result.stdout.splitlines()]
     assert [e["step"] for e in events if e["event"] == "step"][-1] == "prune"
     assert "the disk is full" in next(e for e in events if e["event"] == "stopped")["reason"]
     assert not registry.versions("large-small")

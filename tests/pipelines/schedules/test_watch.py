@@ -52,8 +52,8 @@ def test_passes_start_at_multiples_of_the_interval_until_sigterm(tmp_path: Path)
     assert all(wait["crashes_in_a_row"] == 0 for wait in waits)
     assert service.count("pass_started") == service.count("pass_ended")
     assert (tmp_path / "note").read_text() == "x" * service.count("pass_ended")
-    ended = next(line for line in service.lines if line["event"] == "pass_ended")
-    assert ended["outcome"] == "some versions failed"
+    pass_ended = next(line for line in service.lines if line["event"] == "pass_ended")
+    assert pass_ended["outcome"] == "some versions failed"
     assert service.lines[-1]["event"] == "stopped"
 
 

@@ -35,9 +35,9 @@ client.create_stack_component("timed", "takes-schedules", Kind.ORCHESTRATOR, {})
 kept = {kind: "adapruner" for kind in (Kind.ARTIFACT_STORE, Kind.EXPERIMENT_TRACKER)}
 client.create_stack("timed", {Kind.ORCHESTRATOR: "timed", **kept})
 client.activate_stack("timed")
-taken = CliRunner().invoke(main, command)
-assert taken.exit_code == 0, (taken.output, taken.exception)
-assert "scheduled at 0 3 * * 1-5" in taken.stdout
+accepted = CliRunner().invoke(main, command)
+assert accepted.exit_code == 0, (accepted.output, accepted.exception)
+assert "scheduled at 0 3 * * 1-5" in accepted.stdout
 (schedule,) = client.list_schedules().items
 assert (schedule.name, schedule.cron_expression) == ("adapruner-run", "0 3 * * 1-5")
 """

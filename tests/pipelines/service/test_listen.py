@@ -202,9 +202,9 @@ def test_a_missing_or_short_secret_is_one_line(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SHORT", "1234567")
     for name, length in (("ABSENT", 0), ("SHORT", 7)):
-        ended = CliRunner().invoke(main, ["listen", "-c", "passes.yaml", "--secret-env", name])
-        assert ended.exit_code == 2
-        (line,) = ended.stderr.splitlines()
+        result = CliRunner().invoke(main, ["listen", "-c", "passes.yaml", "--secret-env", name])
+        assert result.exit_code == 2
+        (line,) = result.stderr.splitlines()
         assert f"{name} holds {length} characters" in line
         assert "1234567" not in line
     assert [path.name for path in tmp_path.iterdir()] == ["passes.yaml"]
