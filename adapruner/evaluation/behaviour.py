@@ -124,7 +124,9 @@ def continuation(model: Any, tokenizer: Any, prompt: str) -> str:
     output = model.generate(
         tokens, attention_mask=torch.ones_like(tokens), generation_config=config
     )
-    new_tokens = output[0, tokens.shape[1] :]
+    new_tokens = output[0, tokens.shape[1] :].tolist()
+    if new_tokens[-1] == end:
+        new_tokens.pop()  # not every tokenizer marks it as special, which decoding skips
     text: str = tokenizer.decode(new_tokens, skip_special_tokens=True)
     return text
 

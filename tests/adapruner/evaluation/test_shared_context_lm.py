@@ -1,8 +1,7 @@
-"""Shared contexts change nothing but the time: log-likelihoods are lm-eval's, for every family."""
+"""Log-likelihoods with shared contexts equal lm-eval's, for every family."""
 
 from __future__ import annotations
 
-import itertools
 import random
 from pathlib import Path
 from typing import Any
@@ -12,19 +11,18 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from adapruner.models import checkpoint as ckpt
 from adapruner.evaluation.shared_context_lm import SharedContextLM
-from adapruner.evaluation.packing import CALL_TOKENS, Request, groups_of, packed
+from adapruner.models import checkpoint as ckpt
 from adapruner.pruning.surgery import apply
 from tests.adapruner.conftest import Workplace
-from tests.adapruner.pruning.test_surgery import plan_for
+from tests.adapruner.pruning.plans import plan_for
 from tests.models import BASE, KINDS, small_model
 
 Pair = tuple[Any, list[int], list[int]]
 
 
 def requests(seed: int = 0) -> list[Pair]:
-    """Questions with choices of all lengths, twins, short choices, rolling windows, overlong."""
+    """Questions with choices of all lengths, duplicates, rolling windows and overlong contexts."""
     rng = random.Random(seed)
 
     def words(least: int, most: int) -> list[int]:
@@ -47,7 +45,7 @@ def requests(seed: int = 0) -> list[Pair]:
 
 def both(model: Any, workplace: Workplace, batch_size: int = 2) -> tuple[HFLM, SharedContextLM]:
     tokenizer = ckpt.load_tokenizer(workplace.checkpoint)
-    made = [
+    models = [
         kind(
             pretrained=model,
             tokenizer=tokenizer,
@@ -57,25 +55,26 @@ def both(model: Any, workplace: Workplace, batch_size: int = 2) -> tuple[HFLM, S
         )
         for kind in (HFLM, SharedContextLM)
     ]
-    return made[0], made[1]
+    return models[0], models[1]
 
 
 def check(model: Any, workplace: Workplace, shares: bool, pairs: list[Pair]) -> None:
+    """Asserts that both give equal answers, and that contexts are shared or not."""
     theirs, ours = both(model, workplace)
-    wanted = theirs._loglikelihood_tokens(pairs, disable_tqdm=True)
-    found = ours._loglikelihood_tokens(pairs, disable_tqdm=True)
+    expected = theirs._loglikelihood_tokens(pairs, disable_tqdm=True)
+    answers = ours._loglikelihood_tokens(pairs, disable_tqdm=True)
     assert ours.works == {True: shares}
-    assert [greedy for _, greedy in found] == [greedy for _, greedy in wanted]
-    for (score, _), (right, _) in zip(found, wanted, strict=True):
+    assert [greedy for _, greedy in answers] == [greedy for _, greedy in expected]
+    for (score, _), (right, _) in zip(answers, expected, strict=True):
         assert score == pytest.approx(right, rel=1e-5, abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_log_likelihoods_are_lm_evals(kind: str, workplace: Workplace) -> None:
+def test_log_likelihoods_equal_lm_evals(kind: str, workplace: Workplace) -> None:
     check(small_model(kind), workplace, True, requests())
 
 
-def test_layers_of_different_widths_share_too(workplace: Workplace, tmp_path: Path) -> None:
+def test_a_per_layer_model_shares_contexts_too(workplace: Workplace, tmp_path: Path) -> None:
     model = small_model("llama")
     apply(model, plan_for(model, "ragged"))
     ckpt.save_checkpoint(model, workplace.checkpoint, tmp_path)
@@ -105,7 +104,7 @@ def mamba() -> Any:
     ],
     ids=["window beyond the longest request", "window within it", "gpt2", "mamba"],
 )
-def test_a_model_that_cannot_share_is_measured_in_lm_evals_way(
+def test_a_model_that_cannot_share_contexts_is_scored_by_lm_eval(
     fields: dict[str, Any], shares: bool, workplace: Workplace
 ) -> None:
     check(small(**fields), workplace, shares, requests())
@@ -118,58 +117,32 @@ def test_one_token_choices_need_no_cache(kind: str, workplace: Workplace) -> Non
     pairs: list[Pair] = [
         (("c", "t"), [*range(n, n + n // 2)], [t]) for n in (14, 25, 19) for t in (4, 5)
     ]
-    found = ours._loglikelihood_tokens(pairs)
-    wanted = theirs._loglikelihood_tokens(pairs, disable_tqdm=True)
+    answers = ours._loglikelihood_tokens(pairs)
+    expected = theirs._loglikelihood_tokens(pairs, disable_tqdm=True)
     assert ours.works == {False: True}
-    assert [f[0] for f in found] == pytest.approx([w[0] for w in wanted], abs=1e-4)
+    assert [score for score, _ in answers] == pytest.approx([e[0] for e in expected], abs=1e-4)
 
 
-def test_a_context_is_read_once_for_all_its_choices(workplace: Workplace) -> None:
+def test_a_continuation_longer_than_max_length_is_refused(workplace: Workplace) -> None:
+    _, ours = both(small_model("llama"), workplace)
+    with pytest.raises(ValueError, match="60 tokens does not fit in evaluation.max_length 48"):
+        ours._loglikelihood_tokens([(None, [1], list(range(3, 63)))])
+
+
+def test_a_context_is_computed_once_for_all_its_choices(workplace: Workplace) -> None:
     model = small_model("llama")
     rng = random.Random(3)
     contexts = [[rng.randint(3, 90) for _ in range(40)] for _ in range(6)]
     pairs = [
         (("c", "t"), c, [rng.randint(3, 90) for _ in range(4)]) for c in contexts for _ in "abcd"
     ]
-    read: list[int] = []
+    counts: list[int] = []
     theirs, ours = both(model, workplace)
     ours.works[True] = True
-    model.get_input_embeddings().register_forward_hook(lambda *a: read.append(a[1][0].numel()))
+    model.get_input_embeddings().register_forward_hook(lambda *a: counts.append(a[1][0].numel()))
     theirs._loglikelihood_tokens(pairs, disable_tqdm=True)
-    lm_evals = sum(read)
-    read.clear()
+    lm_evals = sum(counts)
+    counts.clear()
     ours._loglikelihood_tokens(pairs, disable_tqdm=True)
     assert lm_evals == 6 * 4 * 43
-    assert sum(read) == 6 * (40 + 4 * 3)
-
-
-def test_groups_hold_every_request_once_and_what_they_share() -> None:
-    asked = [Request(i, [*c, *t][:-1], t) for i, (_, c, t) in enumerate(requests(seed=2))]
-    groups = groups_of(asked)
-    assert sorted(m.number for g in groups for m in g.members) == list(range(len(asked)))
-    for group in groups:
-        assert all(m.tokens[: group.shared] == group.prefix for m in group.members)
-    one = groups_of([Request(0, [1, 5, 6], [7]), Request(1, [1, 8, 9], [7])])
-    assert [len(group.members) for group in one] == [1, 1]
-    assert groups_of([]) == []
-
-
-def test_batches_are_the_cheapest_that_are_allowed() -> None:
-    def cost(parts: list[list[int]]) -> int:
-        return sum(len(part) * part[0] + CALL_TOKENS for part in parts)
-
-    lengths = [90, 80, 75, 40, 39, 12, 9, 8, 1]
-    best = packed(lengths, lambda n: n, lambda count, longest: count * longest <= 200)
-    assert sorted(itertools.chain(*best), reverse=True) == lengths
-    cheapest = None
-    for cuts in itertools.product([False, True], repeat=len(lengths) - 1):
-        parts = [[lengths[0]]]
-        for cut, length in zip(cuts, lengths[1:], strict=True):
-            parts.append([length]) if cut else parts[-1].append(length)
-        if all(len(part) == 1 or len(part) * part[0] <= 200 for part in parts):
-            cheapest = min(cost(parts), cheapest or cost(parts))
-    assert cost(best) == cheapest
-    assert packed([300, 5], lambda n: n, lambda count, longest: count * longest <= 200) == [
-        [300],
-        [5],
-    ]
+    assert sum(counts) == 6 * (40 + 4 * 3)

@@ -1,9 +1,8 @@
-"""Are the prompts upstream's own, and is what can't be used said before anything runs?"""
+"""Tasks are lm-eval's own, and unknown ones are refused before anything runs."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,21 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from adapruner.config import EvaluationConfig
 from adapruner.errors import UserError
+from adapruner.evaluation.local_rows import SCHEMAS
+from adapruner.evaluation.tasks import (
+    TaskSelection,
+    batch_size_of,
+    packaged_tasks,
+    resolve_tasks,
+    task_manager,
+)
 from adapruner.hashing import hash_directory
-from adapruner.evaluation.tasks import LOCAL, packaged_tasks, resolve, task_manager
-from tests.adapruner.evaluation.task_rows import ROWS, write_rows
+from tests.adapruner.evaluation.task_rows import write_rows
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
 
 
-def upstream(name: str, rows: list[dict[str, Any]]) -> Any:
+def upstream_task(name: str, rows: list[dict[str, Any]]) -> Any:
     """lm-eval's task by its packaged file, on `rows` instead of the hub's."""
 
     class OnRows(ConfigurableTask):
@@ -35,115 +41,125 @@ def upstream(name: str, rows: list[dict[str, Any]]) -> Any:
     return OnRows(config=config)
 
 
-def asked(task: Any) -> list[Any]:
+def local_task(name: str, data: Path, folder: Path, limit: int) -> Any:
+    """The task on the first `limit` local rows in `data`; `folder` gets files for it."""
+    (folder / "rows").mkdir(parents=True)
+    settings = EvaluationConfig(tasks=(name,), data_dir=str(data), limit=limit)
+    resolve_tasks(settings, folder / "rows")
+    return task_manager((name,), None, folder / "rows", folder).load([name])["tasks"][name]
+
+
+def requests_of(task: Any) -> list[Any]:
     task.set_config(key="num_fewshot", value=0)
     task.build_all_requests(rank=0, world_size=1)
     return [(r.doc_id, r.idx, r.request_type, r.arguments) for r in task.instances]
 
 
-def read(task: Any) -> list[Any]:
-    docs = list(task.eval_docs)
+def documents_of(task: Any) -> list[Any]:
     return [
-        (task.doc_to_text(doc), task.doc_to_choice(doc), task.doc_to_target(doc)) for doc in docs
+        (task.doc_to_text(doc), task.doc_to_choice(doc), task.doc_to_target(doc))
+        for doc in task.eval_docs
     ]
 
 
-def local(name: str, data: Path, folder: Path, limit: int | None = None) -> Any:
-    (folder / "rows").mkdir(parents=True)
-    resolve(EvaluationConfig(tasks=(name,), data_dir=str(data), limit=limit), folder / "rows")
-    return task_manager((name,), None, folder / "rows", folder).load([name])["tasks"][name]
-
-
 @pytest.mark.parametrize("origin", ["made", "real"])
-@pytest.mark.parametrize("name", LOCAL)
-def test_prompts_choices_and_targets_are_upstreams(name: str, origin: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_a_task_on_local_rows_is_lm_evals_task(name: str, origin: str, tmp_path: Path) -> None:
     data = write_rows(tmp_path / "data") if origin == "made" else REAL
     if not data.is_dir():
         pytest.skip("no real rows here")
     with (data / "tasks" / f"{name}.jsonl").open() as file:
         rows = [json.loads(line) for line in islice(file, 60)]
-    ours, theirs = local(name, data, tmp_path, 60), upstream(name, rows)
-    assert asked(ours) == asked(theirs)
-    assert read(ours) == read(theirs)
-    assert len(asked(ours)) >= 2 * len(rows)
-    for part in ("metric_list", "output_type", "target_delimiter", "metadata"):
-        mine, its = ours.get_config(part), theirs.get_config(part)
-        if part == "metadata":
-            mine, its = mine["version"], its["version"]
-        assert mine == its
+    ours, theirs = local_task(name, data, tmp_path, 60), upstream_task(name, rows)
+    requests = requests_of(ours)
+    assert requests == requests_of(theirs)
+    assert len(requests) >= 2 * len(rows)
+    assert documents_of(ours) == documents_of(theirs)
+    for part in ("metric_list", "output_type", "target_delimiter"):
+        assert ours.get_config(part) == theirs.get_config(part)
+    assert ours.get_config("metadata")["version"] == theirs.get_config("metadata")["version"]
 
 
-def test_a_limit_takes_the_first_rows_and_another_batch_size_the_same(tmp_path: Path) -> None:
+def test_a_limit_selects_the_first_rows(tmp_path: Path) -> None:
     data = write_rows(tmp_path / "data")
-    hashes = []
-    for batch_size in (1, 8):
-        out = tmp_path / str(batch_size)
-        out.mkdir()
-        settings = {"tasks": ("piqa", "boolq"), "data_dir": str(data), "limit": 1}
-        resolve(EvaluationConfig(batch_size=batch_size, **settings), out)
-        assert len((out / "piqa.jsonl").read_text().splitlines()) == 1
-        hashes.append(hash_directory(out))
-    assert hashes[0] == hashes[1]
+    settings = EvaluationConfig(tasks=("piqa", "boolq"), data_dir=str(data), limit=1)
+    selection = resolve_tasks(settings, tmp_path)
+    assert TaskSelection.read(tmp_path) == selection
+    assert selection.tasks == ("piqa", "boolq")
+    for task in selection.tasks:
+        first = (data / "tasks" / f"{task}.jsonl").read_text().splitlines()[0]
+        assert (tmp_path / f"{task}.jsonl").read_text() == first + "\n"
+
+
+def test_the_content_hash_depends_on_rows_but_not_on_the_batch_size(tmp_path: Path) -> None:
+    data, out = write_rows(tmp_path / "data"), tmp_path / "out"
+    out.mkdir()
+
+    def resolved_hash(batch_size: int) -> str:
+        settings = EvaluationConfig(
+            tasks=("piqa",), data_dir=str(data), limit=1, batch_size=batch_size
+        )
+        resolve_tasks(settings, out)
+        assert batch_size_of(out) == batch_size
+        return hash_directory(out)
+
+    before = resolved_hash(1)
+    assert resolved_hash(8) == before
     path = data / "tasks" / "piqa.jsonl"
     path.write_text(path.read_text().replace("cage", "box", 1))
-    resolve(EvaluationConfig(batch_size=8, **settings), out)
-    assert hash_directory(out) != hashes[1]
+    assert resolved_hash(8) != before
 
 
-def without(field: str) -> Callable[[dict[str, Any]], str]:
-    return lambda row: json.dumps({k: v for k, v in row.items() if k != field})
+def test_the_content_hash_depends_on_task_files_but_not_on_compiled_ones(tmp_path: Path) -> None:
+    folder, out = tmp_path / "tasks", tmp_path / "out"
+    folder.mkdir()
+    out.mkdir()
+    settings = EvaluationConfig(tasks=("made",), tasks_dir=str(folder))
+
+    def resolved_hash() -> str:
+        resolve_tasks(settings, out)
+        return hash_directory(out)
+
+    (folder / "made.yaml").write_text("task: made\ndoc_to_text: a\n")
+    before = resolved_hash()
+    (folder / "made.yaml").write_text("task: made\ndoc_to_text: b\n")
+    after = resolved_hash()
+    assert after != before
+    (folder / "tools" / "__pycache__").mkdir(parents=True)
+    (folder / "tools" / "__pycache__" / "utils.cpython-311.pyc").write_bytes(b"by the import")
+    assert resolved_hash() == after
 
 
-def having(field: str, value: Any) -> Callable[[dict[str, Any]], str]:
-    return lambda row: json.dumps({**row, field: value})
+def test_without_tasks_nothing_depends_on_lm_eval(tmp_path: Path) -> None:
+    assert resolve_tasks(EvaluationConfig(), tmp_path) == TaskSelection()
+    assert TaskSelection.read(tmp_path) == TaskSelection(tasks=(), lm_eval=None, tasks_dir=None)
 
 
-@pytest.mark.parametrize(
-    ("task", "spoil", "told"),
-    [
-        ("piqa", without("sol2"), "piqa.jsonl, line 2: field 'sol2' is missing"),
-        ("boolq", without("passage"), "boolq.jsonl, line 2: field 'passage' is missing"),
-        ("hellaswag", having("endings", "a"), "line 2: field 'endings' is 'a'; wanted a list"),
-        ("hellaswag", having("label", "4"), "line 2: field 'label' is '4'; wanted one of '0', '1'"),
-        ("winogrande", having("answer", 1), "line 2: field 'answer' is 1; wanted a text"),
-        ("winogrande", having("sentence", "No."), "line 2: field 'sentence' has no '_'"),
-        ("arc_easy", having("choices", {"text": ["a"]}), "field 'choices.label' is missing"),
-        ("arc_challenge", having("answerKey", "E"), "'answerKey' is 'E'; wanted one of 'A', 'B'"),
-        ("openbookqa", having("choices", {"text": ["a"], "label": ["A", "B"]}), "1 texts for 2"),
-        ("piqa", having("label", True), "line 2: field 'label' is True; wanted a whole number"),
-        ("piqa", having("label", -1), "line 2: field 'label' is -1; wanted one of 0, 1"),
-        ("piqa", lambda _: "[1]", "piqa.jsonl, line 2: not a JSON object"),
-        ("piqa", lambda _: "{", "piqa.jsonl, line 2: not a JSON object"),
-    ],
-)
-def test_a_row_that_cannot_be_used_is_named(
-    task: str, spoil: Callable[[dict[str, Any]], str], told: str, tmp_path: Path
-) -> None:
-    data = write_rows(tmp_path)
-    first, second, *_ = ROWS[task]
-    path = data / "tasks" / f"{task}.jsonl"
-    path.write_text(json.dumps(first) + "\n" + spoil(second) + "\n")
-    with pytest.raises(UserError) as refused:
-        resolve(EvaluationConfig(tasks=(task,), data_dir=str(data)), tmp_path)
-    assert told in str(refused.value)
-    assert "\n" not in str(refused.value)
+def test_names_of_tasks_groups_and_tags_are_accepted(tmp_path: Path) -> None:
+    settings = EvaluationConfig(tasks=("lambada_openai", "mmlu", "ai2_arc"))
+    assert resolve_tasks(settings, tmp_path).lm_eval
+    assert set(SCHEMAS) < set(packaged_tasks())
+    assert not {"mmlu", "ai2_arc"} & set(packaged_tasks())
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "parts"),
     [
-        ({"tasks": ["arc_esay"]}, "'arc_esay' is not known to lm-eval; did you mean 'arc_easy'?"),
-        ({"tasks": ["pika"], "data_dir": "data"}, "did you mean 'piqa'"),
-        ({"tasks": ["lambada_openai"], "data_dir": "data"}, "leave out data_dir"),
-        ({"tasks": ["boolq"], "data_dir": "data"}, "'boolq' has no file data/tasks/boolq.jsonl"),
-        ({"tasks": ["piqa"], "data_dir": "data"}, "data/tasks/piqa.jsonl holds no rows; wanted"),
-        ({"tasks": ["piqa"], "data_dir": "away"}, "evaluation.data_dir: no folder away"),
-        ({"tasks": ["piqa"], "tasks_dir": "away"}, "evaluation.tasks_dir: no folder away"),
-        ({"tasks": ["maid"], "tasks_dir": "own"}, "did you mean 'made'"),
+        ({"tasks": ["arc_esay"]}, ("evaluation.tasks", "'arc_esay'", "'arc_easy'")),
+        ({"tasks": ["pika"], "data_dir": "data"}, ("evaluation.tasks", "'pika'", "'piqa'")),
+        ({"tasks": ["lambada_openai"], "data_dir": "data"}, ("'lambada_openai'", "data_dir")),
+        ({"tasks": ["boolq"], "data_dir": "data"}, ("'boolq'", "data/tasks/boolq.jsonl")),
+        ({"tasks": ["piqa"], "data_dir": "data"}, ("data/tasks/piqa.jsonl", "no rows")),
+        ({"tasks": ["piqa"], "data_dir": "away"}, ("evaluation.data_dir", "away")),
+        ({"tasks": ["piqa"], "tasks_dir": "away"}, ("evaluation.tasks_dir", "away")),
+        ({"tasks": ["maid"], "tasks_dir": "own"}, ("evaluation.tasks", "'maid'", "'made'")),
     ],
 )
-def test_what_is_not_there_is_told_with_what_is(
-    settings: dict[str, Any], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_invalid_selection_is_refused_with_setting_and_value(
+    settings: dict[str, Any],
+    parts: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for folder in ("data/tasks", "own"):
@@ -151,34 +167,11 @@ def test_what_is_not_there_is_told_with_what_is(
     Path("data/tasks/piqa.jsonl").write_text("\n")
     Path("own/made.yaml").write_text("task: made\n")
     with pytest.raises(UserError) as refused:
-        resolve(EvaluationConfig.model_validate(settings), tmp_path)
-    assert told in str(refused.value)
+        resolve_tasks(EvaluationConfig.model_validate(settings), tmp_path)
+    for part in parts:
+        assert part in str(refused.value)
 
 
-def test_names_of_tasks_groups_and_tags_are_known(tmp_path: Path) -> None:
-    resolve(EvaluationConfig(tasks=("lambada_openai", "mmlu", "ai2_arc")), tmp_path)
-    assert json.loads((tmp_path / "tasks.json").read_text())["lm_eval"]
-    assert set(LOCAL) < set(packaged_tasks())
-    assert not {"mmlu", "ai2_arc"} & set(packaged_tasks())
-
-
-def test_task_files_of_a_folder_are_told_apart_by_content(tmp_path: Path) -> None:
-    own, out = tmp_path / "own", tmp_path / "out"
-    own.mkdir()
-    out.mkdir()
-    settings = EvaluationConfig(tasks=("made",), tasks_dir=str(own))
-
-    def found() -> str:
-        resolve(settings, out)
-        return hash_directory(out)
-
-    (own / "made.yaml").write_text("task: made\ndoc_to_text: a\n")
-    before = found()
-    (own / "made.yaml").write_text("task: made\ndoc_to_text: b\n")
-    after = found()
-    assert after != before
-    (own / "tools" / "__pycache__").mkdir(parents=True)
-    (own / "tools" / "__pycache__" / "utils.cpython-311.pyc").write_bytes(b"by the import")
-    assert found() == after
-    with pytest.raises(ValueError, match="give one"):
+def test_task_files_and_local_rows_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match=r"tasks_dir.*data_dir"):
         EvaluationConfig(tasks_dir="a", data_dir="b")
