@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,8 @@ from adapruner.evaluation.results import RowResult, write_rows
 from adapruner.evaluation.retention import measure_retention
 
 
-def evaluation(folder: Path, tasks: dict[str, list[int]]) -> Path:
-    """The directory of an evaluation with right (1) and wrong (0) rows."""
+def evaluation(folder: Path, tasks: Mapping[str, Sequence[int]]) -> Path:
+    """The directory of an evaluation with right (1, True) and wrong (0, False) rows."""
     folder.mkdir()
     for task, right in tasks.items():
         rows = [
@@ -48,12 +49,8 @@ def test_the_interval_is_that_of_resampled_rows(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     right = {name: rng.random(300) < 0.6 for name in "ab"}
     kept = {name: np.where(rng.random(300) < 0.2, ~r, r) for name, r in right.items()}
-    dense = evaluation(
-        tmp_path / "dense", {name: r.astype(int).tolist() for name, r in right.items()}
-    )
-    other = evaluation(
-        tmp_path / "other", {name: k.astype(int).tolist() for name, k in kept.items()}
-    )
+    dense = evaluation(tmp_path / "dense", {name: r.tolist() for name, r in right.items()})
+    other = evaluation(tmp_path / "other", {name: k.tolist() for name, k in kept.items()})
     result = measure_retention(dense, other, seed=0)
     sums = np.zeros((2, 8000))
     for name in "ab":
