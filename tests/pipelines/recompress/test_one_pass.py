@@ -22,12 +22,13 @@ from tests.pipelines.recompress.registry import Registry
 
 pytestmark = pytest.mark.slow
 
+# In the order in which they run.
 STEPS = (
     "resolve_source",
     "load_model",
     "filter_calibration_pool",
-    "estimate_importance",
     "compute_teacher_logits",
+    "estimate_importance",
     "select_test_texts",
     "evaluate_dense",
     "search",
