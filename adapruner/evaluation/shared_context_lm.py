@@ -246,6 +246,6 @@ def _has_rest(group: Group) -> bool:
 
 
 def selected(cache: Any, rows: Tensor) -> DynamicCache:
-    """A new cache with the given rows of `cache`, in their order; a row may occur several times."""
+    """A new cache of these rows of `cache`, in their order; a row may occur several times."""
     layers = [(layer.keys, layer.values) for layer in cache.layers]
     return DynamicCache([(k[rows.to(k.device)], v[rows.to(v.device)]) for k, v in layers])
