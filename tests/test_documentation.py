@@ -227,4 +227,5 @@ def test_artifacts_of_the_architecture_are_those_of_the_code() -> None:
             assert file == kind.FILE
             assert all(field in fields for field in kind.model_fields), file
     documented = {file for file, *_ in rows}
-    assert {kind.FILE for kind in Artifact.__subclasses__()} <= documented
+    ours = [k for k in Artifact.__subclasses__() if not k.__module__.startswith("tests.")]
+    assert {kind.FILE for kind in ours} <= documented

@@ -97,7 +97,7 @@ class _Run:
             prune(shared.dense, plan, shared.pool, config.model, config.reconstruction, cut)
         pruned = self._evaluate("pruned", cut)
         finetuned = None
-        if config.finetune.method != "none":
+        if config.finetune.is_enabled:
             finetuned = self._evaluate("finetuned", self._finetune(cut))
         ratio = PruningPlan.read(plan).ratio
         return CandidateResult(

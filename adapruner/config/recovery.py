@@ -47,9 +47,14 @@ class FinetuneConfig(Section):
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout of the LoRA adapters")
 
     @property
+    def is_enabled(self) -> bool:
+        """Whether the pruned model is fine-tuned at all."""
+        return self.method != "none"
+
+    @property
     def teacher(self) -> TeacherConfig | None:
         """What the teacher logits depend on; None where nothing is distilled."""
-        if self.method == "none" or self.loss != "distill":
+        if not self.is_enabled or self.loss != "distill":
             return None
         return TeacherConfig(
             sequence_length=self.sequence_length,

@@ -177,7 +177,7 @@ def _weight_bytes(inputs: Inputs) -> dict[str, int | None]:
     sizes: dict[str, int | None] = dict.fromkeys(EVALUATIONS)
     for model, stage in EVALUATIONS.items():
         evaluation = inputs.read(stage, Evaluation)
-        if evaluation and (model != "finetuned" or inputs.config.finetune.method != "none"):
+        if evaluation and (model != "finetuned" or inputs.config.finetune.is_enabled):
             sizes[model] = evaluation.weight_bytes
     return sizes
 

@@ -25,7 +25,7 @@ from adapruner.evaluation.tasks import (
 from adapruner.hashing import hash_directory
 from tests.adapruner.evaluation.task_rows import write_rows
 
-REAL = Path(__file__).parents[3] / "shared" / "data"
+REAL = Path(__file__).parents[4] / "shared" / "data"
 
 
 def upstream_task(name: str, rows: list[dict[str, Any]]) -> Any:
