@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -26,6 +28,17 @@ from huggingface_hub.dataclasses import strict
 from torch import nn
 
 _CLASS_NAME = re.compile(r"PerLayer(?P<family>\w+?)(?P<role>Config|Model|ForCausalLM)")
+
+
+@contextmanager
+def _no_layers(config: Any) -> Iterator[None]:
+    """Lets a stock class build all but its layers, which it would build from one config."""
+    depth = config.num_hidden_layers
+    config.num_hidden_layers = 0
+    try:
+        yield
+    finally:
+        config.num_hidden_layers = depth
 
 
 class _PerLayerConfig:
@@ -41,13 +54,11 @@ class _PerLayerModel:
     layer_class: type[nn.Module]
 
     def __init__(self, config: Any) -> None:
-        depth = config.num_hidden_layers
-        config.num_hidden_layers = 0
-        try:
+        with _no_layers(config):
             super().__init__(config)
-        finally:
-            config.num_hidden_layers = depth
-        layers: list[Any] = [self.layer_class(config.per_layer_config[i], i) for i in range(depth)]
+        layers: list[Any] = [
+            self.layer_class(config.per_layer_config[i], i) for i in range(config.num_hidden_layers)
+        ]
         self.layers = nn.ModuleList(layers)
         for layer in layers:
             layer.self_attn.config = config
@@ -60,12 +71,8 @@ class _PerLayerForCausalLM:
     decoder_class: type[nn.Module]
 
     def __init__(self, config: Any) -> None:
-        depth = config.num_hidden_layers
-        config.num_hidden_layers = 0
-        try:
+        with _no_layers(config):
             super().__init__(config)
-        finally:
-            config.num_hidden_layers = depth
         self.model = self.decoder_class(config)
         self.post_init()  # type: ignore[attr-defined]
 

@@ -1,24 +1,24 @@
 """The command line: `adapruner compress -c configs/demo.yaml`.
 
-One module a command. Heavy modules are imported inside the commands, so that --help and mistakes
-are answered at once.
+Each command has a module in `commands`. Heavy modules are imported inside the commands, so that
+--help and mistakes are answered at once.
 """
 
 from __future__ import annotations
 
 import click
 
-from pipelines.cli.compare import compare
-from pipelines.cli.compress import compress
-from pipelines.cli.gate import gate
-from pipelines.cli.listen import listen
-from pipelines.cli.methods import methods
-from pipelines.cli.promote import promote, rollback
-from pipelines.cli.recompress import recompress
-from pipelines.cli.report import report
-from pipelines.cli.schedule import schedule
-from pipelines.cli.settings import settings
-from pipelines.cli.status import status
+from pipelines.cli.commands.compare import compare
+from pipelines.cli.commands.compress import compress
+from pipelines.cli.commands.gate import gate
+from pipelines.cli.commands.listen import listen
+from pipelines.cli.commands.methods import methods
+from pipelines.cli.commands.promote import promote, rollback
+from pipelines.cli.commands.recompress import recompress
+from pipelines.cli.commands.report import report
+from pipelines.cli.commands.schedule import schedule
+from pipelines.cli.commands.settings import settings
+from pipelines.cli.commands.status import status
 from pipelines.stack import quiet_libraries
 
 

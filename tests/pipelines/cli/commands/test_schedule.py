@@ -13,7 +13,7 @@ from pipelines.cli.main import main
 from pipelines.schedules import SCHEDULERS
 from tests.pipelines.schedules.users import make_home
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipelines.cli.results import run
+from tests.pipelines.cli.commands.results import run
 from tests.pipelines.recompress.registry import Registry
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from tests.pipelines.cli.results import run
+from tests.pipelines.cli.commands.results import run
 
 
 @pytest.mark.slow

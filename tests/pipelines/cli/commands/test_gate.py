@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from tests.pipelines import small
-from tests.pipelines.cli.results import edited, run, write_results
+from tests.pipelines.cli.commands.results import edited, run, write_results
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipelines.cli.results import edited, run, write_results
+from tests.pipelines.cli.commands.results import edited, run, write_results
 
 
 @pytest.fixture
