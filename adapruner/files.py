@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from adapruner.errors import UserError
+from adapruner.errors import UserError, first_line
 
 
 class Record(BaseModel):
@@ -44,7 +44,10 @@ class Artifact(Record):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise UserError(f"'{file}' is not valid: '{where}': {first['msg']}") from None
+            message = f"'{where}': {first['msg']}" if where else first["msg"]
+            raise UserError(f"'{file}' is not valid: {message}") from None
+        except ValueError as error:  # the syntax, or the encoding
+            raise UserError(f"'{file}' is not valid JSON: {first_line(error)}") from None
 
     @classmethod
     def exists(cls, directory: Path) -> bool:

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from adapruner.comparison.cells import ComparisonConfig
 from adapruner.config import GateConfig, RunConfig
-from adapruner.config.parsing import nearest, parse_section
+from adapruner.config.parsing import closest, nearest, parse_section
 from adapruner.errors import UserError
 
 GATE = "evaluation.gate"
@@ -127,10 +127,11 @@ def config_of(values: dict[str, Any], where: str) -> dict[str, Any]:
     `where` names the file in messages.
     """
     if "parameters" not in values:
+        if {"template", "models"} <= values.keys():
+            raise UserError(f"{where}: this is a file for `adapruner recompress`, not of one run")
         for key in values:
-            hint = nearest(str(key), ["parameters"])
-            if "did you mean" in hint:
-                raise UserError(f"{where}: unknown key '{key}'{hint}")
+            if closest(str(key), ["parameters"], 0.75):
+                raise UserError(f"{where}: unknown key '{key}'; did you mean 'parameters'?")
         raise UserError(f"{where}: 'parameters' is missing; it holds `config: ...`")
     parameters = values["parameters"]
     if not isinstance(parameters, dict):

@@ -18,7 +18,6 @@ from adapruner.files import read_json
 from pipelines import stack
 from pipelines.errors import explain
 
-STEPS = "resolve, load, pool, importance, search, prune, fine-tune, evaluate, report, register"
 PROGRESS = re.compile(r"Using cached version|has started|has finished in|its step runs again")
 """The messages of ZenML about the progress of a run."""
 
@@ -68,7 +67,7 @@ def _print_settings(console: Console, config: RunConfig, home: Path) -> None:
     console.print(
         f"Compress {config.model.source}: remove {share}, layout {config.pruning.layout}, "
         f"{config.search.trials} trials, fine-tune {config.finetune.method}.\n"
-        f"Steps: {STEPS}; steps that are unchanged since an earlier run are not repeated.\n"
+        "Steps that are unchanged since an earlier run are not repeated.\n"
         f"Stores: {home.absolute()}  Results: {Path(config.output_dir, config.name)}/",
         markup=False,
     )

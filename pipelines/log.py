@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from datetime import UTC, datetime
@@ -23,11 +24,12 @@ NOT_IN_LINES = frozenset({"time", "event", "source", "version", "source_hash", "
 class EventLog:
     """Writes events to a stream. An event has `time` (UTC), `event`, then its other fields.
 
-    Several threads may use one log.
+    Several threads may emit events; `context` is for a log that one thread uses.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._lock = threading.RLock()  # a signal handler may emit within an emit
         self._console = Console(file=stream, soft_wrap=True, highlight=False)
         self.is_terminal = stream.isatty()
         self._context: dict[str, Any] = {}
@@ -36,18 +38,19 @@ class EventLog:
     def emit(self, event: str, **fields: Any) -> dict[str, Any]:
         """Writes one event without its empty fields; returns what was written."""
         values = {key: _plain(value) for key, value in fields.items() if value is not None}
-        content = {"time": utc_now(), "event": event, **self._context, **values}
-        if self.is_terminal:
-            self._console.print(_line(content), markup=False)
-        else:
-            self._stream.write(json.dumps(content, default=str) + "\n")
-            self._stream.flush()
-        if "source" in content and "version" in content and event not in NO_OUTCOME:
-            key = content["source"], content["version"]
-            earlier, _ = self._outcomes.get(key, ("", ""))
-            events = f"{earlier}, {event}" if earlier else event
-            self._outcomes[key] = (events, _details(content))
-        return content
+        with self._lock:
+            content = {"time": utc_now(), "event": event, **self._context, **values}
+            if self.is_terminal:
+                self._console.print(_line(content), markup=False)
+            else:
+                self._stream.write(json.dumps(content, default=str) + "\n")
+                self._stream.flush()
+            if "source" in content and "version" in content and event not in NO_OUTCOME:
+                key = content["source"], content["version"]
+                earlier, _ = self._outcomes.get(key, ("", ""))
+                events = f"{earlier}, {event}" if earlier else event
+                self._outcomes[key] = (events, _details(content))
+            return content
 
     def print_summary(self) -> None:
         """On a terminal: the outcome of each model version as a table."""

@@ -12,7 +12,8 @@ from pydantic import BaseModel
 from adapruner.comparison.cells import ComparisonConfig
 from adapruner.config import RunConfig, presets
 from adapruner.config.choices import METRIC, OneOf, table
-from pipelines.recompress.config import SECONDS, RecompressConfig
+from pipelines.durations import UNITS
+from pipelines.recompress.config import RecompressConfig
 
 FILES: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("Compression", RunConfig, "`parameters.config` of a file for `adapruner compress`."),
@@ -60,26 +61,6 @@ def settings_reference() -> str:
 
 def methods_reference() -> str:
     """docs/methods.md: a table of the presets and one of the importance metrics."""
-    preset_rows = [
-        (
-            f"`{name}`",
-            f"`{preset.settings['search']['metric']}`",
-            f"`{preset.settings['reconstruction']['method']}`",
-            "yes" if preset.is_random else "no",
-            _escape(preset.summary),
-        )
-        for name, preset in presets().items()
-    ]
-    metric_rows = [
-        (
-            f"`{name}`",
-            metric.needs.samples,
-            ", ".join(metric.needs.statistics) or "none",
-            "yes" if metric.needs.comparable else "no",
-            _escape(_formula(metric.function.__doc__)),
-        )
-        for name, metric in table(METRIC).items()
-    ]
     lines = [
         _NOTICE,
         "# Methods",
@@ -94,7 +75,7 @@ def methods_reference() -> str:
         "",
         *_table(
             ("preset", "`search.metric`", "`reconstruction.method`", "random", "summary"),
-            preset_rows,
+            _preset_rows(),
         ),
         "",
         "## Importance metrics",
@@ -105,7 +86,7 @@ def methods_reference() -> str:
         "formulas w is a weight, g_n its gradient of sample n, R the number of samples, X the "
         "input of the projection W and c a column of it.",
         "",
-        *_table(("metric", "samples", "statistics", "comparable", "formula"), metric_rows),
+        *_table(("metric", "samples", "statistics", "comparable", "formula"), _metric_rows()),
     ]
     return "\n".join(lines) + "\n"
 
@@ -125,6 +106,32 @@ def undescribed_settings(kind: type[BaseModel]) -> list[str]:
         for path, section in sections(kind)
         for key, field in section.model_fields.items()
         if not field.description and _section_in(field.annotation) is None
+    ]
+
+
+def _preset_rows() -> list[tuple[str, ...]]:
+    return [
+        (
+            f"`{name}`",
+            f"`{preset.settings['search']['metric']}`",
+            f"`{preset.settings['reconstruction']['method']}`",
+            "yes" if preset.is_random else "no",
+            _escape(preset.summary),
+        )
+        for name, preset in presets().items()
+    ]
+
+
+def _metric_rows() -> list[tuple[str, ...]]:
+    return [
+        (
+            f"`{name}`",
+            metric.needs.samples,
+            ", ".join(metric.needs.statistics) or "none",
+            "yes" if metric.needs.comparable else "no",
+            _escape(_formula(metric.function.__doc__)),
+        )
+        for name, metric in table(METRIC).items()
     ]
 
 
@@ -181,7 +188,7 @@ def _default(section: type[BaseModel], key: str) -> str:
     if field.is_required():
         return "required"
     if _type_of(section, key) == "duration":
-        unit = max((s, name) for name, s in SECONDS.items() if field.default % s == 0)
+        unit = max((s, name) for name, s in UNITS.items() if field.default % s == 0)
         return f"`{field.default // unit[0]}{unit[1]}`"
     if isinstance(field.default, BaseModel) or field.default_factory is not None:
         return "see description" if field.default_factory is not None else "see below"

@@ -20,7 +20,7 @@ from adapruner.progress import announce
 from adapruner.pruning.apply import prune
 from adapruner.pruning.plan import PruningPlan
 from adapruner.pruning.reconstruction.request import method_module
-from adapruner.recovery.finetune import RecoveryRequest, finetune
+from adapruner.recovery.finetune import CHECKPOINT, RecoveryRequest, finetune
 from adapruner.search.inputs import SearchInputs
 from adapruner.search.results import TRIAL_SECONDS, SearchResult
 from adapruner.search.search import search
@@ -131,7 +131,7 @@ class _Run:
                 seed=config.seed,
             )
             finetune(request, out)
-        return out / "checkpoint"
+        return out / CHECKPOINT
 
     def _evaluate(self, name: str, checkpoint: Path) -> dict[str, float]:
         shared, config = self.shared, self.config
@@ -147,5 +147,7 @@ class _Run:
         out = self.root / below / name
         out.mkdir(parents=True)
         start = time.perf_counter()
-        yield out
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+        try:
+            yield out
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start

@@ -26,10 +26,15 @@ def parse_section(kind: type[T], values: Any, where: str, prefix: str = "") -> T
         raise UserError(problems) from None
 
 
+def closest(word: str, words: Sequence[str], similarity: float) -> str | None:
+    """The word most similar to `word`; None if all are below `similarity`, from 0 to 1."""
+    return next(iter(difflib.get_close_matches(word, words, n=1, cutoff=similarity)), None)
+
+
 def nearest(word: str, words: Sequence[str]) -> str:
     """`; did you mean 'x'?` for the word nearest to `word`, or the list of all words."""
-    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else f"; available: {', '.join(words)}"
+    close = closest(word, words, 0.5)
+    return f"; did you mean '{close}'?" if close else f"; available: {', '.join(words)}"
 
 
 def _explain(error: Any, kind: type[BaseModel], where: str, prefix: str) -> str:

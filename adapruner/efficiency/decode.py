@@ -46,7 +46,10 @@ def synthetic_prompt(batch: int, length: int, vocabulary: int) -> Tensor:
 
 
 def _now(device: torch.device) -> float:
-    """Seconds of a clock, once the device has finished its work."""
+    """Seconds of a clock, once the devices of this kind have finished their work."""
     if device.type == "cuda":
-        torch.cuda.synchronize()
+        for i in range(torch.cuda.device_count()):  # a model can be spread over several
+            torch.cuda.synchronize(i)
+    elif device.type == "mps":
+        torch.mps.synchronize()
     return time.perf_counter()

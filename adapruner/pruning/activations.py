@@ -1,4 +1,4 @@
-"""The activations of samples on their way through the decoder layers, one layer at a time."""
+"""Streams samples through the decoder layers, one layer at a time."""
 
 from __future__ import annotations
 
@@ -44,9 +44,11 @@ class ActivationStream:
             total.addmm_(rows.T, rows)
 
         handle = linear.register_forward_pre_hook(add)
-        for hidden in self.hidden:
-            self._run(hidden)
-        handle.remove()
+        try:
+            for hidden in self.hidden:
+                self._run(hidden)
+        finally:
+            handle.remove()
         return total
 
     @torch.no_grad()

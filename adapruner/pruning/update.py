@@ -1,8 +1,8 @@
 """The least-squares update of an output projection whose input channels are cut.
 
-What the removed channels contributed is moved, as far as it is linear in the kept channels, into
-the kept columns. With the layer's hidden activations X [tokens, channels], split into kept X_k and
-removed X_r, and the weights W split alike, the update minimizes
+The part of the removed channels' contribution that is linear in the kept channels is moved into the
+kept columns. Let X [tokens, channels] be the layer's hidden activations, with kept columns X_k and
+removed columns X_r, and let W be split in the same way. The update minimizes
 
     |X W^T - X_k V^T|^2 + ridge * mean(diag(X^T X)) * |V - W_k|^2
 

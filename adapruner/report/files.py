@@ -44,7 +44,10 @@ def read_report(path: Path) -> tuple[dict[str, Any], Path]:
         raise UserError(f"'{file}' can't be read as JSON: {error}") from None
     missing = [key for key in REQUIRED if not isinstance(report, dict) or key not in report]
     if missing:
-        raise UserError(f"'{file}' is not the report of a run: it has no '{missing[0]}'")
+        lacks = f"it has no '{missing[0]}'"
+        if isinstance(report, dict) and "provenance" in report:
+            raise UserError(f"'{file}' is the report of an earlier release: {lacks}; run it again")
+        raise UserError(f"'{file}' is not the report of a run: {lacks}")
     return report, file
 
 

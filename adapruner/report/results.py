@@ -18,7 +18,7 @@ MODEL_NAMES = {"dense": "dense", "pruned": "pruned", "finetuned": "fine-tuned"}
 def final_model(report: Report) -> str:
     """The model that the run delivers: fine-tuned, or pruned for a run without fine-tuning."""
     recovery = report["recovery"]
-    is_tuned = recovery is not None and recovery["method"] != "none"
+    is_tuned = recovery is not None and recovery.get("loss") is not None
     return "finetuned" if is_tuned and report["metrics"]["finetuned"] else "pruned"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,10 +38,11 @@ class Objective:
         return cls(windows, None, perplexity(dense, windows))
 
     def value(self, model: Any) -> float:
-        """The value of a model."""
+        """The value of a model; infinite where its logits are not numbers."""
         if self.teacher is None:
             return perplexity(model, self.windows)
-        return mean_divergence(model, self.windows, self.teacher)
+        divergence = mean_divergence(model, self.windows, self.teacher)
+        return divergence if math.isfinite(divergence) else math.inf
 
     def value_of_plan(self, dense: Any, plan: PruningPlan, down: Mapping[int, Tensor]) -> float:
         """The value of the model after the plan, with updated down projections `down` by layer."""

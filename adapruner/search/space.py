@@ -117,7 +117,8 @@ def _protection(pruning: PruningConfig) -> dict[str, int]:
 
 def _recipe(params: Mapping[str, Any], signatures: Tensor) -> Recipe:
     align = {n.removeprefix("align_"): v for n, v in params.items() if n.startswith("align_")}
-    shares = tuple(v for n, v in sorted(params.items()) if n.startswith("share_"))
+    sources = sum(name.startswith("share_") for name in params)
+    shares = tuple(params[f"share_{i}"] for i in range(sources))
     ends = ("protect_first", "protect_last")
     return Recipe(
         samples=_samples(params, signatures),

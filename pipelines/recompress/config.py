@@ -15,19 +15,18 @@ from adapruner.config.parsing import parse_section
 from adapruner.errors import UserError
 from adapruner.hashing import hash_json
 from pipelines import config_file
+from pipelines.durations import parse_duration
 from pipelines.recompress.notify import render
 
-SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-DURATION = re.compile(r"(\d{1,6})([smhd])")
 NAME_LENGTH = 100
 DEFAULT_BODY = '{"text": {{ summary | tojson }}, "event": {{ event | tojson }}}'
 
 
 def _parse_duration(value: Any) -> Any:
-    match = DURATION.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError("wanted a number with its unit, such as 90s, 30m, 12h or 7d")
-    return int(match[1]) * SECONDS[match[2]]
+    seconds = parse_duration(value) if isinstance(value, str) else None
+    if seconds is None:
+        raise ValueError("expected a number with its unit, such as 90s, 30m, 12h or 7d")
+    return seconds
 
 
 Seconds = Annotated[int, BeforeValidator(_parse_duration, json_schema_input_type=str)]

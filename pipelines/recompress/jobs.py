@@ -20,10 +20,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from adapruner.hashing import hash_json
 from pipelines.recompress.config import Entry, RecompressFile, Retry, Versions
-from pipelines.recompress.lock import Lock, all_locks
+from pipelines.recompress.lock import MISSING, Lock, all_locks
 from steps.publishing.provenance import settings_hash
 
-MISSING = "RESOURCE_DOES_NOT_EXIST"
 READY = "READY"
 REASON_LENGTH = 500
 PENDING = frozenset({"new", "due", "dead"})

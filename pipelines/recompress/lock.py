@@ -108,7 +108,7 @@ class HeldLock:
                 if error.error_code == MISSING:
                     self._is_deleted = True
                     return
-            except Exception:  # the store does not answer; the lock expires unless it does again
+            except Exception:  # the store does not answer: retry until the lock expires
                 continue
 
 

@@ -84,9 +84,10 @@ def _exit_code(outcomes: Counter[str]) -> int:
 def _lock_of(home: Path) -> Iterator[bool]:
     """Whether this is the only pass in the home folder, whose ZenML store supports only one.
 
-    The lock belongs to the kernel: it ends with the process, however that ends.
+    The kernel holds the lock, so that it ends with the process, however that ends. A lock file of
+    another kind would remain after a kill and block every later pass: no fallback to one.
     """
-    lock = FileLock(home / LOCK_FILE, blocking=False)
+    lock = FileLock(home / LOCK_FILE, blocking=False, fallback_to_soft=False)
     try:
         lock.acquire()
     except Timeout:

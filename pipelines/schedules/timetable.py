@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from croniter import CroniterError, croniter  # type: ignore[import-untyped]
 
 from adapruner.errors import UserError
+from pipelines.durations import parse_duration
 
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 WEEKDAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
 FIELDS = ("minute", "hour", "day", "month", "weekday")
 MINUTE, HOUR, DAY, MONTH, WEEKDAY = range(5)
@@ -18,6 +18,7 @@ PORTABLE_ITEM = re.compile(
     r"\d{1,2}|(?:\*|(?P<first>\d{1,2})-(?P<last>\d{1,2}))(?:/\d{1,2})?", re.A
 )
 """The syntax that systemd, every cron and Kubernetes read in the same way."""
+SINGLE_VALUE_RANGE = re.compile(r"\b0?(\d+)-0?\1\b(?:/\d+)?")
 HIGHEST = {"m": 60, "h": 24}
 REPEATED = {"m": "*/{} * * * *", "h": "0 */{} * * *"}
 ONCE = {"m": "* * * * *", "h": "0 * * * *"}
@@ -63,9 +64,8 @@ def read(every: str | None, cron: str | None) -> Timetable:
 
 def interval(text: str) -> timedelta:
     """`90s`, `15m`, `6h` or `1d`. Raises UserError for anything else, and for over 366 days."""
-    match = re.fullmatch(r"([1-9][0-9]{0,6})([smhd])", text)
-    seconds = int(match[1]) * UNITS[match[2]] if match else 0
-    if not 0 < seconds <= 366 * UNITS["d"]:
+    seconds = parse_duration(text)
+    if not seconds:
         raise UserError(f"--every {text!r}: wanted a number and s, m, h or d, such as 15m or 6h")
     return timedelta(seconds=seconds)
 
@@ -134,10 +134,11 @@ def _is_valid(field: str, index: int) -> bool:
 def _values(field: str, index: int) -> list[int]:
     """The numbers of one field, in ascending order. Raises CroniterError for an invalid field."""
     fields = ["*"] * len(FIELDS)
-    fields[index] = field
+    # croniter expands a range of one value, such as 5-5, as if it were *.
+    fields[index] = SINGLE_VALUE_RANGE.sub(r"\1", field)
     values = croniter.expand(" ".join(fields))[0][index]
     low, high = croniter.RANGES[index]
-    return [*range(low, high + 1)] if values == ["*"] else values
+    return [*range(low, high + 1)] if "*" in values else values
 
 
 def _systemd_field(field: str, low: int) -> str:

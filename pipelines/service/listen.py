@@ -212,7 +212,7 @@ def _serve(app: Starlette, bound: socket.socket) -> None:
         h11_max_incomplete_event_size=MOST_HEADER_BYTES,
         timeout_graceful_shutdown=int(REQUEST_SECONDS),
     )
-    # After its end uvicorn raises the signal that ended it once more, for these handlers.
+    # uvicorn raises the signal that stopped it again; these handlers ignore it.
     numbers = (signal.SIGTERM, signal.SIGINT)
     handlers = {number: signal.signal(number, lambda *_: None) for number in numbers}
     try:

@@ -53,9 +53,9 @@ def materialize(source: CheckpointSource, out: Path) -> None:
 
 
 def content_hash(version: ModelVersion) -> str:
-    """The content hash of a model version's checkpoint, downloaded again; as `resolve` gives it.
+    """The content hash of a model version's checkpoint, as in `resolve`, after a new download.
 
-    Raises UserError for what is not a usable checkpoint.
+    Raises UserError for files that are not a usable checkpoint.
     """
     for directory in _download_folder(version).glob(f"{version.version}-*"):
         shutil.rmtree(directory)

@@ -102,7 +102,7 @@ def publish_comparison(config: RunConfig, files: Path) -> Path:
 
 
 def _publish(config: RunConfig, result_file: str, fill: Callable[[Path], object]) -> Path:
-    """Replaces the output folder by the one that `fill` creates at the path it is called with."""
+    """Replaces the output folder. `fill(path)` writes the new one to `path`."""
     check_target(config, result_file)
     target = directory_of(config).absolute()
     target.parent.mkdir(parents=True, exist_ok=True)

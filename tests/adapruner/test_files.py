@@ -27,9 +27,13 @@ def test_artifact_reads_back_from_its_file(tmp_path: Path) -> None:
     assert Note.read(tmp_path) == note
 
 
-@pytest.mark.parametrize("content", ['{"texts": "a"}', "[]", '{"text": "a", "more": 1}'])
-def test_artifact_of_another_schema_is_refused_with_its_path(content: str, tmp_path: Path) -> None:
-    (tmp_path / Note.FILE).write_text(content)
+@pytest.mark.parametrize(
+    "content", [b'{"texts": "a"}', b"[]", b'{"text": "a", "more": 1}', b"{", b"", b"\xff"]
+)
+def test_a_file_that_is_not_the_artifact_is_refused_with_its_path(
+    content: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / Note.FILE).write_bytes(content)
     with pytest.raises(UserError, match=r"note\.json"):
         Note.read(tmp_path)
 

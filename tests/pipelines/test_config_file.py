@@ -95,6 +95,11 @@ def test_a_comparison_is_an_optional_section(tmp_path: Path) -> None:
     assert len({c.key for c in every}) == len(every)
 
 
+def test_a_recompress_file_is_not_the_file_of_a_run() -> None:
+    with pytest.raises(UserError, match="a file for `adapruner recompress`"):
+        config_file.read(ROOT / "configs/recompress.yaml", [])
+
+
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [

@@ -173,11 +173,14 @@ def _params(inputs: Inputs) -> dict[str, int]:
 def _weight_bytes(inputs: Inputs) -> dict[str, int | None]:
     """Model -> bytes of its weight files; null for a model that was not evaluated."""
     from adapruner.evaluation.quality import Evaluation
+    from adapruner.recovery.finetune import RecoveryResult
 
+    recovery = inputs.read("finetune", RecoveryResult)
+    is_trained = recovery is not None and recovery.is_trained
     sizes: dict[str, int | None] = dict.fromkeys(EVALUATIONS)
     for model, stage in EVALUATIONS.items():
         evaluation = inputs.read(stage, Evaluation)
-        if evaluation and (model != "finetuned" or inputs.config.finetune.is_enabled):
+        if evaluation and (model != "finetuned" or is_trained):
             sizes[model] = evaluation.weight_bytes
     return sizes
 

@@ -83,3 +83,16 @@ def test_direction_selects_the_samples_furthest_along_it(table: ImportanceTable)
 def test_recipe_refuses_unknown_fields() -> None:
     with pytest.raises(ValueError, match="alpha_coarser"):
         Recipe(samples=(0,), alpha_coarser=1.0)  # type: ignore[call-arg]
+
+
+def test_each_share_belongs_to_its_source_when_there_are_more_than_ten() -> None:
+    sources = 12
+    table = importance_table(
+        small_model("llama"), tokens(sources, 16), [0, 3, 5, 8], tuple(range(sources))
+    )
+    search = SearchConfig(set_size=4, vary=("shares",))
+    space = build_space(table, search, PRUNING, 1)
+    params = dict(next(start.params for start in space.warm_starts.values() if start.params))
+    shares = [0.05 + 0.05 * i for i in range(sources)]
+    params |= {f"share_{i}": share for i, share in enumerate(shares)}
+    assert space.recipe(params).shares == tuple(shares)

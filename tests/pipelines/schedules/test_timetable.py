@@ -21,6 +21,7 @@ GOOD = [
     (None, " 5  4 1-15/3 * *", "5 4 1-15/3 * *", "*-*-1..15/3 4:5:00 UTC"),
     (None, "*/20 1-5,8 * */2 *", "*/20 1-5,8 * */2 *", "*-1/2-* 1..5,8:0/20:00 UTC"),
     (None, "0 0 * * 0,*/3", "0 0 * * 0,*/3", "Sun,Wed,Sat *-*-* 0:0:00 UTC"),
+    (None, "0 3 * * 1,*", "0 3 * * 1,*", "Sun,Mon,Tue,Wed,Thu,Fri,Sat *-*-* 3:0:00 UTC"),
 ]
 
 
@@ -56,6 +57,21 @@ def test_systemd_starts_at_the_times_of_cron(text: str) -> None:
     expected = croniter(text, after)
     wanted = [f"{expected.get_next(datetime):%Y-%m-%d %H:%M:%S}" for _ in range(5)]
     assert [start for start in starts if not start.startswith("*")] == wanted
+
+
+@pytest.mark.parametrize(
+    ("written", "same"), [("5-5", "5"), ("05-5/2", "5"), ("1-1,3", "1,3"), ("1,*", "*")]
+)
+def test_a_range_of_one_value_and_a_list_with_a_star_keep_their_meaning(
+    written: str, same: str
+) -> None:
+    """croniter expands 5-5 as if it were *."""
+    half_an_hour = timedelta(minutes=30)
+    for form in ("{} * * * *", "0 3 * * {}"):
+        first, second = (timetable.read(None, form.format(field)) for field in (written, same))
+        assert first.is_same_at(half_an_hour) == second.is_same_at(half_an_hour)
+    days = [timetable.read(None, f"0 3 * * {field},6").calendar for field in (written, same)]
+    assert days[0] == days[1]
 
 
 @pytest.mark.parametrize(

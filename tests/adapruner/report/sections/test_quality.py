@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from adapruner.evaluation.quality import Evaluation
+from adapruner.recovery.finetune import RecoveryResult
 from adapruner.report.sections.quality import retention_chart, rows, tasks, view
 from tests.adapruner.report.reports import RIGHT_ROWS, build, minimal_report, settings
 
@@ -32,6 +33,7 @@ def test_without_fine_tuning_there_are_two_models(report: dict[str, Any]) -> Non
 
 
 def test_weight_bytes_without_fine_tuning_are_of_two_models(stages: dict[str, Path]) -> None:
+    RecoveryResult(method="none").write(stages["finetune"])
     report = build(stages, settings(method="none"))
     assert report["weight_bytes"]["finetuned"] is None
 

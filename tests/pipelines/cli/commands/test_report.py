@@ -43,6 +43,7 @@ def test_several_runs_are_one_page(results: Path, monkeypatch: pytest.MonkeyPatc
         ("no JSON", "can't be read as JSON"),
         ("[]", "not the report of a run: it has no 'name'"),
         ('{"name": "x"}', "not the report of a run: it has no 'created'"),
+        ('{"name": "x", "provenance": {}}', "the report of an earlier release"),
     ],
 )
 @pytest.mark.parametrize("command", ["report", "gate"])
