@@ -1,4 +1,4 @@
-"""Ten versions, three more while it runs, two faults: what becomes of each, and what a pass costs.
+"""Ten versions, three more while it runs, two faults: each outcome, and the seconds of a pass.
 
     python benchmarks/recompress.py
 
@@ -36,7 +36,7 @@ Event = dict[str, Any]
 
 
 def a_pass(registry: Registry, path: Path, watch: Any = None) -> list[Event]:
-    """One `adapruner recompress`; `watch(event, process)` sees each event as it is told."""
+    """One `adapruner recompress`; `watch(event, process)` sees each event as it is printed."""
     started = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-m", "pipelines.cli", "recompress", "-c", str(path),
@@ -51,8 +51,8 @@ def a_pass(registry: Registry, path: Path, watch: Any = None) -> list[Event]:
             watch(events[-1], process)
     code = process.wait()
     seconds = time.perf_counter() - started
-    told = {e["event"] for e in events}
-    counts = {name: sum(e["event"] == name for e in events) for name in sorted(told - {"step"})}
+    names = {e["event"] for e in events}
+    counts = {name: sum(e["event"] == name for e in events) for name in sorted(names - {"step"})}
     print(f"exit code {code:>3}, {seconds:5.1f} s: {counts}", flush=True)
     return events
 
@@ -116,8 +116,8 @@ def show(registry: Registry, passes: list[list[Event]]) -> None:
 
 def _cell(events: list[Event], version: str) -> str:
     mine = [e for e in events if e.get("version") == version]
-    told = [e["event"] + (f" ({e['why']})" if "why" in e else "") for e in mine]
-    words = [word for word in told if word not in ("step", "started")]
+    names = [e["event"] + (f" ({e['why']})" if "why" in e else "") for e in mine]
+    words = [word for word in names if word not in ("step", "started")]
     if not words and mine:
         return f"killed in {mine[-1].get('step')}"
     return ", ".join(words)

@@ -13,7 +13,7 @@ from pipelines.errors import one_line_errors
 
 @click.command()
 @config_option("The recompress file, such as configs/recompress.yaml.")
-@click.option("--retry-failed", is_flag=True, help="Try failed versions again now.")
+@click.option("--retry-failed", is_flag=True, help="Try failed and waiting versions again now.")
 @click.option("--watch", is_flag=True, help="Repeat the pass until SIGTERM or ^C.")
 @click.option("--every", metavar="INTERVAL", help="With --watch: 90s, 15m, 6h or 1d. Default: 15m.")
 @home_option
