@@ -13,7 +13,7 @@ console = Console(stderr=True)
 
 
 def announce(message: str) -> None:
-    """Prints one line on what is computed now and what it costs."""
+    """Prints one line to standard error."""
     console.print(message, markup=False, highlight=False)
 
 

@@ -1,4 +1,4 @@
-"""What all sections of the configuration are made of."""
+"""Base class and common types of the configuration's sections."""
 
 from __future__ import annotations
 

@@ -47,8 +47,12 @@ class GateConfig(Section):
     )
     kl_divergence: Limit | None = Field(None, description="maximum mean KL(dense || model) in nats")
     size_ratio: Limit | None = Field(None, description="maximum share of parameters that remain")
-    prefill_speedup: Limit | None = Field(None, description="minimum speedup, in every setting")
-    decode_speedup: Limit | None = Field(None, description="minimum speedup, in every setting")
+    prefill_speedup: Limit | None = Field(
+        None, description="minimum prefill speedup, in every setting"
+    )
+    decode_speedup: Limit | None = Field(
+        None, description="minimum decode speedup, in every setting"
+    )
 
     @model_validator(mode="after")
     def _check_any_limit(self) -> GateConfig:

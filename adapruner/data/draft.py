@@ -1,4 +1,4 @@
-"""A pool in the making: its inputs, and the splits that are filled one after the other."""
+"""A pool under construction: its inputs, and the splits that are filled one after the other."""
 
 from __future__ import annotations
 

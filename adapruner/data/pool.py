@@ -58,7 +58,7 @@ class TestTexts(Artifact):
 
 
 class SourceSummary(BaseModel):
-    """What became of the records of one source: read = too_short + duplicate + kept.
+    """Counts of the records of one source: read = too_short + duplicate + kept.
 
     `used` counts the samples of the calibration pool; None for sources of other settings.
     """

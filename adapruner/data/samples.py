@@ -37,7 +37,7 @@ class Item(NamedTuple):
 
 @dataclass
 class Counts:
-    """What became of the records of a source: read = too_short + duplicate + kept."""
+    """Counts of the records of a source: read = too_short + duplicate + kept."""
 
     read: int = 0
     too_short: int = 0

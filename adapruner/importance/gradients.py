@@ -1,4 +1,4 @@
-"""A backward pass whose weight gradients are never kept: each is looked at while the pass runs."""
+"""A backward pass that reduces each weight gradient as soon as it is computed and stores none."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ Sink = Callable[[int, str, nn.Linear, Tensor, Tensor], None]
 
 
 def backward(model: Any, tokens: Tensor) -> None:
-    """Backward pass of the sum over samples of their mean token losses, weights left alone."""
+    """Backward pass of the sum over the samples of their mean token losses, in nats.
+
+    No weight gets a gradient. Raises UserError for a loss that is not finite.
+    """
     embedding = model.get_input_embeddings()
     tokens = tokens.to(embedding.weight.device).long()
     inputs = embedding(tokens).detach().requires_grad_()
@@ -57,7 +60,7 @@ def watched(layers: list[LayerModules], sink: Sink) -> Iterator[None]:
 
 
 def with_bias(product: Tensor, delta: Tensor, module: nn.Linear, columns: bool) -> Tensor:
-    """`product` with the units as rows, and what belongs to their biases as a last column."""
+    """`product` with units as rows; a bias is a further last column."""
     if columns:
         return product.T
     if module.bias is None:
@@ -66,7 +69,7 @@ def with_bias(product: Tensor, delta: Tensor, module: nn.Linear, columns: bool) 
 
 
 def unit_sums(product: Tensor, rows: int) -> Tensor:
-    """[3, units] on the CPU: sum, sum of magnitudes, sum of squares over `rows` rows a unit."""
+    """[3, units] on the CPU: sums, sums of magnitudes and of squares over the `rows` rows of a unit."""
     sums = torch.stack(
         [
             product.sum(1),

@@ -27,8 +27,8 @@ class Recipe(BaseModel):
     weight. Any other metric is one of `metrics.METRICS`; `seed` is used by the random one.
 
     `width_profile` interpolates the layers' widths between equal widths (0) and the widths of the
-    lowest sum of sensitivities (1), see `pruning.width_profile`. `protect` is the number of first
-    and last layers left unpruned, where it differs from pruning.protect_first and _last.
+    lowest sum of sensitivities (1), see `pruning.allocation.width_profile`. `protect` is the number
+    of first and last layers left unpruned, where it differs from pruning.protect_first and _last.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -10,7 +10,7 @@ made of the weights w_j, the table holds
 - *fisher*: sum_j (w_j dL_n/dw_j)^2, the second-order term with the Fisher information in place of
   the Hessian. Additive over samples by definition.
 - *token*: sum_t (sum_c x_tc dL_n/dx_tc)^2 over the sample's tokens t and the structure's columns c
-  of down or output, with x what goes into that projection. It is the Fisher information of a mask
+  of down or output, where x is the input of that projection. It is the Fisher information of a mask
   on the structure (Kwon et al., arXiv 2204.09656) with a token, not a sample, as the observation.
 
 For one reference subset of R samples it also holds LLM-Pruner's element-wise scores (arXiv

@@ -15,7 +15,7 @@ WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 
 _BUFFER_SUFFIX = "rotary_emb.inv_freq"
-"""Llama checkpoints of before Transformers 4.31 hold this buffer, which models compute."""
+"""Llama checkpoints saved before Transformers 4.31 contain this buffer; models compute it."""
 
 
 def weight_files(checkpoint: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""What is to be removed from which model: the structures and the pruning settings as one value."""
+"""The pruning target: a model's structures and the pruning settings."""
 
 from __future__ import annotations
 

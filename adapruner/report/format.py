@@ -77,7 +77,7 @@ def duration(seconds: float) -> str:
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether a metric of this name measures surprise or error rather than success."""
+    """Whether lower values of the metric of this name are better."""
     return LOWER_IS_BETTER.search(metric) is not None
 
 

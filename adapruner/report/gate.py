@@ -25,7 +25,7 @@ NOT_MEASURED = "it was not measured"
 
 
 class Measurement(NamedTuple):
-    """A number that a limit applies to; `value` is None, for the reason `missing`, without it."""
+    """A number that a limit applies to; `missing` is the reason where `value` is None."""
 
     name: str
     value: float | None

@@ -62,7 +62,7 @@ class Evaluator:
         return self._value_of_plan(self.planner.plan(recipe), objective)
 
     def timed_value(self, recipe: Recipe, objective: Objective) -> tuple[float, dict[str, float]]:
-        """The same, with the seconds of planning and of the whole."""
+        """`value`, and the seconds `plan_s` (planning) and `total_s` (planning and evaluation)."""
         start = time.perf_counter()
         plan = self.planner.plan(recipe)
         plan_s = time.perf_counter() - start

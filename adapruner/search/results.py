@@ -1,4 +1,4 @@
-"""What a search writes: the selected plan, the trials, and a summary."""
+"""The files of a search: the selected plan, the trials, and a summary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a plan meets the ratio, and one clear line where it can't."""
+"""Checks whether a plan meets the ratio, and raises a one-line error where it does not."""
 
 from __future__ import annotations
 

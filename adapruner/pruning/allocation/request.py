@@ -1,4 +1,4 @@
-"""What an allocation rule decides on."""
+"""The input of an allocation rule."""
 
 from __future__ import annotations
 

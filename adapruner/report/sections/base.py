@@ -1,4 +1,4 @@
-"""What a section of the report is: its part of report.json and its part of the page.
+"""The interface of a section of the report: its part of report.json and its part of the page.
 
 A section is one module in this folder, with a `Section` that `SECTIONS` lists. Modules of sections
 import stage artifacts inside the functions that read them, so that a page is rendered from

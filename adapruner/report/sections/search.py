@@ -100,11 +100,11 @@ def held_out_chart(search: Search) -> Markup | None:
             values = f"{number(trial['value'])} in the search, {number(trial['held_out'])} held out"
             add_tip(tips, artist, f"{trial['name']} {trial['number']}: {values}")
         axes.grid(True, axis="both")
-        axes.set_xlabel("search score")
-        axes.set_ylabel("score on held-out text")
+        axes.set_xlabel("value on the objective text")
+        axes.set_ylabel("value on held-out text")
         return tips
 
-    return chart("held-out", "Search score against the score on held-out text", draw)
+    return chart("held-out", "Objective text against held-out text", draw)
 
 
 def _draw_best_so_far(axes: Axes, trials: Sequence[Mapping[str, Any]]) -> None:

@@ -18,6 +18,10 @@ FILE: dict[str, Any] = {
 }  # fmt: skip
 
 
+def _calibration(**settings: Any) -> dict[str, Any]:
+    return {"calibration": {"source": "t.txt", **settings}}
+
+
 @pytest.mark.parametrize(
     ("changes", "setting", "hint"),
     [
@@ -29,6 +33,11 @@ FILE: dict[str, Any] = {
         ({"pruning": {"ratio": 1.5}}, "'pruning.ratio' is 1.5", "less than 1"),
         ({"model": {}}, "'model.source' is missing", "required"),
         ({"calibration": {"source": []}}, "'calibration.source' is []", "list of at least one"),
+        (_calibration(sequence_length=65, min_tokens=64), "'calibration'", "min_tokens"),
+        (_calibration(shares=[1.0, 2.0]), "'calibration'", "one number for each"),
+        (_calibration(shares=[0.0]), "'calibration'", "shares"),
+        ({"search": {"sampler": "best"}}, "'search.sampler' is 'best'", "PACKAGE.MODULE:NAME"),
+        ({"registry": {"name": "r", "alias": "a.b"}}, "'registry.alias' is 'a.b'", ""),
         ({"evaluation": {"gate": {}}}, "'evaluation.gate'", "limit"),
         ({"registry": {"name": "r", "alias": "latest"}}, "'registry.alias' is 'latest'", "MLflow"),
     ],
