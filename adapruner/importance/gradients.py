@@ -69,7 +69,7 @@ def with_bias(product: Tensor, delta: Tensor, module: nn.Linear, columns: bool) 
 
 
 def unit_sums(product: Tensor, rows: int) -> Tensor:
-    """[3, units] on the CPU: sums, sums of magnitudes, sums of squares over a unit's `rows` rows."""
+    """[3, units] on the CPU: sums, absolute sums and sums of squares over a unit's `rows` rows."""
     sums = torch.stack(
         [
             product.sum(1),
