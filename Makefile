@@ -58,8 +58,8 @@ check: setup
 	$(BIN)/lint-imports
 
 docs: setup
-	$(BIN)/adapruner settings > docs/.settings.md && mv docs/.settings.md docs/settings.md
-	$(BIN)/adapruner methods --markdown > docs/.methods.md && mv docs/.methods.md docs/methods.md
+	$(BIN)/adapruner settings > docs/settings.tmp && mv docs/settings.tmp docs/settings.md
+	$(BIN)/adapruner methods --markdown > docs/methods.tmp && mv docs/methods.tmp docs/methods.md
 
 clean:
 	rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
