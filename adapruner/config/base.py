@@ -25,7 +25,7 @@ def _parse_sources(value: Any, parse: ValidatorFunctionWrapHandler) -> Any:
     try:
         return parse(value)
     except ValidationError:
-        raise ValueError("wanted a text source, or a list of at least one") from None
+        raise ValueError("expected a text source, or a list of at least one") from None
 
 
 Sources = Annotated[

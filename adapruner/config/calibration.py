@@ -61,7 +61,7 @@ class CalibrationConfig(Section):
         sources = 1 if isinstance(self.source, str) else len(self.source)
         if self.shares is not None and (len(self.shares) != sources or not sum(self.shares)):
             raise ValueError(
-                f"shares {list(self.shares)}: wanted one number for each of the {sources} sources, "
-                "not all 0"
+                f"shares {list(self.shares)}: expected one number for each of the {sources} "
+                "sources, not all 0"
             )
         return self

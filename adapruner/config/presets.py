@@ -69,11 +69,11 @@ def apply_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     name = values.get("method", DEFAULT)
     preset = presets().get(name) if isinstance(name, str) else None
     for section, defaults in preset.settings.items() if preset else ():
-        own = completed.get(section, {})
-        if isinstance(own, BaseModel):
-            own = own.model_dump(exclude_unset=True)
-        if isinstance(own, Mapping):
-            completed[section] = defaults | dict(own)
+        section_values = completed.get(section, {})
+        if isinstance(section_values, BaseModel):
+            section_values = section_values.model_dump(exclude_unset=True)
+        if isinstance(section_values, Mapping):
+            completed[section] = defaults | dict(section_values)
     return completed
 
 

@@ -12,7 +12,7 @@ from adapruner.config.base import SafeName, Section
 from adapruner.config.calibration import CalibrationConfig
 from adapruner.config.evaluation import EvaluationConfig
 from adapruner.config.model import ModelConfig
-from adapruner.config.presets import apply_defaults, check_preset, presets
+from adapruner.config.presets import DEFAULT, apply_defaults, check_preset, presets
 from adapruner.config.pruning import PruningConfig, ReconstructionConfig
 from adapruner.config.recovery import FinetuneConfig
 from adapruner.config.search import SearchConfig
@@ -54,7 +54,7 @@ class RunConfig(Section):
 
     name: SafeName = Field(description="results go to <output_dir>/<name>/")
     method: str = Field(
-        "adapruner", description="a preset, which sets the defaults of some sections"
+        DEFAULT, description="a preset, which sets the defaults of some sections"
     )
     seed: int = Field(0, ge=0, lt=2**32, description="seed of everything that is random")
     model: ModelConfig

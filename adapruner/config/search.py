@@ -67,4 +67,4 @@ class SearchConfig(Section):
     def _check_sampler(cls, sampler: str) -> str:
         if sampler in SAMPLERS or re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", sampler):
             return sampler
-        raise ValueError(f"wanted one of {', '.join(SAMPLERS)}, or PACKAGE.MODULE:NAME")
+        raise ValueError(f"expected one of {', '.join(SAMPLERS)}, or PACKAGE.MODULE:NAME")

@@ -64,8 +64,8 @@ def draw(
     # The scarcest source comes first, so that the others can provide what it lacks.
     for source in sorted(groups, key=lambda s: len(groups[s]) / max(parts[s], 1e-9)):
         remaining = sum(parts.values())
-        wanted = (size - len(drawn)) * (parts.pop(source) / remaining if remaining else 1.0)
-        group, count = groups[source], min(math.ceil(wanted - 1e-9), len(groups[source]))
+        requested = (size - len(drawn)) * (parts.pop(source) / remaining if remaining else 1.0)
+        group, count = groups[source], min(math.ceil(requested - 1e-9), len(groups[source]))
         drawn += spread(group, rng)[:count] if by_document else rng.sample(group, count)
     rng.shuffle(drawn)
     return drawn

@@ -74,7 +74,7 @@ def local_rows(task: str, folder: Path) -> Iterator[str]:
     if not path.is_file():
         raise UserError(
             f"evaluation.tasks: '{task}' has no file {path} in evaluation.data_dir; "
-            f"wanted {row_format(task)}"
+            f"expected {row_format(task)}"
         )
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
@@ -101,11 +101,13 @@ def _check(line: bytes, schema: Schema, where: str) -> None:
             raise UserError(f"{where}: field '{field}' is missing")
         if not isinstance(value, types) or isinstance(value, bool):
             names = " or ".join(_TYPE_NAMES[kind] for kind in types)
-            raise UserError(f"{where}: field '{field}' is {value!r:.80}; wanted {names}")
+            raise UserError(f"{where}: field '{field}' is {value!r:.80}; expected {names}")
     answer, answers = row[schema.answer], schema.answers(row)
     if answer not in answers:
         valid = ", ".join(map(repr, answers))
-        raise UserError(f"{where}: field '{schema.answer}' is {answer!r}; wanted one of {valid}")
+        raise UserError(
+            f"{where}: field '{schema.answer}' is {answer!r}; expected one of {valid}"
+        )
     _check_choices(row, where)
 
 

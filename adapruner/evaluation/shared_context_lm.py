@@ -231,10 +231,10 @@ class SharedContextLM(HFLM):
             hook.remove()
         if targets:
             values = logits[0].float()
-            wanted = torch.tensor([target[2] for target in targets], device=values.device)
-            of_targets = values.gather(1, wanted[:, None])[:, 0]
+            target_tokens = torch.tensor([target[2] for target in targets], device=values.device)
+            of_targets = values.gather(1, target_tokens[:, None])[:, 0]
             scores = (of_targets - values.logsumexp(1)).tolist()
-            is_greedy = (values.argmax(1) == wanted).tolist()
+            is_greedy = (values.argmax(1) == target_tokens).tolist()
             for (*_, total), score, greedy in zip(targets, scores, is_greedy, strict=True):
                 total.score += score
                 total.greedy &= greedy

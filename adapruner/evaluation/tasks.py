@@ -170,7 +170,7 @@ def _hash_task_files(tasks: tuple[str, ...], tasks_dir: str) -> str:
     folder = Path(tasks_dir)
     if not folder.is_dir():
         raise UserError(
-            f"evaluation.tasks_dir: no folder {tasks_dir}; wanted one of lm-eval task files"
+            f"evaluation.tasks_dir: no folder {tasks_dir}; expected a folder of lm-eval task files"
         )
     names = _names_in(folder)
     for task in tasks:
@@ -185,7 +185,9 @@ def _unknown(task: str, names: list[str], where: str) -> str:
 
 def _copy_rows(evaluation: EvaluationConfig, folder: Path, out: Path) -> None:
     if not folder.is_dir():
-        raise UserError(f"evaluation.data_dir: no folder {folder}; wanted one with tasks/*.jsonl")
+        raise UserError(
+            f"evaluation.data_dir: no folder {folder}; expected a folder with tasks/*.jsonl"
+        )
     for task in evaluation.tasks:
         if task not in SCHEMAS:
             raise UserError(
@@ -196,5 +198,5 @@ def _copy_rows(evaluation: EvaluationConfig, folder: Path, out: Path) -> None:
         lines = list(islice(local_rows(task, folder), evaluation.limit))
         if not lines:
             file = folder / "tasks" / f"{task}.jsonl"
-            raise UserError(f"{file} has no rows; wanted {row_format(task)}")
+            raise UserError(f"{file} has no rows; expected {row_format(task)}")
         (out / f"{task}.jsonl").write_text("".join(lines), encoding="utf-8")

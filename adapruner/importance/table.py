@@ -93,8 +93,8 @@ class ImportanceTable:
             for part, layers in getattr(self, group).items()
             for index, tensor in enumerate(layers)
         }
-        marks = ("reference", "length", "source")
-        scalars = {name: torch.tensor(getattr(self, name)) for name in marks}
+        fields = ("reference", "length", "source")
+        scalars = {name: torch.tensor(getattr(self, name)) for name in fields}
         save_file(tensors | scalars, directory / self.FILE)
         ImportanceSummary(
             samples=self.samples,

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from adapruner.config.pruning import Layout, RatioBase
 from adapruner.errors import UserError
 from adapruner.files import Artifact, Record, write_json
 from adapruner.models.structures import LayerWidths
@@ -36,7 +37,7 @@ class Ratio(Record):
     """Shares of parameters removed, in [0, 1)."""
 
     requested: float
-    of: Literal["all", "blocks"]
+    of: RatioBase
     achieved_all: float
     achieved_blocks: float
 
@@ -55,7 +56,7 @@ class PruningPlan(Artifact):
 
     format: Literal[1] = 1
     model_type: str
-    layout: Literal["per_layer", "uniform"]
+    layout: Layout
     layers: tuple[LayerPlan, ...]
     dense: tuple[dict[str, int], ...]
     protected: tuple[int, ...]

@@ -100,7 +100,7 @@ def narrow_config(config: Any, structures: Structures, plan: PruningPlan) -> Any
     """
     family = structures.family
     widths = [kept_widths(d, p) for d, p in zip(structures.layers, plan.layers, strict=True)]
-    by_layer = {index: _config_fields(own) for index, own in enumerate(widths)}
+    by_layer = {index: _config_fields(layer_widths) for index, layer_widths in enumerate(widths)}
     fields = config.to_dict() | by_layer[0] | {"head_dim": structures.head_dim}
     for replaced in ("per_layer_config", "auto_map", "architectures", "model_type"):
         fields.pop(replaced, None)

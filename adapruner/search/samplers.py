@@ -35,8 +35,8 @@ def _imported_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
         sampler = getattr(importlib.import_module(module), attribute)(seed=seed)
     except (ImportError, AttributeError, TypeError) as error:
         raise UserError(
-            f"search.sampler '{name}' can't be created ({error}): wanted an importable callable "
-            "that takes seed=... and returns an Optuna sampler"
+            f"search.sampler '{name}' can't be created ({error}): expected an importable "
+            "callable that takes seed=... and returns an Optuna sampler"
         ) from None
     if not isinstance(sampler, optuna.samplers.BaseSampler):
         raise UserError(

@@ -17,7 +17,8 @@ def test_a_model_without_a_finite_perplexity_is_neither_logged_nor_published(
     report = tmp_path / "report"
     report.mkdir()
     metrics = {"text_ppl_seq128": None, "piqa_acc": 0.5}
-    content = {"metrics": {"finetuned": metrics}, "recovery": {"method": "lora"}}
+    recovery = {"method": "lora", "loss": "distill"}
+    content = {"metrics": {"finetuned": metrics}, "recovery": recovery}
     (report / "report.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="text_ppl_seq128"):
         register.entrypoint(minimal_config(tmp_path), report, tmp_path / "finetuned")

@@ -60,9 +60,9 @@ def _rule(request: AllocationRequest) -> Any:
 
 def _uniform_width(dense: list[int], channels: float, multiple: int) -> int:
     narrowest = min(dense)
-    wanted = (sum(dense) - channels) / len(dense)
+    target_width = (sum(dense) - channels) / len(dense)
     possible = [*range(multiple, narrowest + 1, multiple), narrowest]
-    return int(min(possible, key=lambda width: abs(width - wanted)))
+    return int(min(possible, key=lambda width: abs(width - target_width)))
 
 
 def _kept_by_layer(dense: list[int], channels: float, weights: Tensor, multiple: int) -> list[int]:

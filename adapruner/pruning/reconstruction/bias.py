@@ -25,13 +25,12 @@ from adapruner.models import checkpoint as ckpt
 from adapruner.models.families import family_of
 from adapruner.models.structures import LayerModules, Structures, describe_model, layer_modules
 from adapruner.progress import announce, track
+from adapruner.pruning.activations import MICRO_BATCH
 from adapruner.pruning.plan import LayerPlan, PruningPlan
 from adapruner.pruning.reconstruction.request import Correction, ReconstructionRequest
 from adapruner.pruning.surgery import ATTENTION_PARTS, MLP_PARTS
 
 USES_GRAM_MATRICES = False
-
-MICRO_BATCH = 8
 
 _COUPLED = {"down": MLP_PARTS, "output": ATTENTION_PARTS}
 """Compensated projection -> all projections that get a bias with it."""

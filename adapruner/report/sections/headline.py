@@ -85,8 +85,8 @@ def noise_note(row: Row) -> str:
 
 def _size_tile(label: str, values: Report, form: Form) -> dict[str, str]:
     dense, pruned = values["dense"], values["pruned"]
-    is_known = dense and pruned is not None
-    value = percent(pruned / dense - 1) if is_known else MISSING
+    is_measured = dense and pruned is not None
+    value = percent(pruned / dense - 1) if is_measured else MISSING
     before, after = form(dense), form(pruned)
     unit = "".join(after.partition(" ")[1:])
     detail = _arrow(before.removesuffix(unit) or before, after)

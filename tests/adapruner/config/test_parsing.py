@@ -1,4 +1,4 @@
-"""One clear clause per invalid setting."""
+"""Errors of invalid settings."""
 
 from __future__ import annotations
 

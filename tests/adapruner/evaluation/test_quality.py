@@ -1,4 +1,4 @@
-"""The evaluation of a checkpoint, as its files hold it."""
+"""The evaluation of a checkpoint and its files."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def test_element_is_exact_on_the_reference_subset_and_magnitude_bounds_it(case: 
         assert (bound > 1.05 * table.element[kind][LAYER]).any()
 
 
-def test_equal_parts_are_equal(case: Any) -> None:
+def test_coupled_projections_have_equal_coarse_sums(case: Any) -> None:
     model, ids, _ = case
     products = direct(model, ids, SUBSET)
     groups = describe_model(model).layers[0].kv_groups

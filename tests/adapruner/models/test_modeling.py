@@ -137,5 +137,5 @@ def test_config_checks_field_types_but_not_head_counts() -> None:
 
 
 @pytest.mark.parametrize("name", ["PerLayerNonesuchConfig", "PerLayerLlama", "LlamaConfig"])
-def test_other_names_are_no_attributes(name: str) -> None:
+def test_a_name_that_is_no_per_layer_class_raises_attribute_error(name: str) -> None:
     assert not hasattr(modeling, name)

@@ -7,7 +7,11 @@ import pytest
 
 from adapruner.config.search import SAMPLERS
 from adapruner.errors import UserError
-from adapruner.search.samplers import make_sampler
+from adapruner.search.samplers import _SAMPLERS, make_sampler
+
+
+def test_configuration_names_every_sampler() -> None:
+    assert set(SAMPLERS) == set(_SAMPLERS)
 
 
 @pytest.mark.parametrize("name", [*SAMPLERS, "optuna.samplers:QMCSampler"])

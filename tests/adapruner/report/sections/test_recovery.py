@@ -23,7 +23,7 @@ def test_curve_without_held_out_losses_has_a_chart() -> None:
     assert chart is not None and "held-out" not in chart
 
 
-def test_one_step_is_no_chart(stages: dict[str, Path]) -> None:
+def test_a_curve_of_one_step_has_no_chart(stages: dict[str, Path]) -> None:
     recovery(steps=1).write(stages["finetune"])
     assert view(build(stages))["chart"] is None
 

@@ -8,7 +8,7 @@ from adapruner.report.sections.timings import view
 from tests.adapruner.report.reports import TIMINGS
 
 
-def test_stages_have_a_bar_and_there_is_a_sum(report: dict[str, Any]) -> None:
+def test_every_stage_has_a_bar_and_the_total_is_their_sum(report: dict[str, Any]) -> None:
     values = view(report)
     assert {bar["name"]: bar["value"] for bar in values["stages"]} == TIMINGS
     assert values["total_s"] == sum(TIMINGS.values())
