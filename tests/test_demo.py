@@ -103,7 +103,7 @@ def test_report_has_quality_cost_and_behaviour_of_all_models(demo: Demo) -> None
     assert dense < tuned < pruned < 4 * dense
     assert demo.report["gate"]["passed"] is True
     compared = demo.report["behaviour"]["texts"]["wikipedia"]
-    assert all(0 < compared[model]["kl"] < 5 for model in ("pruned", "finetuned"))
+    assert all(0 < compared[model]["kl_divergence"] < 5 for model in ("pruned", "finetuned"))
     assert demo.report["cost"]["dense"]["kv_bytes_per_token"] == 2 * 30 * 3 * 64 * 4
     memory = [demo.report["cost"][model]["memory"]["peak_bytes"] for model in ("pruned", "dense")]
     assert memory == sorted(memory)

@@ -53,9 +53,7 @@ class RunConfig(Section):
     """One compression, from the source to the registered version."""
 
     name: SafeName = Field(description="results go to <output_dir>/<name>/")
-    method: str = Field(
-        DEFAULT, description="a preset, which sets the defaults of some sections"
-    )
+    method: str = Field(DEFAULT, description="a preset, which sets the defaults of some sections")
     seed: int = Field(0, ge=0, lt=2**32, description="seed of everything that is random")
     model: ModelConfig
     calibration: CalibrationConfig

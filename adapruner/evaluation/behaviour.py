@@ -29,10 +29,10 @@ NEW_TOKENS = 40
 
 
 class Agreement(Record):
-    """`agreement` is a share from 0 to 1, `kl` in nats per token."""
+    """`agreement` is a share from 0 to 1, `kl_divergence` in nats per token."""
 
     agreement: float
-    kl: float
+    kl_divergence: float
 
 
 class Continuation(BaseModel):
@@ -140,7 +140,7 @@ def agreement(dense: Any, model: Any, windows: Tensor, description: str = "") ->
         predicted = predicted.to(expected.device)
         same += int((expected.argmax(-1) == predicted.argmax(-1)).sum())
         total += F.kl_div(predicted, expected, reduction="sum", log_target=True).item()
-    return Agreement(agreement=same / windows.numel(), kl=total / windows.numel())
+    return Agreement(agreement=same / windows.numel(), kl_divergence=total / windows.numel())
 
 
 def _log_probs(model: Any, window: Tensor) -> Tensor:

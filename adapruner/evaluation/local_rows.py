@@ -105,9 +105,7 @@ def _check(line: bytes, schema: Schema, where: str) -> None:
     answer, answers = row[schema.answer], schema.answers(row)
     if answer not in answers:
         valid = ", ".join(map(repr, answers))
-        raise UserError(
-            f"{where}: field '{schema.answer}' is {answer!r}; expected one of {valid}"
-        )
+        raise UserError(f"{where}: field '{schema.answer}' is {answer!r}; expected one of {valid}")
     _check_choices(row, where)
 
 

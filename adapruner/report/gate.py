@@ -164,7 +164,7 @@ LIMITS = {
     "task_retention": Limit("retention", True, _task_retention),
     "perplexity_ratio": Limit("perplexity ratio", False, _perplexity_ratio),
     "agreement": Limit("agreement", True, _behaviour("agreement")),
-    "kl_divergence": Limit("KL divergence", False, _behaviour("kl")),
+    "kl_divergence": Limit("KL divergence", False, _behaviour("kl_divergence")),
     "size_ratio": Limit("share of parameters kept", False, _size_ratio),
     "prefill_speedup": Limit("prefill speedup", True, _speedup("prefill")),
     "decode_speedup": Limit("decode speedup", True, _speedup("decode")),

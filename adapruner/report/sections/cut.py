@@ -25,9 +25,9 @@ from adapruner.report.svg import (
 )
 
 STRUCTURES = {
-    "MLP channels": ("mlp_width", "mlp_dense_width"),
-    "query heads": ("query_heads", "query_dense_heads"),
-    "KV groups": ("kv_groups", "kv_dense_groups"),
+    "MLP channels": ("mlp_channels", "dense_mlp_channels"),
+    "query heads": ("query_heads", "dense_query_heads"),
+    "KV groups": ("kv_groups", "dense_kv_groups"),
 }
 """Structure -> the fields of a layer with its number after pruning and in the dense model."""
 
@@ -189,12 +189,12 @@ def _plan(inputs: Inputs) -> dict[str, Any]:
         layers.append(
             {
                 "layer": index,
-                "mlp_width": kept.mlp_channels,
-                "mlp_dense_width": dense.mlp_channels,
+                "mlp_channels": kept.mlp_channels,
+                "dense_mlp_channels": dense.mlp_channels,
                 "query_heads": kept.query_heads,
-                "query_dense_heads": dense.query_heads,
+                "dense_query_heads": dense.query_heads,
                 "kv_groups": kept.kv_groups,
-                "kv_dense_groups": dense.kv_groups,
+                "dense_kv_groups": dense.kv_groups,
                 "protected": index in plan.protected,
             }
         )

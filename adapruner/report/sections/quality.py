@@ -119,7 +119,7 @@ def _text_rows(report: Report, name: str, text: Report) -> list[Row]:
     models = [text.get(model) or {} for model in distinct_models(report)[1:]]
     where = f"on {text['positions']:,} positions of {name}"
     agreement = [1.0, *(values.get("agreement") for values in models)]
-    divergence = [0.0, *(values.get("kl") for values in models)]
+    divergence = [0.0, *(values.get("kl_divergence") for values in models)]
     return [
         comparison_row(
             "same next token",

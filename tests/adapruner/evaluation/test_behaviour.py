@@ -47,14 +47,16 @@ def test_agreement_and_divergence_are_those_of_the_definition() -> None:
     p = dense(windows.long()).logits.double().softmax(-1)
     q = other(windows.long()).logits.double().softmax(-1)
     result = agreement(dense, other, windows)
-    assert result.kl == pytest.approx(float((p * (p / q).log()).sum(-1).mean()), rel=1e-4)
+    assert result.kl_divergence == pytest.approx(
+        float((p * (p / q).log()).sum(-1).mean()), rel=1e-4
+    )
     same = (p.argmax(-1) == q.argmax(-1)).double().mean()
     assert result.agreement == pytest.approx(float(same))
 
 
 def test_a_model_agrees_with_itself() -> None:
     model, windows = small_model("qwen2"), tokens(2, 8)
-    assert agreement(model, model, windows) == Agreement(agreement=1.0, kl=0.0)
+    assert agreement(model, model, windows) == Agreement(agreement=1.0, kl_divergence=0.0)
 
 
 @pytest.mark.parametrize("end", ["none", "never met", "met"])
@@ -123,7 +125,7 @@ def test_every_model_is_compared_with_the_dense_one(workplace: Workplace, tmp_pa
     behaviour.write(tmp_path)
     assert Behaviour.read(tmp_path) == behaviour
     content = behaviour.model_dump()
-    same = {"agreement": 1.0, "kl": 0.0}
+    same = {"agreement": 1.0, "kl_divergence": 0.0}
     assert content["texts"] == {"made": {"windows": 3, "positions": 48, "pruned": same}}
     (row,) = content["continuations"]
     assert row["pruned"] == row["dense"] and row["prompt"] == "w5 w9"

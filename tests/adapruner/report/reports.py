@@ -205,8 +205,8 @@ def behaviour() -> Behaviour:
     text = {
         "windows": 4,
         "positions": 512,
-        "pruned": {"agreement": 0.55, "kl": 0.9},
-        "finetuned": {"agreement": 0.7, "kl": 0.4},
+        "pruned": {"agreement": 0.55, "kl_divergence": 0.9},
+        "finetuned": {"agreement": 0.7, "kl_divergence": 0.4},
     }
     return Behaviour.model_validate(
         {"continuations": [continuations], "new_tokens": 40, "texts": {"news": text}}

@@ -13,9 +13,9 @@ from tests.adapruner.report.reports import build, trials, write_search
 def test_layers_have_dense_and_kept_widths(report: dict[str, Any]) -> None:
     first, second = report["plan"]["layers"][:2]
     assert first["protected"] and not second["protected"]
-    assert (first["mlp_width"], first["query_heads"], first["kv_groups"]) == (64, 8, 4)
-    assert (second["mlp_width"], second["query_heads"], second["kv_groups"]) == (35, 6, 3)
-    assert second["mlp_dense_width"] == 64
+    assert (first["mlp_channels"], first["query_heads"], first["kv_groups"]) == (64, 8, 4)
+    assert (second["mlp_channels"], second["query_heads"], second["kv_groups"]) == (35, 6, 3)
+    assert second["dense_mlp_channels"] == 64
 
 
 def test_structures_are_summed_over_the_layers(report: dict[str, Any]) -> None:
