@@ -1,0 +1,44 @@
+"""The activation stream computes what whole forward passes compute."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from adapruner.pruning.activations import MICRO_BATCH, ActivationStream
+from tests.models import KINDS, small_model, tokens
+
+
+def inputs_of(model: Any, linear: nn.Linear, samples: Tensor) -> Tensor:
+    """The inputs of `linear` in a forward pass of all samples, [tokens, in]."""
+    rows: list[Tensor] = []
+    handle = linear.register_forward_pre_hook(lambda _, args: rows.append(args[0].flatten(0, -2)))
+    with torch.no_grad():
+        model(samples)
+    handle.remove()
+    return torch.cat(rows)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_layer_s_gram_matrix_is_that_of_a_whole_forward_pass(kind: str) -> None:
+    model = small_model(kind)
+    samples = tokens(MICRO_BATCH + 3, 12)  # the last micro-batch is smaller
+    stream = ActivationStream(model, samples)
+    for layer in model.model.layers:
+        down = layer.mlp.down_proj
+        rows = inputs_of(model, down, samples)
+        torch.testing.assert_close(stream.gram(down), rows.T @ rows, rtol=1e-4, atol=1e-5)
+        stream.advance()
+
+
+def test_a_failed_pass_leaves_no_hook() -> None:
+    model = small_model("llama")
+    stream = ActivationStream(model, tokens(2, 12))
+    stream.hidden = [torch.zeros(2, 12, 5)]  # not the hidden size
+    down = model.model.layers[0].mlp.down_proj
+    with pytest.raises(RuntimeError):
+        stream.gram(down)
+    assert not down._forward_pre_hooks
