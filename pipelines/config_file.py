@@ -67,7 +67,7 @@ def read_comparison(
     section = {} if section is None else section
     if not isinstance(section, dict):
         raise UserError(
-            f"{path}: 'parameters.comparison' is {_kind(section)}; wanted a section of settings"
+            f"{path}: 'parameters.comparison' is {_kind(section)}; expected a section of settings"
         )
     overrides_of_section = [o for o in overrides if o.strip().startswith("comparison.")]
     for override in overrides_of_section:
@@ -87,7 +87,7 @@ def read_gate(report: Mapping[str, Any], path: Path | None, overrides: Sequence[
     """
     for override in overrides:
         if not override.startswith(f"{GATE}."):
-            raise UserError(f"--set {override!r}: wanted a limit of the gate, {GATE}.LIMIT=VALUE")
+            raise UserError(f"--set {override!r}: expected a limit of the gate, {GATE}.LIMIT=VALUE")
     if path is not None:
         gate = read(path, overrides)[1].evaluation.gate
     else:
@@ -117,7 +117,7 @@ def load(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise UserError(f"{path}: {_yaml_problem(error)}") from None
     if not isinstance(values, dict):
-        raise UserError(f"{path}: holds {_kind(values)}; wanted `parameters: {{config: ...}}`")
+        raise UserError(f"{path}: holds {_kind(values)}; expected `parameters: {{config: ...}}`")
     return values
 
 
@@ -135,7 +135,9 @@ def config_of(values: dict[str, Any], where: str) -> dict[str, Any]:
         raise UserError(f"{where}: 'parameters' is missing; it holds `config: ...`")
     parameters = values["parameters"]
     if not isinstance(parameters, dict):
-        raise UserError(f"{where}: 'parameters' is {_kind(parameters)}; wanted `config: ...` in it")
+        raise UserError(
+            f"{where}: 'parameters' is {_kind(parameters)}; expected `config: ...` in it"
+        )
     for key in parameters:
         if key != "config":
             raise UserError(
@@ -144,7 +146,7 @@ def config_of(values: dict[str, Any], where: str) -> dict[str, Any]:
     config = parameters.get("config")
     if not isinstance(config, dict):
         raise UserError(
-            f"{where}: 'parameters.config' is {_kind(config)}; wanted the sections of a run"
+            f"{where}: 'parameters.config' is {_kind(config)}; expected the sections of a run"
         )
     return config
 
@@ -161,7 +163,7 @@ def _apply(config: dict[str, Any], override: str) -> None:
     path, equals, text = override.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
-        raise UserError(f"--set {override!r}: wanted KEY=VALUE, such as pruning.ratio=0.3")
+        raise UserError(f"--set {override!r}: expected KEY=VALUE, such as pruning.ratio=0.3")
     try:
         value = yaml.load(text, _StrictLoader)
     except yaml.YAMLError as error:

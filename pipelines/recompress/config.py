@@ -50,9 +50,9 @@ class Versions(Section):
         if value == "all":
             return {}
         if not isinstance(value, Mapping):
-            raise ValueError("wanted all, {newest: N}, {alias: NAME} or {tag: KEY=VALUE}")
+            raise ValueError("expected all, {newest: N}, {alias: NAME} or {tag: KEY=VALUE}")
         if len(value) > 1:
-            raise ValueError("wanted one of newest, alias and tag")
+            raise ValueError("expected one of newest, alias and tag")
         return value
 
 
@@ -128,7 +128,7 @@ class RecompressConfig(Section):
     @model_validator(mode="after")
     def _check_template_and_models(self) -> RecompressConfig:
         if (self.template is None) == (self.parameters is None):
-            raise ValueError("wanted one of `template: FILE` and `parameters: {config: ...}`")
+            raise ValueError("expected one of `template: FILE` and `parameters: {config: ...}`")
         targets = {entry.target for entry in self.models}
         for entry in self.models:
             if entry.source in targets:
@@ -163,7 +163,9 @@ class RecompressFile:
         sections = config_file.config_of(values, self._where)
         for name in ("model", "registry"):
             if not isinstance(sections.get(name, {}), dict):
-                raise UserError(f"{self._where}: '{name}' is {sections[name]!r}; wanted a section")
+                raise UserError(
+                    f"{self._where}: '{name}' is {sections[name]!r}; expected a section"
+                )
         sections["name"] = _run_name(entry, version)
         sections["model"] = {
             **sections.get("model", {}),

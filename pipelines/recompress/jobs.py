@@ -20,7 +20,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from adapruner.hashing import hash_json
 from pipelines.recompress.config import Entry, RecompressFile, Retry, Versions
-from pipelines.recompress.lock import MISSING, Lock, all_locks
+from pipelines.recompress.lock import Lock, all_locks
+from steps.mlflow_support.tracking import MISSING
 from steps.publishing.provenance import settings_hash
 
 READY = "READY"

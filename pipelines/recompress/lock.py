@@ -42,9 +42,10 @@ from uuid import uuid4
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from steps.mlflow_support.tracking import MISSING
+
 PREFIX = "adapruner-lock-"
 CLAIMED, HELD = "claimed", "held"
-MISSING = "RESOURCE_DOES_NOT_EXIST"
 TRIES = 8
 DESCRIPTION = "A lock of `adapruner recompress`, deleted at the end of the job."
 

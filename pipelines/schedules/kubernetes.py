@@ -158,7 +158,7 @@ def _check(resources: Resources) -> None:
     )
     for option, value, pattern, wanted in rules:
         if not re.fullmatch(pattern, value, re.A):
-            raise UserError(f"{option} {value!r}: wanted {wanted}")
+            raise UserError(f"{option} {value!r}: expected {wanted}")
 
 
 def _text(file: Path) -> str:

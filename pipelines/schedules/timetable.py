@@ -66,7 +66,7 @@ def interval(text: str) -> timedelta:
     """`90s`, `15m`, `6h` or `1d`. Raises UserError for anything else, and for over 366 days."""
     seconds = parse_duration(text)
     if not seconds:
-        raise UserError(f"--every {text!r}: wanted a number and s, m, h or d, such as 15m or 6h")
+        raise UserError(f"--every {text!r}: expected a number and s, m, h or d, such as 15m or 6h")
     return timedelta(seconds=seconds)
 
 
@@ -89,7 +89,7 @@ def _from_every(text: str) -> Timetable:
     highest = HIGHEST.get(unit, 0)
     if number >= highest or highest % number:
         raise UserError(
-            f"--every {text!r}: a schedule repeats by the hour or by the day, so wanted minutes "
+            f"--every {text!r}: a schedule repeats by the hour or by the day, so expected minutes "
             "that divide an hour (5m, 15m), hours that divide a day (1h, 6h) or 1d; "
             "for other times give --cron"
         )
@@ -100,7 +100,7 @@ def _from_cron(text: str) -> Timetable:
     fields = text.split()
     if len(fields) != len(FIELDS):
         raise UserError(
-            f"--cron {text!r}: wanted five fields, minute hour day month weekday, such as "
+            f"--cron {text!r}: expected five fields, minute hour day month weekday, such as "
             "'0 3 * * 1-5' for 03:00 UTC on workdays"
         )
     for index, field in enumerate(fields):

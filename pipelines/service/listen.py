@@ -180,8 +180,8 @@ def secret_in(name: str) -> str:
     secret = os.environ.get(name, "")
     if len(secret) < SHORTEST_SECRET:
         raise UserError(
-            f"the environment variable {name} holds {len(secret)} characters; wanted the webhook's "
-            f"secret, of {SHORTEST_SECRET} or more"
+            f"the environment variable {name} holds {len(secret)} characters; expected the "
+            f"webhook's secret, of {SHORTEST_SECRET} or more"
         )
     return secret
 

@@ -16,6 +16,7 @@ from adapruner.report import gate
 from adapruner.report.format import PERPLEXITY
 from adapruner.report.results import final_model, mean_retention
 from steps.mlflow_support.runs import evaluation_metrics
+from steps.mlflow_support.tracking import MISSING
 from steps.zenml_support.workspace import result_files
 
 CHECKPOINT = "checkpoint"
@@ -104,7 +105,7 @@ def _existing_version(
     try:
         client.get_registered_model(name)
     except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+        if error.error_code != MISSING:
             raise
         client.create_registered_model(name)
         return None

@@ -27,6 +27,8 @@ SHORT_TIMEOUTS = {
 }
 """MLflow's defaults are 2 minutes a request and 7 retries."""
 MESSAGE_LENGTH = 200
+MISSING = "RESOURCE_DOES_NOT_EXIST"
+"""The error code of MLflow for something that the store does not have."""
 
 
 class TrackingUnavailableError(UserError):

@@ -68,8 +68,8 @@ def test_the_settings_hash_depends_on_settings_and_target_alone(tmp_path: Path) 
         ({"models": [{"source": "a/b", "target": "c"}]}, "'models.0.source' is 'a/b'"),
         ({"models": [{"source": "a", "target": "a"}]}, "both a source and a target"),
         ({"models": [{"source": "a", "target": "b"}] * 2}, "the same source and target"),
-        ({"template": "x.yaml"}, "wanted one of `template"),
-        ({"parameters": None}, "wanted one of `template"),
+        ({"template": "x.yaml"}, "expected one of `template"),
+        ({"parameters": None}, "expected one of `template"),
         ({"parameters": {"config": {"seeed": 1}}}, "unknown key 'seeed'"),
         ({"notify": {"url_env": "A", "body": "{{"}}, "not a usable Jinja2 template"),
         ({"notify": {"url_env": "A", "body": "{{ sorce }}"}}, "'sorce' is undefined"),
@@ -79,11 +79,11 @@ def test_the_settings_hash_depends_on_settings_and_target_alone(tmp_path: Path) 
         ),
         (
             {"models": [{"source": "a", "target": "b", "versions": {"newest": 1, "alias": "x"}}]},
-            "wanted one of newest, alias and tag",
+            "expected one of newest, alias and tag",
         ),
         (
             {"models": [{"source": "a", "target": "b", "versions": "some"}]},
-            "wanted all, {newest: N}",
+            "expected all, {newest: N}",
         ),
     ],
 )

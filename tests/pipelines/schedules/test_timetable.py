@@ -141,5 +141,5 @@ def test_the_next_start_is_in_utc_and_leaves_out_missed_ones() -> None:
 
 @pytest.mark.parametrize("text", ["", "15", "m", "0m", "-5m", "1.5h", "15 m", "400d", "٣m"])
 def test_an_invalid_interval_is_refused(text: str) -> None:
-    with pytest.raises(UserError, match="wanted a number and s, m, h or d"):
+    with pytest.raises(UserError, match="expected a number and s, m, h or d"):
         timetable.interval(text)

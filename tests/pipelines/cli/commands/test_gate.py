@@ -43,7 +43,7 @@ def test_the_gate_of_a_file_replaces_that_of_the_run(results: Path, tmp_path: Pa
         ("evaluation.gate.mean_retenton=1", "did you mean 'mean_retention'?"),
         ("evaluation.gate.size_ratio=-1", "'size_ratio' is -1"),
         ("pruning.ratio=0.3", "evaluation.gate.LIMIT"),
-        ("evaluation.gate.size_ratio", "wanted KEY=VALUE"),
+        ("evaluation.gate.size_ratio", "expected KEY=VALUE"),
     ],
 )
 def test_a_mistake_in_a_limit_is_one_line(results: Path, override: str, message: str) -> None:

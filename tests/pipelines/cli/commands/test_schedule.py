@@ -83,7 +83,7 @@ def test_mistakes_are_one_line_and_write_nothing(
         (["install", *file, "--every", "5m", "--name", "../x"], "lower-case letters"),
         (["install", *file, "--every", "5m", "--env-file", "open.env"], "chmod 600"),
         (["remove"], "give -c FILE or --name"),
-        (["manifest", *file, "--every", "5m", "--image", "x;y"], "wanted NAME:TAG"),
+        (["manifest", *file, "--every", "5m", "--image", "x;y"], "expected NAME:TAG"),
     ):
         result = CliRunner().invoke(main, ["schedule", *arguments])
         assert result.exit_code == 2, arguments
