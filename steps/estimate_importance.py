@@ -20,8 +20,8 @@ def estimate_importance(
     from adapruner.models.checkpoint import load_model
 
     samples = Pool.read(pool)
-    tokens, sources = samples.calibration, tuple(samples.source.tolist())
+    tokens, domain = samples.calibration, samples.calibration_domain
     reference = reference_subset(len(tokens), reference_size, seed)
     with stage("estimate_importance") as out:
-        importance_table(load_model(checkpoint, model), tokens, reference, sources).write(out)
+        importance_table(load_model(checkpoint, model), tokens, reference, domain).write(out)
     return out

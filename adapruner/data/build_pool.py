@@ -104,14 +104,15 @@ def _summary(inputs: Inputs, draft: Draft) -> PoolSummary:
 
 
 def _source_summary(use: SourceUse, index: int, draft: Draft) -> SourceSummary:
-    # The uses of calibration.source come first, in the order that `Pool.source` numbers them.
+    # The uses of calibration.source come first, in the order that `Pool.domain` numbers them.
     is_calibration = use.setting == "calibration.source"
+    used = draft.samples["domain"][: len(draft.samples["calibration"])]
     return SourceSummary(
         setting=use.setting,
         uri=use.source.uri,
         content_hash=use.source.content_hash,
         **asdict(use.counts),
-        used=int((draft.samples["source"] == index).sum()) if is_calibration else None,
+        used=int((used == index).sum()) if is_calibration else None,
     )
 
 

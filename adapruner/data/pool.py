@@ -24,19 +24,24 @@ FINETUNE_FILE = "finetune.jsonl"
 class Pool:
     """The token splits, int32, with T tokens per sample.
 
-    `calibration` [N, T] are the samples of the calibration pool and `source` [N] the index of each
-    in calibration.source; `update` [U, T] are these samples and more of their split, which cut
-    layers are updated on; `objective` [M, T] and `held_out` [H, T] are the windows of the search's
-    objective and of the held-out text.
+    `calibration` [N, T] are the samples of the calibration pool; `update` [U, T] are these samples
+    and more of their split, which cut layers are updated on, and `domain` [U] the index of each
+    sample's domain, which is its source in calibration.source; `objective` [M, T] and `held_out`
+    [H, T] are the windows of the search's objective and of the held-out text.
     """
 
     FILE: ClassVar[str] = "pool.safetensors"
 
     calibration: Tensor
-    source: Tensor
     update: Tensor
+    domain: Tensor
     objective: Tensor
     held_out: Tensor
+
+    @property
+    def calibration_domain(self) -> tuple[int, ...]:
+        """The domain of each sample of the calibration pool."""
+        return tuple(self.domain[: len(self.calibration)].tolist())
 
     def write(self, directory: Path) -> None:
         """Writes `FILE` in `directory`, which exists."""

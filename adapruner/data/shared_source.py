@@ -75,7 +75,8 @@ def _fill_calibration(settings: PoolSettings, draft: Draft, items: list[Item]) -
     length = calibration.sequence_length
     draft.samples["calibration"] = np.stack([item.tokens[:length] for item in drawn])
     draft.samples["update"] = np.stack([item.tokens[:length] for item in drawn + more])
-    draft.samples["source"] = np.array([item.document[0] for item in drawn], dtype=np.int32)
+    domain = [item.document[0] for item in drawn + more]
+    draft.samples["domain"] = np.array(domain, dtype=np.int32)
     draft.record("calibration", items, drawn)
 
 

@@ -65,8 +65,8 @@ def _scale(recipe: Recipe, metric: str, values: Tensor) -> Tensor | float:
 
 def _sample_weights(table: ImportanceTable, recipe: Recipe) -> Tensor:
     """[N, 1]: the weight of each of the recipe's samples."""
-    sources = [table.source[n] for n in recipe.samples]
-    weights = [recipe.shares[s] / sources.count(s) if recipe.shares else 1.0 for s in sources]
+    domains = [table.domain[n] for n in recipe.samples]
+    weights = [recipe.shares[d] / domains.count(d) if recipe.shares else 1.0 for d in domains]
     return torch.tensor(weights).unsqueeze(1)
 
 

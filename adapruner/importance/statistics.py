@@ -77,20 +77,19 @@ def with_reference(
 
 
 def importance_table(
-    model: Any, tokens: Tensor, reference: list[int], source: tuple[int, ...] | None = None
+    model: Any, tokens: Tensor, reference: list[int], domain: tuple[int, ...] | None = None
 ) -> ImportanceTable:
     """The table of `model` (weights frozen) over `tokens`, int [N, T].
 
-    `reference` are the indices of the reference subset; `source` is each sample's text source
-    (default: all of one). Gradients are reduced matrix by matrix while the backward pass runs:
+    `reference` are the indices of the reference subset; `domain` is each sample's domain (default: all of one). Gradients are reduced matrix by matrix while the backward pass runs:
     beside the weights, memory holds one projection's gradient (of the reference subset also its sum
     and sum of squares) and the activations of one batch, which has MICRO_BATCH samples or those of
     the reference subset, whichever are more.
     """
     structures, layers = describe_model(model), layer_modules(model)
     table = empty_table(structures.layers, structures.head_dim, tokens, tuple(reference))
-    if source is not None:
-        table = replace(table, source=source)
+    if domain is not None:
+        table = replace(table, domain=domain)
     for index, layer in enumerate(layers):
         _add_weight_statistics(table, index, layer, structures.head_dim)
     _announce_cost(model, layers, tokens, len(reference))

@@ -49,7 +49,7 @@ class ImportanceTable:
     output (units: query heads); `magnitude[kind][layer]` and `fisher[kind][layer]` are [N, units]
     for the kinds mlp, heads and groups; `token[part][layer]` is [N, units] for the parts down and
     output; `element[kind][layer]` and `mixed[kind][layer]` are [units]; `reference` lists the
-    samples of the reference subset, `source` the index of each sample's source.
+    samples of the reference subset, `domain` the index of each sample's domain.
 
     `input_sum[part][layer]` and `input_square[part][layer]` are [N, columns] for the parts down
     and output, each summed over the `length` tokens of a sample. Of the weights alone:
@@ -73,7 +73,7 @@ class ImportanceTable:
     column_square: dict[str, list[Tensor]]
     reference: tuple[int, ...]
     length: int
-    source: tuple[int, ...]
+    domain: tuple[int, ...]
 
     @property
     def samples(self) -> int:
@@ -81,9 +81,9 @@ class ImportanceTable:
         return len(self.coarse["gate"][0])
 
     @property
-    def sources(self) -> int:
-        """Number of text sources that the samples come from."""
-        return max(self.source) + 1
+    def domains(self) -> int:
+        """Number of domains that the samples come from."""
+        return max(self.domain) + 1
 
     def write(self, directory: Path) -> None:
         """Writes the table and its summary to `directory`, which exists."""
@@ -93,7 +93,7 @@ class ImportanceTable:
             for part, layers in getattr(self, group).items()
             for index, tensor in enumerate(layers)
         }
-        fields = ("reference", "length", "source")
+        fields = ("reference", "length", "domain")
         scalars = {name: torch.tensor(getattr(self, name)) for name in fields}
         save_file(tensors | scalars, directory / self.FILE)
         ImportanceSummary(
@@ -108,12 +108,12 @@ class ImportanceTable:
         """The table that `write` left in `directory`."""
         tensors = load_file(directory / cls.FILE)
         length = int(tensors.pop("length"))
-        reference, source = (tuple(tensors.pop(name).tolist()) for name in ("reference", "source"))
+        reference, domain = (tuple(tensors.pop(name).tolist()) for name in ("reference", "domain"))
         groups: dict[str, dict[str, list[Tensor]]] = {}
         for name in sorted(tensors):
             group, part, _ = name.split(".")
             groups.setdefault(group, {}).setdefault(part, []).append(tensors[name])
-        return cls(**groups, reference=reference, length=length, source=source)
+        return cls(**groups, reference=reference, length=length, domain=domain)
 
 
 def empty_table(
@@ -121,7 +121,7 @@ def empty_table(
 ) -> ImportanceTable:
     """A table of zeros for a model of these layers and the samples `tokens`, int [N, T].
 
-    All samples count as those of one source.
+    All samples count as those of one domain.
     """
     samples, length = tokens.shape
 
@@ -151,5 +151,5 @@ def empty_table(
         column_square=zeros(INPUT_PARTS, size=columns),
         reference=reference,
         length=length,
-        source=(0,) * samples,
+        domain=(0,) * samples,
     )

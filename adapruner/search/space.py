@@ -99,8 +99,8 @@ def _distributions(
         space |= {f"direction_{i}": FloatDistribution(-1, 1) for i in range(DIRECTIONS)}
     if "token" in search.vary and search.scaling == "layer_mean":  # the paper has no factor for it
         space["alpha_token"] = FloatDistribution(0, 1)
-    if "shares" in search.vary and table.sources > 1:
-        space |= {f"share_{i}": FloatDistribution(0.05, 1) for i in range(table.sources)}
+    if "shares" in search.vary and table.domains > 1:
+        space |= {f"share_{i}": FloatDistribution(0.05, 1) for i in range(table.domains)}
     if pruning.layout == "per_layer" and "widths" in search.vary:
         space["width_profile"] = FloatDistribution(0, 1)
     if pruning.layout == "per_layer" and "protection" in search.vary:
@@ -164,7 +164,7 @@ def _params_of(
     pruning: PruningConfig,
 ) -> dict[str, Any]:
     """The parameters that give `recipe`; empty where the space has none that do."""
-    sizes = [table.source.count(i) for i in range(table.sources)]
+    sizes = [table.domain.count(i) for i in range(table.domains)]
     values: dict[str, Any] = {f"direction_{i}": 0.0 for i in range(DIRECTIONS)}
     values |= {f"slot_{i}": n for i, n in enumerate(table.reference)}
     values |= {f"align_{name}": factors[0] for name, factors in ALIGNMENT.items()}

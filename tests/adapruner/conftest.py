@@ -43,8 +43,7 @@ def write_importance(work: Workplace, out: Path, reference_size: int = 4, seed: 
     pool = Pool.read(work.pool)
     reference = reference_subset(len(pool.calibration), reference_size, seed)
     model = load_model(work.checkpoint, work.model)
-    source = tuple(pool.source.tolist())
-    importance_table(model, pool.calibration, reference, source=source).write(out)
+    importance_table(model, pool.calibration, reference, pool.calibration_domain).write(out)
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +56,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     calibration = tokens(12, 16)
     pool = Pool(
         calibration=calibration,
-        source=torch.tensor([0] * 6 + [1] * 6, dtype=torch.int32),
+        domain=torch.tensor([0] * 6 + [1] * 6 + [0] * 2 + [1] * 2, dtype=torch.int32),
         update=torch.cat([calibration, tokens(4, 16, seed=3)]),
         objective=tokens(6, 16, seed=1),
         held_out=tokens(6, 16, seed=2),

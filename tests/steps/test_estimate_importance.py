@@ -18,5 +18,5 @@ def test_the_table_is_of_all_samples_with_the_reference_subset_of_the_seed(
     )
     table = ImportanceTable.read(out)
     assert table.samples == len(pool.calibration)
-    assert table.source == tuple(pool.source.tolist())
+    assert table.domain == pool.calibration_domain
     assert list(table.reference) == reference_subset(len(pool.calibration), 4, 3)

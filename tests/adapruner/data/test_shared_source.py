@@ -60,7 +60,7 @@ def test_several_sources_have_equal_shares(checkpoint: Path, tmp_path: Path) -> 
     calibration = {"source": [big, small], **SMALL}
     built = build(checkpoint, tmp_path / "out", calibration, evaluation=TEST)
     assert [source.used for source in built.summary.sources] == [4, 4]
-    assert sorted(built.pool.source.tolist()) == [0] * 4 + [1] * 4
+    assert sorted(built.pool.calibration_domain) == [0] * 4 + [1] * 4
     assert list(built.test) == ["big_small"]
 
 

@@ -15,8 +15,8 @@ def test_table_reads_back_from_its_files(tmp_path: Path) -> None:
     table = importance_table(small_model("llama"), tokens(5, 8), [0, 3], (0, 0, 1, 1, 1))
     table.write(tmp_path)
     again = ImportanceTable.read(tmp_path)
-    assert (again.reference, again.length, again.source) == ((0, 3), 8, (0, 0, 1, 1, 1))
-    assert (again.samples, again.sources) == (5, 2)
+    assert (again.reference, again.length, again.domain) == ((0, 3), 8, (0, 0, 1, 1, 1))
+    assert (again.samples, again.domains) == (5, 2)
     for group, parts in vars(table).items():
         for part, layers in parts.items() if isinstance(parts, dict) else ():
             assert all(map(torch.equal, layers, getattr(again, group)[part])), (group, part)

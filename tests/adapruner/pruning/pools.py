@@ -15,7 +15,7 @@ def write_pool(directory: Path) -> Pool:
     calibration = tokens(11, 16)
     pool = Pool(
         calibration=calibration,
-        source=torch.zeros(len(calibration), dtype=torch.int32),
+        domain=torch.zeros(40, dtype=torch.int32),
         update=torch.cat([calibration, tokens(29, 16, seed=3)]),
         objective=tokens(6, 16, seed=1),
         held_out=tokens(6, 16, seed=2),
