@@ -81,10 +81,11 @@ def importance_table(
 ) -> ImportanceTable:
     """The table of `model` (weights frozen) over `tokens`, int [N, T].
 
-    `reference` are the indices of the reference subset; `domain` is each sample's domain (default: all of one). Gradients are reduced matrix by matrix while the backward pass runs:
-    beside the weights, memory holds one projection's gradient (of the reference subset also its sum
-    and sum of squares) and the activations of one batch, which has MICRO_BATCH samples or those of
-    the reference subset, whichever are more.
+    `reference` are the indices of the reference subset; `domain` is each sample's domain (default:
+    all of one). Gradients are reduced matrix by matrix while the backward pass runs: beside the
+    weights, memory holds one projection's gradient (of the reference subset also its sum and sum of
+    squares) and the activations of one batch, which has MICRO_BATCH samples or those of the
+    reference subset, whichever are more.
     """
     structures, layers = describe_model(model), layer_modules(model)
     table = empty_table(structures.layers, structures.head_dim, tokens, tuple(reference))
