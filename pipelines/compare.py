@@ -6,8 +6,10 @@ from zenml import pipeline
 
 from adapruner.comparison.cells import ComparisonConfig, candidate_config, cells, uses_reference
 from adapruner.config import RunConfig
+from adapruner.pruning.reconstruction import uses_gram_matrices
 from pipelines.shared_steps import run_shared_steps
 from steps.compare_candidates import compare_candidates
+from steps.compute_gram_matrices import compute_gram_matrices
 from steps.compute_teacher_logits import compute_teacher_logits
 from steps.measure_candidate import measure_candidate
 from steps.publishing.results import COMPARISON
@@ -27,9 +29,13 @@ def compare(config: RunConfig, comparison: ComparisonConfig) -> None:
     teacher = config.finetune.teacher if comparison.finetune else None
     logits = compute_teacher_logits(dense, pool, model, teacher)
 
+    plans = {cell: candidate_config(cell, config, comparison) for cell in cells(config, comparison)}
+    is_used = any(uses_gram_matrices(plan.reconstruction.method) for plan in plans.values())
+    grams = compute_gram_matrices(dense, pool, model, is_used)
+
     tables = {config.seed: table}
     candidates = []
-    for cell in cells(config, comparison):
+    for cell, plan in plans.items():
         if uses_reference(cell) and cell.seed not in tables:
             tables[cell.seed] = redraw_reference_subset(
                 dense, pool, table, model, cell.seed, id=f"redraw_reference_subset_{cell.seed}"
@@ -38,10 +44,11 @@ def compare(config: RunConfig, comparison: ComparisonConfig) -> None:
             dense,
             pool,
             tables[cell.seed] if uses_reference(cell) else table,
+            grams,
             logits,
             shared.test_texts,
             shared.tasks,
-            candidate_config(cell, config, comparison),
+            plan,
             id=cell.key,
         )
         candidates.append(candidate)
@@ -51,6 +58,7 @@ def compare(config: RunConfig, comparison: ComparisonConfig) -> None:
         load_model=dense,
         filter_calibration_pool=pool,
         estimate_importance=table,
+        compute_gram_matrices=grams,
         evaluate_dense=shared.dense_evaluation,
         compute_teacher_logits=logits,
         candidates=candidates,

@@ -5,8 +5,10 @@ from __future__ import annotations
 from zenml import pipeline
 
 from adapruner.config import RunConfig
+from adapruner.pruning.reconstruction import uses_gram_matrices
 from pipelines.shared_steps import run_shared_steps
 from steps.compare_behaviour import compare_behaviour
+from steps.compute_gram_matrices import compute_gram_matrices
 from steps.compute_teacher_logits import compute_teacher_logits
 from steps.evaluate import evaluate
 from steps.finetune import finetune
@@ -28,7 +30,9 @@ def compress(config: RunConfig) -> None:
     shared = run_shared_steps(config)
     dense, pool, texts = shared.dense, shared.pool, shared.test_texts
 
-    plan = search(dense, pool, shared.importance_table, config.plan_config)
+    is_used = uses_gram_matrices(config.reconstruction.method)
+    grams = compute_gram_matrices(dense, pool, model, is_used)
+    plan = search(dense, pool, shared.importance_table, grams, config.plan_config)
     pruned = prune(dense, plan, pool, model, config.reconstruction)
     logits = compute_teacher_logits(dense, pool, model, config.finetune.teacher)
     finetuned = finetune(pruned, logits, pool, model, config.finetune, config.seed)
@@ -49,6 +53,7 @@ def compress(config: RunConfig) -> None:
         load_model=dense,
         filter_calibration_pool=pool,
         estimate_importance=shared.importance_table,
+        compute_gram_matrices=grams,
         search=plan,
         prune=pruned,
         compute_teacher_logits=logits,

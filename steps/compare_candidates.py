@@ -20,6 +20,7 @@ def compare_candidates(
     load_model: Path,
     filter_calibration_pool: Path,
     estimate_importance: Path,
+    compute_gram_matrices: Path,
     evaluate_dense: Path,
     compute_teacher_logits: Path,
     candidates: list[Path],
@@ -36,6 +37,7 @@ def compare_candidates(
         "load_model": load_model,
         "filter_calibration_pool": filter_calibration_pool,
         "estimate_importance": estimate_importance,
+        "compute_gram_matrices": compute_gram_matrices,
         "evaluate_dense": evaluate_dense,
         "compute_teacher_logits": compute_teacher_logits,
     }

@@ -15,6 +15,7 @@ def measure_candidate(
     dense: Path,
     pool: Path,
     importance_table: Path,
+    gram_matrices: Path,
     teacher_logits: Path,
     test_texts: Path,
     tasks: Path,
@@ -24,7 +25,9 @@ def measure_candidate(
     from adapruner.comparison.candidate import SharedStages
     from adapruner.comparison.candidate import measure_candidate as measure
 
-    shared = SharedStages(dense, pool, importance_table, teacher_logits, test_texts, tasks)
+    shared = SharedStages(
+        dense, pool, importance_table, gram_matrices, teacher_logits, test_texts, tasks
+    )
     storage = study_storage(config.search.storage)
     with stage("measure_candidate") as out:
         measure(shared, config, storage, out)

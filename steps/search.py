@@ -1,4 +1,4 @@
-"""The pruning plan: the Bayesian search over samples and importance metrics."""
+"""The pruning plan: the Bayesian search over domains and importance metrics."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from steps.zenml_support.workspace import stage, study_storage
 
 @cached_step
 def search(
-    checkpoint: Path, pool: Path, importance_table: Path, config: PlanConfig
+    checkpoint: Path, pool: Path, importance_table: Path, gram_matrices: Path, config: PlanConfig
 ) -> Annotated[Path, "pruning_plan"]:
     """The selected plan and the trials; an interrupted study continues where it stopped."""
     from adapruner.search.inputs import SearchInputs
     from adapruner.search.search import search as run_search
 
-    inputs = SearchInputs(checkpoint, pool, importance_table)
+    inputs = SearchInputs(checkpoint, pool, importance_table, gram_matrices)
     storage = study_storage(config.search.storage)
     with stage("search") as out:
         run_search(inputs, config, storage, out)

@@ -25,7 +25,6 @@ from adapruner.pruning.gram_matrices import compute_gram_matrices
 from adapruner.pruning.plan import PruningPlan
 from adapruner.pruning.surgery import narrowed
 from adapruner.pruning.target import PruningTarget
-from adapruner.pruning.update import RIDGE
 from adapruner.search.results import Trials
 from adapruner.search.study import TRIAL
 
@@ -137,8 +136,8 @@ def test_plan_beats_element_wise_scores_of_ten_random_samples_on_the_test_text(
     recipe = Recipe(metric="element1", samples=table.reference)
     target = PruningTarget(checkpoint.inspect(dense), PruningConfig())
     baseline = allocate(score(table, recipe), target, {})
-    samples = Pool.read(next(demo.home.rglob(Pool.FILE)).parent).update
-    grams = compute_gram_matrices(model, samples, tmp_path, RIDGE)
+    pool = Pool.read(next(demo.home.rglob(Pool.FILE)).parent)
+    grams = compute_gram_matrices(model, pool.update, pool.domain, tmp_path)
 
     def value(plan: PruningPlan, updated: bool) -> float:
         down = grams.updated_projections(model, plan) if updated else {}

@@ -19,7 +19,7 @@ from adapruner.models import checkpoint as ckpt
 from adapruner.progress import announce
 from adapruner.pruning.apply import prune
 from adapruner.pruning.plan import PruningPlan
-from adapruner.pruning.reconstruction.request import method_module
+from adapruner.pruning.reconstruction import method_module
 from adapruner.recovery.finetune import CHECKPOINT, RecoveryRequest, finetune
 from adapruner.search.inputs import SearchInputs
 from adapruner.search.results import TRIAL_SECONDS, SearchResult
@@ -53,6 +53,7 @@ class SharedStages:
     dense: Path
     pool: Path
     importance: Path
+    gram_matrices: Path
     teacher_logits: Path
     test_texts: Path
     tasks: Path
@@ -112,7 +113,9 @@ class _Run:
     def _search(self, storage: str) -> Path:
         shared = self.shared
         with self._stage("search") as out:
-            inputs = SearchInputs(shared.dense, shared.pool, shared.importance)
+            inputs = SearchInputs(
+                shared.dense, shared.pool, shared.importance, shared.gram_matrices
+            )
             search(inputs, self.config, storage, out)
         # A study that was resumed took longer than this process ran.
         trials = sum(trial.get("total_s", 0.0) for trial in read_json(out / TRIAL_SECONDS))

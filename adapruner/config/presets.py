@@ -20,6 +20,8 @@ from adapruner.config.pruning import ReconstructionConfig
 from adapruner.config.search import SearchConfig
 
 DEFAULT = "adapruner"
+UPDATED = "+update"
+"""Ending of the names of methods with the default's reconstruction."""
 
 Settings = dict[str, dict[str, Any]]
 
@@ -57,7 +59,21 @@ def presets() -> dict[str, Preset]:
         if metric.preset is not None:
             settings = _settings({"metric": name}, metric.reconstruction)
             result[metric.preset] = Preset(metric.summary, settings, metric.is_random)
-    return result
+    return result | _updated(result)
+
+
+def _updated(plain: Mapping[str, Preset]) -> dict[str, Preset]:
+    """The other methods with the default's reconstruction, so that only their scores differ."""
+    update = _settings()["reconstruction"]
+    return {
+        name + UPDATED: Preset(
+            f"{name} with {update['method'].replace('_', '-')} update",
+            preset.settings | {"reconstruction": update},
+            preset.is_random,
+        )
+        for name, preset in plain.items()
+        if name != DEFAULT
+    }
 
 
 def apply_defaults(values: Mapping[str, Any]) -> dict[str, Any]:

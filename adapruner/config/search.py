@@ -14,7 +14,7 @@ SEARCHED = "searched"
 SAMPLERS = ("tpe", "gp", "random")
 
 ObjectiveName = Literal["perplexity", "kl"]
-Dimension = Literal["token", "shares", "widths", "protection"]
+Dimension = Literal["token", "shares", "update", "ridge", "widths", "protection"]
 Metric = Annotated[str, OneOf(METRIC, (SEARCHED,))]
 
 
@@ -50,9 +50,10 @@ class SearchConfig(Section):
         "multiplied by the paper's alignment factors",
     )
     vary: tuple[Dimension, ...] = Field(
-        ("token", "shares", "widths", "protection"),
+        ("token", "shares", "update", "ridge", "widths", "protection"),
         description="further dimensions of the search space: the token metric, the weights of the "
-        "sources, the layers' widths, the number of protected layers",
+        "domains in the scores, those in the update, the ridge of the update, the layers' widths, "
+        "the number of protected layers",
     )
     finalists: int = Field(
         4,

@@ -44,21 +44,32 @@ def top_log_probs(model: Any, windows: Tensor, count: int, description: str = ""
     return TopLogProbs(torch.cat(tokens), torch.cat(log_probs))
 
 
-@torch.inference_mode()
 def mean_divergence(model: Any, windows: Tensor, teacher: TopLogProbs) -> float:
     """Mean KL(teacher || model) in nats per predicted token of `windows`, int [M, T].
 
     `teacher` is the result of `top_log_probs` for the same windows. See `divergence`.
     """
-    device = model.get_input_embeddings().weight.device
     batches = batches_of(windows)
-    expected = [torch.split(part, len(batches[0])) for part in teacher]
-    total = 0.0
-    for batch, tokens, log_probs in zip(batches, *expected, strict=True):
-        logits = model(batch.to(device).long(), use_cache=False).logits[:, :-1]
-        top = TopLogProbs(tokens.flatten(0, 1), log_probs.flatten(0, 1))
-        total += divergence(top, logits.flatten(0, 1)).sum().item()
-    return total / (windows.shape[0] * (windows.shape[1] - 1))
+    parts = zip(batches, split(teacher, len(batches[0])), strict=True)
+    return sum(window_divergences(model, *part).sum().item() for part in parts) / len(windows)
+
+
+@torch.inference_mode()
+def window_divergences(model: Any, batch: Tensor, teacher: TopLogProbs) -> Tensor:
+    """Mean KL(teacher || model) in nats per predicted token of each window, [B].
+
+    `batch`, int [B, T], is run at once; `teacher` has its distributions, [B, T - 1, K].
+    """
+    device = model.get_input_embeddings().weight.device
+    logits = model(batch.to(device).long(), use_cache=False).logits[:, :-1]
+    top = TopLogProbs(*(part.flatten(0, 1) for part in teacher))
+    return divergence(top, logits.flatten(0, 1)).view(len(batch), -1).mean(1)
+
+
+def split(teacher: TopLogProbs, size: int) -> list[TopLogProbs]:
+    """The distributions of every `size` windows."""
+    parts = zip(*(torch.split(part, size) for part in teacher), strict=True)
+    return [TopLogProbs(*part) for part in parts]
 
 
 def divergence(teacher: TopLogProbs, logits: Tensor) -> Tensor:

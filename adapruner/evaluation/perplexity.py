@@ -21,7 +21,11 @@ TOKENS_AT_ONCE = 2048
 
 def perplexity(model: Any, windows: Tensor, description: str = "") -> float:
     """Perplexity of `windows`, int [M, T]; infinite when it overflows a float."""
-    loss = mean_loss(model, windows, description)
+    return perplexity_of(mean_loss(model, windows, description))
+
+
+def perplexity_of(loss: float) -> float:
+    """The perplexity at a mean loss in nats; infinite when it overflows a float."""
     return math.exp(loss) if loss < 700 else math.inf
 
 
@@ -31,14 +35,21 @@ def mean_loss(model: Any, windows: Tensor, description: str = "") -> float:
 
     A progress bar is shown only with a `description`.
     """
-    device = model.get_input_embeddings().weight.device
-    total = 0.0
-    for batch in track(batches_of(windows), description):
-        tokens = batch.to(device).long()
-        logits = model(tokens, use_cache=False).logits[:, :-1]
-        targets = tokens[:, 1:].to(logits.device).flatten()
-        total += F.cross_entropy(logits.flatten(0, 1).float(), targets, reduction="sum").item()
-    return total / (windows.shape[0] * (windows.shape[1] - 1))
+    batches = track(batches_of(windows), description)
+    return sum(window_losses(model, batch).sum().item() for batch in batches) / len(windows)
+
+
+@torch.inference_mode()
+def window_losses(model: Any, batch: Tensor) -> Tensor:
+    """Mean negative log-likelihood in nats of the predicted tokens of each window, [B].
+
+    `batch`, int [B, T], is run at once.
+    """
+    tokens = batch.to(model.get_input_embeddings().weight.device).long()
+    logits = model(tokens, use_cache=False).logits[:, :-1]
+    targets = tokens[:, 1:].to(logits.device).flatten()
+    losses = F.cross_entropy(logits.flatten(0, 1).float(), targets, reduction="none")
+    return losses.view(len(batch), -1).mean(1)
 
 
 def windows_of(tokens: list[int], length: int, max_windows: int | None = None) -> Tensor:
@@ -48,6 +59,6 @@ def windows_of(tokens: list[int], length: int, max_windows: int | None = None) -
     return torch.tensor(tokens[: count * length], dtype=torch.int32).view(count, length)
 
 
-def batches_of(windows: Tensor) -> tuple[Tensor, ...]:
-    """`windows`, [M, ...], split into batches of at most TOKENS_AT_ONCE tokens."""
-    return torch.split(windows, max(TOKENS_AT_ONCE // windows.shape[1], 1))
+def batches_of(windows: Tensor, tokens: int = TOKENS_AT_ONCE) -> tuple[Tensor, ...]:
+    """`windows`, [M, T], split into batches of at most `tokens` tokens."""
+    return torch.split(windows, max(tokens // windows.shape[1], 1))

@@ -1,4 +1,4 @@
-"""A recipe: which samples and which metrics score the structures, and how wide the layers stay."""
+"""A recipe: what scores the structures, how wide the layers stay, and what updates the weights."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ class Recipe(BaseModel):
     Each is summed over `samples` and brought to one scale: divided by its mean over the layer
     (`align` empty), or multiplied by the factors of `align`. (0, 0, 0) is Fisher, (1, _, _)
     vector-wise, (0, 1, _) element-wise importance, (0, 0, 1) the Fisher information of masks. With
-    `shares`, one for each source of the pool, the samples of a source have its share as their total
+    `shares`, one for each domain of the pool, the samples of a domain have its share as their total
     weight. Any other metric is one of `metrics.METRICS`; `seed` is used by the random one.
+
+    `update_shares` and `ridge` are those of the plan's update, see `pruning.plan.Update`.
 
     `width_profile` interpolates the layers' widths between equal widths (0) and the widths of the
     lowest sum of sensitivities (1), see `pruning.allocation.width_profile`. `protect` is the number
@@ -43,3 +45,5 @@ class Recipe(BaseModel):
     align: dict[Literal["coarse", "magnitude", "fisher"], float] = Field(default_factory=dict)
     width_profile: float = Field(0.0, ge=0, le=1)
     protect: tuple[int, int] | None = None
+    update_shares: tuple[Annotated[float, Field(ge=0)], ...] = ()
+    ridge: float | None = Field(None, gt=0)

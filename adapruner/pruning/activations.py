@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -35,20 +38,20 @@ class ActivationStream:
             self._enter(model, batch.to(device).long())
 
     @torch.no_grad()
-    def gram(self, linear: nn.Linear) -> Tensor:
-        """X^T X of the inputs X of `linear` in the current layer, float32 [in, in]."""
-        total = torch.zeros(linear.in_features, linear.in_features, device=linear.weight.device)
+    def gram(self, linear: nn.Linear, weights: Tensor | None = None) -> Tensor:
+        """X^T X of the inputs X of `linear` in the current layer, float32 [in, in].
 
-        def add(_: nn.Module, args: Any) -> None:
-            rows = args[0].flatten(0, -2).float()
-            total.addmm_(rows.T, rows)
-
-        handle = linear.register_forward_pre_hook(add)
-        try:
+        The tokens of sample n count with `weights[n]`, all with 1 where it is None.
+        """
+        with _summed_gram(linear, self._split(weights)) as total:
             for hidden in self.hidden:
                 self._run(hidden)
-        finally:
-            handle.remove()
+        return total
+
+    def advance_with_gram(self, linear: nn.Linear) -> Tensor:
+        """`advance`, and X^T X of the inputs X of `linear` in the layer that is passed."""
+        with _summed_gram(linear, self._split(None)) as total:
+            self.advance()
         return total
 
     @torch.no_grad()
@@ -56,6 +59,12 @@ class ActivationStream:
         """Replaces the hidden states by the output of the current layer and moves to the next."""
         self.hidden = [self._run(hidden) for hidden in self.hidden]
         self.position += 1
+
+    def _split(self, weights: Tensor | None) -> Iterator[Tensor | None]:
+        """The weights of the samples of each batch."""
+        if weights is None:
+            return repeat(None)
+        return iter(torch.split(weights, MICRO_BATCH))
 
     def _run(self, hidden: Tensor) -> Tensor:
         output = self.layers[self.position](hidden, **self.arguments[len(hidden)][self.position])
@@ -83,3 +92,26 @@ class ActivationStream:
         finally:
             for hook in hooks:
                 hook.remove()
+
+
+@contextmanager
+def _summed_gram(linear: nn.Linear, weights: Iterator[Tensor | None]) -> Iterator[Tensor]:
+    """Within it, X^T X of the inputs of `linear`, [B, T, in] at each call, is added to a sum.
+
+    Products of bfloat16 inputs are rounded to bfloat16 for each batch and summed in float32.
+    """
+    total = torch.zeros(linear.in_features, linear.in_features, device=linear.weight.device)
+
+    def add(_: nn.Module, args: Any) -> None:
+        weight, rows = next(weights), args[0]
+        if weight is not None:
+            rows = rows * weight.sqrt().to(rows).view(-1, 1, 1)
+        rows = rows.flatten(0, -2)
+        rows = rows.float() if rows.dtype == torch.float16 else rows  # its range is too small
+        total.add_(rows.T @ rows)
+
+    handle = linear.register_forward_pre_hook(add)
+    try:
+        yield total
+    finally:
+        handle.remove()

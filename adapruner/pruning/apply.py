@@ -8,7 +8,8 @@ from adapruner.config import ModelConfig, ReconstructionConfig
 from adapruner.data.pool import Pool
 from adapruner.models import checkpoint as ckpt
 from adapruner.pruning.plan import PruningPlan
-from adapruner.pruning.reconstruction.request import ReconstructionRequest, method_module
+from adapruner.pruning.reconstruction import method_module
+from adapruner.pruning.reconstruction.request import ReconstructionRequest
 from adapruner.pruning.surgery import apply
 
 

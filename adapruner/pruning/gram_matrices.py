@@ -1,17 +1,22 @@
-"""The update of a cut at the cost of a trial: quick, and without changing the model.
+"""X^T X of the inputs X of each layer's `down_proj`, by domain: what the update is computed from.
 
-Trials must be evaluated as updated models, since the update changes which cut is best. The update
-of a final model, layer after layer, costs two passes over the samples for each cut. Here X^T X of
-all layers is computed once, in the dense model, and kept on disk; the update of a cut is then one
-linear system per layer. On SmolLM2-135M both gave the same perplexity.
+The matrices are sums over tokens, so those of any mix of the domains are a weighted sum of theirs.
+They are computed once, in one pass over the update samples through the dense model. The update of
+any cut on any mix is then one linear system per layer, without a pass over the model: trials are
+updated in this way. The final model is updated layer after layer, see `reconstruction`.
+
+Storage: float16 after both sides are divided by the root mean square of each channel. Two bytes for
+each domain and pair of a layer's channels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -19,20 +24,28 @@ from adapruner.models.structures import layer_modules
 from adapruner.progress import announce, track
 from adapruner.pruning.activations import ActivationStream
 from adapruner.pruning.plan import PruningPlan
-from adapruner.pruning.update import updated_weight
+from adapruner.pruning.update import RIDGE, updated_weight
 
 
 @dataclass(frozen=True)
 class GramMatrices:
-    """X^T X of the inputs of each layer's `down_proj`, in a folder, and the ridge of the update."""
+    """The matrices in a folder, one file per layer."""
 
     folder: Path
-    ridge: float
 
-    def of_layer(self, layer: int) -> Tensor:
-        """float32 [C, C]."""
-        gram: Tensor = load_file(_file(self.folder, layer))["gram"]
-        return gram
+    def of_layer(self, layer: int, shares: Sequence[float] = ()) -> Tensor:
+        """The mean of x x^T over the tokens of a mix of the domains, float32 [C, C].
+
+        `shares` are the weights of the domains; where empty, every sample has the same weight.
+        """
+        stored = load_file(_file(self.folder, layer))
+        normalised, scale = stored["normalised"], stored["scale"]
+        weights = torch.tensor(shares) if shares else stored["samples"].float()
+        total = torch.zeros_like(normalised[0], dtype=torch.float32)
+        for weight, matrix in zip(weights / weights.sum(), normalised, strict=True):
+            if weight:
+                total.add_(matrix, alpha=float(weight))
+        return total.mul_(scale).mul_(scale.unsqueeze(1))
 
     def updated_projections(self, model: Any, plan: PruningPlan) -> dict[int, Tensor]:
         """Layer -> its updated down projection, [hidden, kept channels], for layers that are cut.
@@ -44,24 +57,41 @@ class GramMatrices:
         for index, (modules, kept) in enumerate(layers):
             weight, channels = modules.down.weight.detach(), kept.channels()
             if len(channels) < weight.shape[1]:
-                updated[index] = updated_weight(weight, self.of_layer(index), channels, self.ridge)
+                gram = self.of_layer(index, plan.update.shares)
+                updated[index] = updated_weight(weight, gram, channels, plan.update.ridge or RIDGE)
         return updated
 
 
-def compute_gram_matrices(model: Any, samples: Tensor, folder: Path, ridge: float) -> GramMatrices:
-    """Writes the matrices of the dense `model` to `folder`; `samples` is int [N, T].
+def compute_gram_matrices(
+    model: Any, samples: Tensor, domain: Tensor, folder: Path
+) -> GramMatrices:
+    """Writes the matrices of the dense `model` to `folder`.
 
-    Disk: four bytes for each pair of a layer's channels.
+    `samples` is int [U, T], `domain` [U] the index of each sample's domain. Memory: beside the
+    model, one hidden state per token, and the matrices of one layer in float32.
     """
-    layers = layer_modules(model)
-    size = sum(4 * modules.down.in_features**2 for modules in layers)
-    announce(f"gram matrices: {samples.numel():,} tokens, {size / 1e9:.1f} GB on disk")
-    stream = ActivationStream(model, samples)
+    layers, count = layer_modules(model), int(domain.max()) + 1
+    size = sum(2 * count * modules.down.in_features**2 for modules in layers)
+    announce(
+        f"gram matrices: {samples.numel():,} tokens forward, {count} domains, "
+        f"{size / 1e9:.1f} GB on disk"
+    )
+    sizes = torch.bincount(domain, minlength=count)
+    streams = [ActivationStream(model, samples[domain == index]) for index in range(count)]
     for index, modules in enumerate(track(layers, "gram matrices")):
-        save_file({"gram": stream.gram(modules.down).cpu()}, _file(folder, index))
-        stream.advance()
-    return GramMatrices(folder, ridge)
+        sums = torch.stack([stream.advance_with_gram(modules.down) for stream in streams])
+        means = sums / (sizes * samples.shape[1]).view(-1, 1, 1).to(sums.device)
+        save_file({**_normalised(means), "samples": sizes}, _file(folder, index))
+    return GramMatrices(folder)
+
+
+def _normalised(means: Tensor) -> dict[str, Tensor]:
+    """`means`, [domains, C, C], divided on both sides by `scale` [C], in float16."""
+    squares = means.diagonal(dim1=1, dim2=2).mean(0)
+    scale = squares.clamp_min(1e-30).sqrt()
+    normalised = means / scale / scale.unsqueeze(1)
+    return {"normalised": normalised.half().cpu(), "scale": scale.cpu()}
 
 
 def _file(folder: Path, layer: int) -> Path:
-    return folder / f"{layer}.safetensors"
+    return folder / f"gram.{layer:04d}.safetensors"

@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import torch
+from torch import Tensor
+
 from adapruner.config.pruning import Layout, RatioBase
 from adapruner.errors import UserError
 from adapruner.files import Artifact, Record, write_json
@@ -49,6 +52,34 @@ class Params(Record):
     pruned: int
 
 
+class Update(Record):
+    """How the weights are updated after the cut, where reconstruction.method uses the text.
+
+    `shares` are the weights of the pool's domains; where empty, every sample has the same weight.
+    `ridge` is the regularization; where it is None, it is chosen for each layer.
+    """
+
+    shares: tuple[float, ...] = ()
+    ridge: float | None = None
+
+    def sample_weights(self, domain: Tensor) -> Tensor:
+        """The weight of each sample, float32 [U] with the mean 1; `domain` [U] are their domains.
+
+        Raises UserError when there is not one share for each domain.
+        """
+        if not self.shares:
+            return torch.ones(len(domain))
+        sizes = torch.bincount(domain, minlength=len(self.shares))
+        if len(sizes) > len(self.shares) or not sum(self.shares):
+            raise UserError(
+                f"the plan's update has shares {list(self.shares)}: expected one for each of the "
+                f"pool's {len(sizes)} domains, not all 0; edit the plan or use its own pool"
+            )
+        weights = torch.tensor(self.shares) / sizes.clamp_min(1)
+        weights = weights[domain.long()]
+        return weights / weights.mean()
+
+
 class PruningPlan(Artifact):
     """What each layer of a dense model keeps, and how the plan was decided."""
 
@@ -62,6 +93,7 @@ class PruningPlan(Artifact):
     protected: tuple[int, ...]
     ratio: Ratio
     params: Params
+    update: Update = Update()
     provenance: dict[str, Any]
 
     def write(self, directory: Path) -> None:

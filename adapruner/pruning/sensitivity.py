@@ -19,7 +19,7 @@ from adapruner.models.structures import LayerModules, layer_modules
 from adapruner.progress import announce, track
 from adapruner.pruning.allocation.width_profile import REMOVED
 from adapruner.pruning.gram_matrices import GramMatrices
-from adapruner.pruning.update import updated_weight
+from adapruner.pruning.update import RIDGE, updated_weight
 
 WINDOWS = 16
 """Windows of the objective text that a candidate is evaluated on. Divergences from one model vary
@@ -53,7 +53,7 @@ def measure_sensitivity(
     for index, modules in enumerate(track(layer_modules(model), "sensitivity")):
         if index not in rows:
             gram = grams.of_layer(index) if grams else None
-            ridge = grams.ridge if grams else 0.0
+            ridge = RIDGE
             candidates = _candidates(modules, scores[index], gram, ridge)
             rows[index] = [
                 _divergence_with(model, modules.down, weight, chosen, teacher)

@@ -1,8 +1,9 @@
-"""From a recipe to a plan, and from a plan to its value on text."""
+"""From a recipe to a plan, and from a plan to its losses on text."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +15,14 @@ from adapruner.importance.scores import score
 from adapruner.importance.table import ImportanceTable
 from adapruner.pruning.allocation.allocate import allocate
 from adapruner.pruning.gram_matrices import GramMatrices
-from adapruner.pruning.plan import PruningPlan
+from adapruner.pruning.plan import PruningPlan, Update
+from adapruner.pruning.surgery import narrowed
 from adapruner.pruning.target import PruningTarget
 from adapruner.search.objective import Objective
 from adapruner.search.space import PROTECTION_RANGE
+
+IsHopeless = Callable[[list[float]], bool]
+"""Takes the losses of the next windows; whether the evaluation can end."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,9 @@ class Planner:
             self.target if recipe.protect is None else self.target.with_protection(*recipe.protect)
         )
         scores = score(self.table, recipe)
-        return allocate(scores, target, provenance or {}, self.sensitivity, recipe.width_profile)
+        plan = allocate(scores, target, provenance or {}, self.sensitivity, recipe.width_profile)
+        update = Update(shares=recipe.update_shares, ridge=recipe.ridge)
+        return plan.model_copy(update={"update": update})
 
     def extra_protection(self) -> int:
         """How many more layers can be protected at each end, up to PROTECTION_RANGE."""
@@ -50,6 +57,14 @@ class Planner:
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """The losses of the windows that were evaluated, and the seconds of planning and in all."""
+
+    losses: list[float]
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Evaluator:
     """Evaluates recipes as updated models. `model` is the dense model, which stays unchanged."""
 
@@ -57,18 +72,22 @@ class Evaluator:
     model: Any
     grams: GramMatrices | None
 
-    def value(self, recipe: Recipe, objective: Objective) -> float:
-        """The objective's value of the model that the recipe leads to."""
-        return self._value_of_plan(self.planner.plan(recipe), objective)
-
-    def timed_value(self, recipe: Recipe, objective: Objective) -> tuple[float, dict[str, float]]:
-        """`value`, and the seconds `plan_s` (planning) and `total_s` (planning and evaluation)."""
+    def evaluate(
+        self, recipe: Recipe, objective: Objective, is_hopeless: IsHopeless | None = None
+    ) -> Evaluation:
+        """Evaluates the model that the recipe leads to, until `is_hopeless` is true."""
         start = time.perf_counter()
         plan = self.planner.plan(recipe)
         plan_s = time.perf_counter() - start
-        value = self._value_of_plan(plan, objective)
-        return value, {"plan_s": plan_s, "total_s": time.perf_counter() - start}
-
-    def _value_of_plan(self, plan: PruningPlan, objective: Objective) -> float:
         down = self.grams.updated_projections(self.model, plan) if self.grams else {}
-        return objective.value_of_plan(self.model, plan, down)
+        losses: list[float] = []
+        with narrowed(self.model, plan, down):
+            for part in objective.losses(self.model):
+                losses += part
+                if is_hopeless is not None and is_hopeless(part):
+                    break
+        return Evaluation(losses, {"plan_s": plan_s, "total_s": time.perf_counter() - start})
+
+    def value(self, recipe: Recipe, objective: Objective) -> float:
+        """The objective's value of the model that the recipe leads to."""
+        return objective.value_of(self.evaluate(recipe, objective).losses)

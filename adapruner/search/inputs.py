@@ -8,8 +8,9 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class SearchInputs:
-    """The dense checkpoint, the pool and the importance table, each a directory."""
+    """Directories: the dense checkpoint, the pool, the importance table, the gram matrices."""
 
     checkpoint: Path
     pool: Path
     importance: Path
+    gram_matrices: Path

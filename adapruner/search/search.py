@@ -1,4 +1,4 @@
-"""The Bayesian search over calibration samples, importance metrics and width profiles.
+"""The Bayesian search over the mix of calibration domains, importance metrics and width profiles.
 
 Each trial scores the structures, plans, cuts and updates like the final model, and is evaluated on
 the objective text. The study is stored: an interrupted search continues where it stopped and ends
@@ -13,14 +13,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
 from torch import Tensor
 
-from adapruner.config import PlanConfig
+from adapruner.config import PlanConfig, ReconstructionConfig
 from adapruner.config.search import SEARCHED
 from adapruner.data.pool import Pool
 from adapruner.dependencies import source_files
@@ -31,11 +30,10 @@ from adapruner.importance.table import ImportanceTable
 from adapruner.models import checkpoint as ckpt
 from adapruner.progress import announce, track
 from adapruner.pruning.allocation.width_profile import REMOVED
-from adapruner.pruning.gram_matrices import GramMatrices, compute_gram_matrices
-from adapruner.pruning.reconstruction.request import method_module
+from adapruner.pruning.gram_matrices import GramMatrices
+from adapruner.pruning.reconstruction import uses_gram_matrices
 from adapruner.pruning.sensitivity import measure_sensitivity
 from adapruner.pruning.target import PruningTarget
-from adapruner.pruning.update import RIDGE
 from adapruner.search.evaluator import Evaluator, Planner
 from adapruner.search.inputs import SearchInputs
 from adapruner.search.objective import Objective
@@ -48,11 +46,8 @@ from adapruner.search.results import (
     write_results,
 )
 from adapruner.search.single_metric import plan_with_metric
-from adapruner.search.space import build_space
-from adapruner.search.study import TRIAL, owned_study, run_trials
-
-UPDATE_SAMPLES = 128
-"""Samples of the update split that trials are updated on."""
+from adapruner.search.space import PROTECTION_RANGE, build_space
+from adapruner.search.study import TRIAL, is_stopped, owned_study, run_trials
 
 
 def search(inputs: SearchInputs, config: PlanConfig, storage: str, out: Path) -> None:
@@ -64,16 +59,17 @@ def search(inputs: SearchInputs, config: PlanConfig, storage: str, out: Path) ->
     table = ImportanceTable.read(inputs.importance)
     target = PruningTarget(ckpt.inspect(inputs.checkpoint), config.pruning)
     if config.search.metric != SEARCHED:
-        plan_with_metric(inputs, config, table, target, out)
+        grams = gram_matrices(inputs, config.reconstruction)
+        plan_with_metric(inputs, config, table, target, grams, out)
         return
     planner = Planner(table, target)
     planner.plan(Recipe(samples=tuple(range(table.samples))))
     pool = Pool.read(inputs.pool)
     dependencies = study_dependencies(inputs, pool, config)
     name = f"adapruner-{hash_json(dependencies)[:16]}"
-    with owned_study(name, storage) as study, TemporaryDirectory(dir=out) as folder:
-        run = _Search(config, pool, study, planner)
-        outcome = run.execute(ckpt.load_model(inputs.checkpoint, config.model), Path(folder))
+    with owned_study(name, storage) as study:
+        run = _Search(config, pool, study, planner, gram_matrices(inputs, config.reconstruction))
+        outcome = run.execute(ckpt.load_model(inputs.checkpoint, config.model))
     provenance = {
         "method": "adapruner",
         "study": name,
@@ -91,7 +87,7 @@ def study_dependencies(inputs: SearchInputs, pool: Pool, config: PlanConfig) -> 
         "importance": hash_file(inputs.importance / ImportanceTable.FILE),
         "objective": hash_json(pool.objective.tolist()),
         "held_out": hash_json(pool.held_out.tolist()),
-        "update": hash_json(pool.update.tolist()),
+        "update": hash_json([pool.update.tolist(), pool.domain.tolist()]),
         "device": str(ckpt.device_of(config.model)),
         "dtype": config.model.dtype,
         "search": search,
@@ -100,6 +96,14 @@ def study_dependencies(inputs: SearchInputs, pool: Pool, config: PlanConfig) -> 
         "seed": config.seed,
         "code": [hash_file(file) for file in source_files(__name__, ("adapruner",))],
     }
+
+
+def gram_matrices(
+    inputs: SearchInputs, reconstruction: ReconstructionConfig
+) -> GramMatrices | None:
+    """The gram matrices, where the reconstruction uses them."""
+    is_used = uses_gram_matrices(reconstruction.method)
+    return GramMatrices(inputs.gram_matrices) if is_used else None
 
 
 @dataclass(frozen=True)
@@ -121,41 +125,39 @@ class _Search:
     pool: Pool
     study: optuna.Study
     planner: Planner
+    grams: GramMatrices | None
 
-    def execute(self, model: Any, folder: Path) -> _Outcome:
-        """Runs the missing trials with the dense `model`; `folder` is for temporary files."""
+    def execute(self, model: Any) -> _Outcome:
+        """Runs the missing trials with the dense `model`."""
         search, pool = self.config.search, self.pool
-        grams = self._gram_matrices(model, folder)
+        first = self._first_cut_layer()
         start = time.perf_counter()
-        objective = Objective.of(model, pool.objective, search.objective)
+        objective = Objective.of(model, pool.objective, search.objective, first)
         seconds = time.perf_counter() - start
-        update = "an update and " if grams else ""
         announce(
-            f"search: {search.trials} trials, each {update}{seconds:.0f} s of evaluation: "
-            f"{self.study.study_name}"
+            f"search: {search.trials} trials, each up to {seconds:.0f} s: {self.study.study_name}"
         )
-        planner = replace(self.planner, sensitivity=self._sensitivity(model, grams))
-        evaluator = Evaluator(planner, model, grams)
-        space = build_space(planner.table, search, self.config.pruning, planner.extra_protection())
+        planner = replace(self.planner, sensitivity=self._sensitivity(model))
+        evaluator = Evaluator(planner, model, self.grams)
         trials = run_trials(
             self.study,
-            space,
+            build_space(planner.table, self.config, planner.extra_protection()),
             search,
             self.config.seed,
-            lambda recipe: evaluator.timed_value(recipe, objective),
+            lambda recipe, is_hopeless: evaluator.evaluate(recipe, objective, is_hopeless),
+            objective.value_of,
         )
-        held_out = Objective.of(model, pool.held_out, search.objective)
+        held_out = Objective.of(model, pool.held_out, search.objective, first)
         values = self._held_out_values(trials, evaluator, held_out)
         return _Outcome(trials, values, planner, objective, held_out)
 
-    def _gram_matrices(self, model: Any, folder: Path) -> GramMatrices | None:
-        reconstruction = self.config.reconstruction
-        if not method_module(reconstruction.method).USES_GRAM_MATRICES:
-            return None
-        samples = self.pool.update[:UPDATE_SAMPLES]
-        return compute_gram_matrices(model, samples, folder, reconstruction.ridge or RIDGE)
+    def _first_cut_layer(self) -> int:
+        """The first layer that a trial may cut."""
+        protected = self.planner.target.protected
+        first = next(i for i in range(len(protected) + 1) if i not in protected)
+        return max(first - PROTECTION_RANGE * ("protection" in self.config.search.vary), 0)
 
-    def _sensitivity(self, model: Any, grams: GramMatrices | None) -> Tensor | None:
+    def _sensitivity(self, model: Any) -> Tensor | None:
         """The sensitivity of each layer, where the space has widths. Cached in the study."""
         search, pruning = self.config.search, self.config.pruning
         if "widths" not in search.vary or pruning.layout != "per_layer":
@@ -172,7 +174,7 @@ class _Search:
             model,
             score(table, recipe).mlp,
             self.pool.objective,
-            grams,
+            self.grams,
             cached,
             lambda layer, row: self.study.set_user_attr(f"{prefix}{layer}", row),
         )
@@ -185,7 +187,7 @@ class _Search:
         Values are cached in the study, so that an interrupted search continues here, too.
         """
         warm = [n for n, trial in enumerate(trials) if trial.user_attrs["name"] != TRIAL]
-        others = [n for n in range(len(trials)) if n not in warm]
+        others = [n for n in range(len(trials)) if n not in warm and not is_stopped(trials[n])]
         others.sort(key=lambda n: (trials[n].value, n))
         values = {}
         for number in track([*warm, *others[: self.config.search.finalists]], "held-out text"):

@@ -14,6 +14,7 @@ from adapruner.importance.recipe import Recipe
 from adapruner.importance.table import ImportanceTable
 from adapruner.models import checkpoint as ckpt
 from adapruner.progress import announce
+from adapruner.pruning.gram_matrices import GramMatrices
 from adapruner.pruning.surgery import narrowed
 from adapruner.pruning.target import PruningTarget
 from adapruner.search.evaluator import Planner
@@ -26,9 +27,12 @@ def plan_with_metric(
     config: PlanConfig,
     table: ImportanceTable,
     target: PruningTarget,
+    grams: GramMatrices | None,
     out: Path,
 ) -> None:
-    """Writes what a search writes, with one trial. `table` is the one in `inputs.importance`.
+    """Writes what a search writes, with one trial, updated where there are `grams`.
+
+    `table` is the one in `inputs.importance`.
 
     Raises UnreachableError when the ratio can't be reached, before the model is loaded.
     """
@@ -49,7 +53,7 @@ def plan_with_metric(
     model = ckpt.load_model(inputs.checkpoint, config.model)
     dense = perplexity(model, windows)
     start = time.perf_counter()
-    with narrowed(model, plan):
+    with narrowed(model, plan, grams.updated_projections(model, plan) if grams else {}):
         value = perplexity(model, windows)
     seconds = {"plan_s": plan_s, "total_s": plan_s + time.perf_counter() - start}
     result = SearchResult(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import optuna
@@ -18,13 +20,21 @@ from adapruner.errors import UserError
 from adapruner.hashing import hash_json
 from adapruner.importance.recipe import Recipe
 from adapruner.progress import track
+from adapruner.search.evaluator import Evaluation, IsHopeless
 from adapruner.search.samplers import make_sampler
 from adapruner.search.space import SearchSpace
 
 TRIAL = "trial"
 """Name of the trials that are no warm starts."""
 
-Evaluate = Callable[[Recipe], tuple[float, dict[str, float]]]
+STOPPING_P_VALUE = 0.1
+"""A trial is stopped where a signed-rank test against the best one gives a lower p-value."""
+
+STARTUP_WINDOWS = 8
+"""Windows before a trial may be stopped."""
+
+Evaluate = Callable[[Recipe, IsHopeless | None], Evaluation]
+ValueOf = Callable[[Sequence[float]], float]
 
 
 @contextmanager
@@ -72,56 +82,94 @@ def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def run_trials(
-    study: optuna.Study, space: SearchSpace, search: SearchConfig, seed: int, evaluate: Evaluate
+    study: optuna.Study,
+    space: SearchSpace,
+    search: SearchConfig,
+    seed: int,
+    evaluate: Evaluate,
+    value_of: ValueOf,
 ) -> list[FrozenTrial]:
     """Runs the missing trials; returns the first `search.trials`, all warm starts at least.
 
     The sampler of each trial is seeded with the number of finished trials, so that an interrupted
-    study ends like one that was not interrupted.
+    study ends like one that was not interrupted. `value_of` makes a value of the losses of all
+    windows. A trial whose losses are significantly above those of the best one on the same windows
+    is stopped.
     """
-    values = {trial.user_attrs["recipe"]: trial.value for trial in finished_trials(study)}
+    study.pruner = optuna.pruners.WilcoxonPruner(
+        p_threshold=STOPPING_P_VALUE, n_startup_steps=STARTUP_WINDOWS
+    )
     names = {trial.user_attrs["name"] for trial in finished_trials(study)}
-
-    def run(recipe: Recipe) -> tuple[float, dict[str, Any]]:
-        key = recipe.model_dump_json()
-        value = values.get(key)
-        seconds: dict[str, float] = {}
-        if value is None:
-            value, seconds = evaluate(recipe)
-        values[key] = value
-        return value, {"recipe": key, "seconds": seconds}
-
     total = max(search.trials, len(space.warm_starts))
     missing = [name for name in space.warm_starts if name not in names]
     for position in track(range(total - len(finished_trials(study))), "search"):
         if position < len(missing):
-            _run_warm_start(study, space, missing[position], run)
+            _run_warm_start(study, space, missing[position], evaluate, value_of)
         else:
             study.sampler = make_sampler(search.sampler, seed + len(finished_trials(study)))
-            trial = study.ask(space.distributions)
-            value, attributes = run(space.recipe(trial.params))
-            for key, attribute in (attributes | {"name": TRIAL}).items():
-                trial.set_user_attr(key, attribute)
-            study.tell(trial, value)
+            _run_trial(study, space, evaluate, value_of)
     return finished_trials(study)[:total]
 
 
+def is_stopped(trial: FrozenTrial) -> bool:
+    """Whether a trial ended before its last window; its value is then an estimate."""
+    return bool(trial.user_attrs["stopped"])
+
+
+def _run_trial(
+    study: optuna.Study, space: SearchSpace, evaluate: Evaluate, value_of: ValueOf
+) -> None:
+    trial = study.ask(space.distributions)
+    recipe = space.recipe(trial.params)
+    steps = count()
+
+    def is_hopeless(losses: list[float]) -> bool:
+        for loss in losses:
+            trial.report(loss, next(steps))
+        return trial.should_prune()
+
+    result = evaluate(recipe, is_hopeless)
+    best = study.best_trial.intermediate_values
+    losses = _completed(result.losses, [best[step] for step in sorted(best)])
+    stopped = len(losses) > len(result.losses)
+    for name, attribute in _attributes(TRIAL, recipe, result, stopped).items():
+        trial.set_user_attr(name, attribute)
+    study.tell(trial, value_of(losses))
+
+
+def _completed(losses: list[float], best: list[float]) -> list[float]:
+    """The losses of all windows: the missing ones are the best trial's, plus the mean difference.
+
+    The windows differ far more than trials do, so the mean of a part alone would be biased.
+    """
+    difference = fmean(losses) - fmean(best[: len(losses)])
+    return losses + [loss + difference for loss in best[len(losses) :]]
+
+
 def _run_warm_start(
-    study: optuna.Study,
-    space: SearchSpace,
-    name: str,
-    run: Callable[[Recipe], tuple[float, dict[str, Any]]],
+    study: optuna.Study, space: SearchSpace, name: str, evaluate: Evaluate, value_of: ValueOf
 ) -> None:
     params, recipe = space.warm_starts[name]
-    value, attributes = run(recipe)
+    result = evaluate(recipe, None)
     study.add_trial(
         create_trial(
             params=params,
             distributions={key: space.distributions[key] for key in params},
-            value=value,
-            user_attrs=attributes | {"name": name},
+            value=value_of(result.losses),
+            intermediate_values=dict(enumerate(result.losses)),
+            user_attrs=_attributes(name, recipe, result, stopped=False),
         )
     )
+
+
+def _attributes(name: str, recipe: Recipe, result: Evaluation, stopped: bool) -> dict[str, Any]:
+    return {
+        "name": name,
+        "recipe": recipe.model_dump_json(),
+        "seconds": result.seconds,
+        "windows": len(result.losses),
+        "stopped": stopped,
+    }
 
 
 @contextmanager

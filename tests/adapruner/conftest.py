@@ -16,6 +16,7 @@ from adapruner.config import ModelConfig
 from adapruner.data.pool import Pool, TestTexts, write_finetune_rows
 from adapruner.importance.statistics import importance_table, reference_subset
 from adapruner.models.checkpoint import load_model
+from adapruner.pruning.gram_matrices import compute_gram_matrices
 from tests.models import BASE, small_model, tokens
 
 
@@ -44,6 +45,12 @@ def write_importance(work: Workplace, out: Path, reference_size: int = 4, seed: 
     reference = reference_subset(len(pool.calibration), reference_size, seed)
     model = load_model(work.checkpoint, work.model)
     importance_table(model, pool.calibration, reference, pool.calibration_domain).write(out)
+
+
+def write_gram_matrices(work: Workplace, out: Path) -> None:
+    """Writes the gram matrices of the workplace to the existing directory `out`."""
+    pool = Pool.read(work.pool)
+    compute_gram_matrices(load_model(work.checkpoint, work.model), pool.update, pool.domain, out)
 
 
 @pytest.fixture(scope="session")

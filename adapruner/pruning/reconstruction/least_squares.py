@@ -33,15 +33,19 @@ def check_supported(structures: Structures) -> None:
 
 
 def reconstruct(request: ReconstructionRequest) -> Correction:
-    """The updated down projections of all cut layers, computed on the update samples.
+    """The updated down projections of all cut layers, computed on the plan's mix of the domains.
 
-    With an open ridge, it is chosen for each layer on the objective text.
+    Where neither the settings nor the plan have a ridge, it is chosen for each layer on the
+    objective text.
     """
-    samples, plan = request.pool.update, request.plan
+    pool, plan = request.pool, request.plan
+    weights = plan.update.sample_weights(pool.domain)
+    samples, weights = pool.update[weights > 0], weights[weights > 0]
     announce(f"update: {len(samples)} x {samples.shape[1]} tokens, twice through every layer")
     model = ckpt.load_model(request.checkpoint, request.device)
     dense = [layer.down.in_features for layer in layer_modules(model)]
-    apply_and_update(model, plan, samples, request.ridge, request.pool.objective)
+    ridge = request.ridge or plan.update.ridge
+    apply_and_update(model, plan, samples, ridge, pool.objective, weights)
     updated = {
         index: layer.down.weight.detach().cpu()
         for index, (layer, width) in enumerate(zip(layer_modules(model), dense, strict=True))
@@ -62,11 +66,13 @@ def apply_and_update(
     samples: Tensor,
     ridge: float | None,
     fresh: Tensor | None = None,
+    weights: Tensor | None = None,
 ) -> list[float]:
     """`surgery.apply` with the update of every layer whose MLP is cut; the ridges used.
 
-    `samples` is int [N, T]. With `ridge` None each layer uses that of `RIDGES` with the lowest
-    error on `fresh`, int [M, T], text that the update is not computed from.
+    `samples` is int [N, T], with `weights` [N] or all the same weight. With `ridge` None each layer
+    uses that of `RIDGES` with the lowest error on `fresh`, int [M, T], text that the update is not
+    computed from.
     """
     structures = describe_model(model)
     check_fits(plan, structures)
@@ -78,7 +84,7 @@ def apply_and_update(
         whole = modules.down.weight.detach()
         cut_layer(modules, dense, kept, structures.head_dim, ATTENTION_PARTS)
         if len(kept.channels()) < dense.mlp_channels:
-            gram = stream.gram(modules.down)
+            gram = stream.gram(modules.down, weights)
             fresh_gram = choice.gram(modules.down) if choice else None
             cut_layer(modules, dense, kept, structures.head_dim, MLP_PARTS)
             candidates = RIDGES if fresh_gram is not None else (ridge or RIDGE,)

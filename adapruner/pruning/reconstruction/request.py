@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from adapruner.config import DeviceConfig
 from adapruner.data.pool import Pool
 from adapruner.pruning.plan import PruningPlan
-from adapruner.pruning.reconstruction import METHODS
 
 Correction = Callable[[Any], None]
 """Changes the cut model in place."""
@@ -26,8 +24,3 @@ class ReconstructionRequest:
     pool: Pool
     device: DeviceConfig
     ridge: float | None
-
-
-def method_module(name: str) -> Any:
-    """The module of a `reconstruction.method`."""
-    return import_module(METHODS[name])

@@ -47,7 +47,7 @@ def shared(work: Workplace, table: Path, root: Path) -> SharedStages:
     if not tasks.exists():
         tasks.mkdir()
         resolve_tasks(config(work).evaluation, tasks)
-    return SharedStages(work.checkpoint, work.pool, table, root, work.pool, tasks)
+    return SharedStages(work.checkpoint, work.pool, table, table, root, work.pool, tasks)
 
 
 def measured(work: Workplace, table: Path, comparison: ComparisonConfig, root: Path) -> list[Path]:

@@ -18,10 +18,9 @@ from adapruner.pruning.plan import PruningPlan
 from adapruner.pruning.reconstruction.least_squares import apply_and_update
 from adapruner.pruning.sensitivity import TOP_K, measure_sensitivity
 from adapruner.pruning.surgery import narrowed
+from adapruner.pruning.update import RIDGE
 from tests.adapruner.pruning.plans import plan_keeping
 from tests.models import KINDS, small_model, tokens
-
-RIDGE = 0.05
 
 
 def ascending_scores(model: Any) -> list[Tensor]:
@@ -57,14 +56,14 @@ def test_sensitivity_is_the_divergence_with_that_layer_alone_cut(kind: str) -> N
 
 def test_candidates_are_updated_like_the_final_model(tmp_path: Path) -> None:
     model, samples, windows = small_model("llama"), tokens(8, 16), tokens(4, 16, seed=3)
-    grams = compute_gram_matrices(model, samples, tmp_path, RIDGE)
+    grams = compute_gram_matrices(model, samples, torch.zeros(8, dtype=torch.int), tmp_path)
     rows = measure_sensitivity(model, ascending_scores(model), windows, grams, {}, lambda *_: None)
     teacher, plan = top_log_probs(model, windows, TOP_K), half_of(model, 2)
     with narrowed(model, plan):
         sliced = mean_divergence(model, windows, teacher)
     apply_and_update(model, plan, samples, RIDGE)
     final = mean_divergence(model, windows, teacher)
-    assert float(rows[2, REMOVED.index(0.5)]) == pytest.approx(final, rel=1e-4)
+    assert float(rows[2, REMOVED.index(0.5)]) == pytest.approx(final, rel=1e-3)
     assert abs(sliced - final) > 0.01 * final
 
 

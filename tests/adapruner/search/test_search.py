@@ -23,15 +23,14 @@ from adapruner.errors import UserError
 from adapruner.evaluation.perplexity import perplexity
 from adapruner.hashing import hash_file
 from adapruner.models import checkpoint as ckpt
-from adapruner.pruning.gram_matrices import compute_gram_matrices
+from adapruner.pruning.gram_matrices import GramMatrices
 from adapruner.pruning.plan import PruningPlan
 from adapruner.pruning.reconstruction.least_squares import apply_and_update
 from adapruner.pruning.surgery import narrowed
-from adapruner.pruning.update import RIDGE
 from adapruner.search.inputs import SearchInputs
 from adapruner.search.results import SearchResult, Trial, Trials
 from adapruner.search.search import search, study_dependencies
-from tests.adapruner.conftest import Workplace, write_importance
+from tests.adapruner.conftest import Workplace, write_gram_matrices, write_importance
 from tests.models import tokens
 
 PRUNING = PruningConfig(ratio=0.2, ratio_of="blocks", protect_first=1, protect_last=1, round_to=4)
@@ -54,13 +53,15 @@ search(inputs, PlanConfig(**arguments["config"]), arguments["storage"], out)
 
 @pytest.fixture(scope="module")
 def table(workplace: Workplace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The importance table and the gram matrices, in one folder."""
     out = tmp_path_factory.mktemp("table")
     write_importance(workplace, out)
+    write_gram_matrices(workplace, out)
     return out
 
 
 def inputs_of(work: Workplace, table: Path) -> SearchInputs:
-    return SearchInputs(work.checkpoint, work.pool, table)
+    return SearchInputs(work.checkpoint, work.pool, table, table)
 
 
 def config(work: Workplace, pruning: PruningConfig = PRUNING, **changes: Any) -> PlanConfig:
@@ -90,7 +91,7 @@ def studies(root: Path) -> list[optuna.Study]:
 
 def program(work: Workplace, table: Path, root: Path, name: str, count: int) -> list[str]:
     arguments = {
-        "inputs": [str(work.checkpoint), str(work.pool), str(table)],
+        "inputs": [str(work.checkpoint), str(work.pool), str(table), str(table)],
         "out": str(root / name),
         "config": config(work, trials=count).model_dump(mode="json"),
         "storage": f"sqlite:///{root / f'{name}.db'}",
@@ -153,7 +154,7 @@ def test_trials_and_finalists_are_evaluated_as_updated_models(
     pool = Pool.read(workplace.pool)
     texts = {"objective": pool.objective, "held_out": pool.held_out}
     model, plan = ckpt.load_model(workplace.checkpoint, workplace.model), PruningPlan.read(out)
-    grams = compute_gram_matrices(model, pool.update, tmp_path, RIDGE)
+    grams = GramMatrices(table)
     with narrowed(model, plan, grams.updated_projections(model, plan)):
         values = {name: perplexity(model, windows) for name, windows in texts.items()}
     best = SearchResult.read(out).best

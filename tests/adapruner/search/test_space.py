@@ -5,33 +5,48 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch
 from optuna.distributions import CategoricalDistribution
 
-from adapruner.config import PruningConfig, SearchConfig
+from adapruner.config import (
+    ModelConfig,
+    PlanConfig,
+    PruningConfig,
+    ReconstructionConfig,
+    SearchConfig,
+)
 from adapruner.importance.recipe import Recipe
 from adapruner.importance.statistics import importance_table
 from adapruner.importance.table import ImportanceTable
-from adapruner.search.space import DIRECTIONS, build_space, sample_signatures
+from adapruner.search.space import build_space
 from tests.models import small_model, tokens
 
 PRUNING = PruningConfig(protect_first=1, protect_last=1)
+ALL = ("token", "shares", "update", "ridge", "widths", "protection")
+
+
+def plan_config(**changes: Any) -> PlanConfig:
+    sections: dict[str, Any] = {
+        "search": SearchConfig(set_size=4),
+        "pruning": PRUNING,
+        "reconstruction": ReconstructionConfig(),
+    }
+    return PlanConfig(seed=0, model=ModelConfig(source="model"), **(sections | changes))
 
 
 @pytest.fixture(scope="module")
 def table() -> ImportanceTable:
-    source = (0,) * 6 + (1,) * 6
-    return importance_table(small_model("llama"), tokens(12, 16), [0, 3, 5, 8], source)
+    domain = (0,) * 6 + (1,) * 6
+    return importance_table(small_model("llama"), tokens(12, 16), [0, 3, 5, 8], domain)
 
 
 @pytest.mark.parametrize("samples", ["signature", "slots"])
 @pytest.mark.parametrize("scaling", ["layer_mean", "aligned"])
-@pytest.mark.parametrize("vary", [(), ("token", "shares", "widths", "protection")])
+@pytest.mark.parametrize("vary", [(), ALL])
 def test_parameters_of_a_warm_start_give_its_recipe(
     samples: Any, scaling: Any, vary: Any, table: ImportanceTable
 ) -> None:
     search = SearchConfig(set_size=4, samples=samples, scaling=scaling, vary=vary)
-    space = build_space(table, search, PRUNING, 1)
+    space = build_space(table, plan_config(search=search), 1)
     inside = 0
     for start in space.warm_starts.values():
         if start.params:
@@ -42,42 +57,54 @@ def test_parameters_of_a_warm_start_give_its_recipe(
                 for n, v in start.params.items()
             )
             recipe = space.recipe(start.params)
-            assert recipe.samples == start.recipe.samples
-            assert recipe.alpha_token == start.recipe.alpha_token
-            assert recipe.width_profile == start.recipe.width_profile
+            same = ("samples", "alpha_token", "width_profile", "update_shares", "ridge", "shares")
+            for field in same:
+                assert getattr(recipe, field) == getattr(start.recipe, field), field
     assert inside, "the sampler learns from at least one warm start"
     assert space.warm_starts["llm-pruner-element"].recipe.samples == table.reference
 
 
 def test_dimensions_follow_the_settings(table: ImportanceTable) -> None:
-    search = SearchConfig(set_size=4)
-    assert {"alpha_token", "share_0", "share_1", "width_profile", "protect_first"} <= set(
-        build_space(table, search, PRUNING, 1).distributions
-    )
+    everything = {"alpha_token", "share_0", "update_share_1", "ridge", "width_profile"}
+    assert everything | {"protect_first"} <= set(build_space(table, plan_config(), 1).distributions)
     uniform = PRUNING.model_copy(update={"layout": "uniform"})
     assert not {"width_profile", "protect_first"} & set(
-        build_space(table, search, uniform, 0).distributions
+        build_space(table, plan_config(pruning=uniform), 0).distributions
     )
     paper = SearchConfig(set_size=4, samples="slots", scaling="aligned", vary=())
-    distributions = build_space(table, paper, PRUNING, 0).distributions
+    distributions = build_space(table, plan_config(search=paper), 0).distributions
     slots = [d for name, d in distributions.items() if name.startswith("slot_")]
     assert len(slots) == 4
     assert all(isinstance(slot, CategoricalDistribution) for slot in slots)
 
 
-def test_direction_selects_the_samples_furthest_along_it(table: ImportanceTable) -> None:
-    signatures = sample_signatures(table)
-    assert signatures.shape == (12, DIRECTIONS)
-    space = build_space(table, SearchConfig(set_size=4), PRUNING, 0)
-    params = {
-        "alpha_coarse": 0.0, "alpha_fine": 0.0, "set_size": 5, "direction_0": 1.0,
-        "direction_1": 0.0,
-    }  # fmt: skip
-    chosen = space.recipe(params).samples
-    assert len(chosen) == 5
-    others = [n for n in range(12) if n not in chosen]
-    assert signatures[list(chosen), 0].min() >= signatures[others, 0].max()
-    assert torch.equal(sample_signatures(table), signatures), "signs are fixed"
+@pytest.mark.parametrize(
+    ("reconstruction", "updated"),
+    [
+        (ReconstructionConfig(), {"update_share_0", "update_share_1", "ridge"}),
+        (ReconstructionConfig(ridge=0.1), {"update_share_0", "update_share_1"}),
+        (ReconstructionConfig(method="bias"), set()),
+        (ReconstructionConfig(method="none"), set()),
+    ],
+)
+def test_update_is_searched_where_the_reconstruction_uses_it(
+    reconstruction: ReconstructionConfig, updated: set[str], table: ImportanceTable
+) -> None:
+    space = build_space(table, plan_config(reconstruction=reconstruction), 1)
+    names = {"update_share_0", "update_share_1", "ridge"}
+    assert names & set(space.distributions) == updated
+    recipe = space.warm_starts["fisher"].recipe
+    assert recipe.ridge == (0.1 if "ridge" in updated else None)
+    assert recipe.update_shares == ((0.5, 0.5) if updated else ())
+
+
+def test_shares_count_relative_to_their_sum(table: ImportanceTable) -> None:
+    space = build_space(table, plan_config(), 1)
+    params = space.warm_starts["fisher"].params
+    changed = params | {"share_0": 0.2, "share_1": 0.6, "update_share_0": 0, "update_share_1": 0}
+    recipe = space.recipe(changed)
+    assert recipe.shares == pytest.approx((0.25, 0.75))
+    assert recipe.update_shares == (0.5, 0.5), "no share at all is the equal mix"
 
 
 def test_recipe_refuses_unknown_fields() -> None:
@@ -85,14 +112,14 @@ def test_recipe_refuses_unknown_fields() -> None:
         Recipe(samples=(0,), alpha_coarser=1.0)  # type: ignore[call-arg]
 
 
-def test_each_share_belongs_to_its_source_when_there_are_more_than_ten() -> None:
-    sources = 12
+def test_each_share_belongs_to_its_domain_when_there_are_more_than_ten() -> None:
+    domains = 12
     table = importance_table(
-        small_model("llama"), tokens(sources, 16), [0, 3, 5, 8], tuple(range(sources))
+        small_model("llama"), tokens(domains, 16), [0, 3, 5, 8], tuple(range(domains))
     )
     search = SearchConfig(set_size=4, vary=("shares",))
-    space = build_space(table, search, PRUNING, 1)
+    space = build_space(table, plan_config(search=search), 1)
     params = dict(next(start.params for start in space.warm_starts.values() if start.params))
-    shares = [0.05 + 0.05 * i for i in range(sources)]
+    shares = [0.05 + 0.05 * i for i in range(domains)]
     params |= {f"share_{i}": share for i, share in enumerate(shares)}
-    assert space.recipe(params).shares == tuple(shares)
+    assert space.recipe(params).shares == pytest.approx([s / sum(shares) for s in shares])

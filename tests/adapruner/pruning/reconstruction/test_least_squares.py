@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from adapruner.errors import UserError
 from adapruner.models.structures import layer_modules
+from adapruner.pruning.plan import Update
 from adapruner.pruning.reconstruction.least_squares import RIDGES, apply_and_update
 from adapruner.pruning.surgery import apply
 from tests.adapruner.pruning.plans import plan_for
@@ -72,3 +74,23 @@ def test_update_changes_nothing_when_nothing_is_cut(kind: str) -> None:
     before = model(ids.long()).logits
     apply_and_update(model, plan_for(model, "nothing"), ids, ridge=0.1)
     assert torch.equal(model(ids.long()).logits, before)
+
+
+def test_update_on_weighted_samples_equals_the_update_on_the_mixed_text() -> None:
+    model, plan = small_model("llama"), plan_for(small_model("llama"), "channels")
+    samples, domain = tokens(20, 16, seed=5), torch.tensor([0] * 12 + [1] * 6 + [2] * 2)
+    weights = Update(shares=(0.4, 0.6, 0.0)).sample_weights(domain)
+    assert weights.mean() == pytest.approx(1)
+    assert float(weights[:12].sum() / weights.sum()) == pytest.approx(0.4)
+    assert not weights[18:].any()
+    mixed = [n for n in range(18) for _ in range(1 if n < 12 else 3)]
+    weighted, repeated = copy.deepcopy(model), copy.deepcopy(model)
+    apply_and_update(weighted, plan, samples, 0.05, weights=weights)
+    apply_and_update(repeated, plan, samples[mixed], 0.05)
+    for one, other in zip(layer_modules(weighted), layer_modules(repeated), strict=True):
+        torch.testing.assert_close(one.down.weight, other.down.weight, rtol=2e-3, atol=1e-4)
+
+
+def test_shares_that_do_not_fit_the_pool_are_refused() -> None:
+    with pytest.raises(UserError, match="one for each of the pool's 3 domains"):
+        Update(shares=(0.5, 0.5)).sample_weights(torch.tensor([0, 1, 2]))
