@@ -1,13 +1,12 @@
 """Text sources: resolved to a location and a content hash (`readers` reads them).
 
-A source is FILE.txt|jsonl|json|parquet, `package:gensim` (the embedded default),
+A source is FILE.txt|jsonl|json|parquet, `package:NAME[#PART]`, which is in an installed package,
 `hub:OWNER/NAME[:CONFIG][@COMMIT][#SPLIT]`, or `self`, which the dense model generates. Every error
 is one line that names the source.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 from typing import ClassVar
@@ -16,11 +15,11 @@ from pydantic import BaseModel, ConfigDict
 
 from adapruner.config import RunConfig, Sources
 from adapruner.config.calibration import SELF
+from adapruner.data.package_texts import find_package_text
 from adapruner.errors import UserError
 from adapruner.files import Artifact
 from adapruner.hashing import hash_file, hash_json
 
-_GENSIM_DUMP = "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
 _HUB = re.compile(
     r"hub:(?P<name>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[\w.-]+))?"
     r"(?:@(?P<commit>[\w./-]+))?(?:#(?P<split>[\w.:%\[\]-]+))?"
@@ -33,8 +32,8 @@ class TextSource(BaseModel):
     """A resolved source.
 
     `uri` is the source as it was set. `location` is an absolute path or
-    `OWNER/NAME[:CONFIG]#SPLIT`. The content hash is the file's sha256; for a hub source it is the
-    hash of name, split and commit.
+    `OWNER/NAME[:CONFIG]#SPLIT`. The content hash is the file's sha256; for the code of a package it
+    is the hash of its files, for a hub source the hash of name, split and commit.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -134,22 +133,13 @@ def _resolve_file(uri: str, setting: str) -> TextSource:
 
 
 def _resolve_package(uri: str, setting: str) -> TextSource:
-    if uri != "package:gensim":
-        raise UserError(f"{setting}: {uri}: the only supported text package is package:gensim")
-    spec = importlib.util.find_spec("gensim")
-    folders = spec.submodule_search_locations if spec else None
-    dump = Path(folders[0]) / _GENSIM_DUMP if folders else None
-    if dump is None or not dump.is_file():
-        raise UserError(
-            f"{setting}: package:gensim: gensim's Wikipedia dump is not installed: "
-            "run `pip install --no-deps gensim`, or name a text file"
-        )
+    text = find_package_text(uri, setting)
     return TextSource(
         uri=uri,
-        kind="wikipedia",
-        location=str(dump),
+        kind=text.kind,
+        location=str(text.location),
         revision=None,
-        content_hash=hash_file(dump),
+        content_hash=text.content_hash,
     )
 
 
