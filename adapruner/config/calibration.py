@@ -27,14 +27,18 @@ class CalibrationConfig(Section):
     self_texts: int = Field(1024, ge=1, description="number of texts of the source self")
     min_tokens: int = Field(128, ge=2, description="shorter records are dropped")
     sequence_length: int = Field(128, ge=2, description="tokens per sample")
+    samples_per_record: int = Field(
+        4, ge=1, description="maximum number of samples of one record, taken from its beginning"
+    )
     pool_size: int = Field(64, ge=1, description="samples of the calibration pool")
     shares: tuple[Annotated[float, Field(ge=0)], ...] | None = Field(
         None, description="share of each source in every split; default: equal shares"
     )
     update_size: int = Field(
-        256,
+        1024,
         ge=1,
-        description="samples that cut layers are updated on; the pool is part of them",
+        description="samples that cut layers are updated on, fewer where the split has fewer; the "
+        "pool is part of them",
     )
     objective_source: Sources | None = Field(
         None, description="texts of the search's objective; default: a split of `source`"

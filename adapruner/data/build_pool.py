@@ -40,9 +40,9 @@ def build_pool(
 ) -> None:
     """Writes the pool of `sources` (by URI) to `out`, tokenised by `checkpoint`'s tokenizer.
 
-    - `pool.safetensors`: the token splits, see `Pool`. A sample is the first sequence_length tokens
-      of a record of at least min_tokens tokens; BOS is its first token if the tokenizer puts it
-      there by default.
+    - `pool.safetensors`: the token splits, see `Pool`. A sample is a window of sequence_length
+      tokens; a record of at least min_tokens tokens gives up to samples_per_record of them. BOS is
+      its first token if the tokenizer puts it there by default.
     - `finetune.jsonl`: {"text"} or {"instruction", "input", "output"}, in seeded order.
     - `test.json`: the test texts by name. A text file of evaluation.texts is there unchanged.
     - `pool.json`: the counts of every source, and the size and sha256 of every split.
@@ -119,7 +119,7 @@ def _source_summary(use: SourceUse, index: int, draft: Draft) -> SourceSummary:
 def _split_summaries(inputs: Inputs, draft: Draft) -> dict[str, SplitSummary]:
     count = inputs.tokenizer.count
     sizes: dict[str, tuple[int, int, bytes]] = {}
-    for split in ("calibration", "objective", "held_out"):
+    for split in ("calibration", "update", "objective", "held_out"):
         tokens = draft.samples[split]
         sizes[split] = (len(tokens), tokens.size, tokens.tobytes())
     rows, texts = draft.finetune, draft.test

@@ -78,8 +78,7 @@ class Inputs:
                 track(records, f"reading {source.uri}"),
                 index,
                 self.tokenizer,
-                calibration.min_tokens,
-                calibration.sequence_length,
+                calibration,
                 seen,
             )
             if not new:

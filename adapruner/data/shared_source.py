@@ -9,7 +9,7 @@ import numpy as np
 
 from adapruner.data.contamination import SourceUse
 from adapruner.data.draft import Draft, Inputs, PoolSettings, counts_of
-from adapruner.data.samples import Item
+from adapruner.data.samples import Item, records_of, samples_of
 from adapruner.data.splits import assign, draw, mixed, spread
 from adapruner.errors import UserError
 
@@ -23,24 +23,25 @@ def fill_from_calibration_source(inputs: Inputs, draft: Draft) -> None:
     calibration = settings.calibration
     items, uses = inputs.read("calibration.source", calibration.source)
     draft.uses += uses
-    long_items = [item for item in items if len(item.tokens) >= calibration.min_tokens]
+    samples = samples_of(i for i in items if len(i.tokens) >= calibration.min_tokens)
     needs = _needs(settings)
-    splits = assign(long_items, needs, settings.seed)
+    splits = assign(samples, needs, settings.seed)
     if splits is None:
-        raise _too_little_text(calibration.min_tokens, needs, long_items, uses)
+        raise _too_little_text(calibration.min_tokens, needs, samples, uses)
     _fill_calibration(settings, draft, splits["calibration"])
     if "objective" in splits:
         draft.draw_windows(splits, settings, calibration.shares)
     if "finetune" in splits:
-        _fill_finetune(settings, draft, splits["finetune"])
+        _fill_finetune(settings, draft, records_of(splits["finetune"]))
     if "test" in splits:
-        texts = _test_items(inputs, splits["test"])
+        records = records_of(splits["test"])
+        texts = _test_items(inputs, records)
         draft.test = {_test_name(uses): "\n\n".join(item.text for item in texts)}
-        draft.record("test", splits["test"], texts)
+        draft.record("test", records, texts)
 
 
 def _needs(settings: PoolSettings) -> dict[str, int]:
-    """Split -> the number of items that it needs, for the splits that share calibration.source."""
+    """Split -> the number of samples that it needs, if it shares calibration.source."""
     calibration, evaluation = settings.calibration, settings.evaluation
     needs = {"calibration": calibration.pool_size}
     if calibration.objective_source is None:
@@ -48,20 +49,22 @@ def _needs(settings: PoolSettings) -> dict[str, int]:
     if settings.finetune.source is None:
         needs["finetune"] = 1
     if not evaluation.texts:
-        needs["test"] = -(-evaluation.sequence_length // calibration.min_tokens)
+        per_sample = calibration.min_tokens // calibration.samples_per_record
+        per_sample = max(per_sample, calibration.sequence_length)
+        needs["test"] = -(-evaluation.sequence_length // per_sample)
     return needs
 
 
 def _too_little_text(
-    min_tokens: int, needs: dict[str, int], items: list[Item], uses: list[SourceUse]
+    min_tokens: int, needs: dict[str, int], samples: list[Item], uses: list[SourceUse]
 ) -> UserError:
     required = " + ".join(f"{need} {split}" for split, need in needs.items())
-    documents = len({item.document for item in items})
-    whole = f" in {documents} documents, each whole in one split" * (documents < len(items))
+    documents = len({sample.document for sample in samples})
+    whole = f" in {documents} documents, each whole in one split" * (documents < len(samples))
     return UserError(
-        f"calibration.source: too little text: {required} samples of at least {min_tokens} "
-        f"tokens are required, there are {len(items)}{whole} ({counts_of(uses)}): add text, "
-        "or lower calibration.pool_size, objective_tokens, held_out_tokens or min_tokens"
+        f"calibration.source: too little text: {required} samples of records of at least "
+        f"{min_tokens} tokens are required, there are {len(samples)}{whole} ({counts_of(uses)}): "
+        "add text, or lower calibration.pool_size, objective_tokens, held_out_tokens or min_tokens"
     )
 
 
@@ -78,6 +81,7 @@ def _fill_calibration(settings: PoolSettings, draft: Draft, items: list[Item]) -
     domain = [item.document[0] for item in drawn + more]
     draft.samples["domain"] = np.array(domain, dtype=np.int32)
     draft.record("calibration", items, drawn)
+    draft.record("update", items, drawn + more)
 
 
 def _fill_finetune(settings: PoolSettings, draft: Draft, items: list[Item]) -> None:

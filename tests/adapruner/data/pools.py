@@ -25,7 +25,13 @@ needs_gensim = pytest.mark.skipif(
     importlib.util.find_spec("gensim") is None, reason="gensim not installed"
 )
 
-SMALL = {"min_tokens": 16, "sequence_length": 16, "pool_size": 8, "objective_tokens": 64}
+SMALL = {
+    "min_tokens": 16,
+    "sequence_length": 16,
+    "samples_per_record": 1,
+    "pool_size": 8,
+    "objective_tokens": 64,
+}
 TEST = {"sequence_length": 16, "max_windows": 4}
 
 

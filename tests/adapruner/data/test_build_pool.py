@@ -26,7 +26,7 @@ from tests.adapruner.data.pools import (
     sentences,
 )
 
-SPLITS = ["calibration", "objective", "held_out", "finetune", "test"]
+SPLITS = ["calibration", "update", "objective", "held_out", "finetune", "test"]
 
 
 def test_pool_of_one_source_has_five_disjoint_splits(checkpoint: Path, tmp_path: Path) -> None:
@@ -58,7 +58,9 @@ def test_summary_describes_every_split(checkpoint: Path, tmp_path: Path) -> None
     built = build(checkpoint, tmp_path / "out", {"source": source, **SMALL}, evaluation=TEST)
     splits = built.summary.splits
     assert list(splits) == SPLITS
-    used = [8, 4, 4, len(built.finetune), 1]
+    update = splits["update"].available
+    assert 8 < update == len(built.pool.update) < 1024, "fewer than update_size: all of the split"
+    used = [8, update, 4, 4, len(built.finetune), 1]
     assert [split.used for split in splits.values()] == used
     assert splits["calibration"].tokens == 8 * 16
     content = built.pool.calibration.numpy().tobytes()

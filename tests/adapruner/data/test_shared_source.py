@@ -49,7 +49,7 @@ def test_documents_are_whole_in_one_split(checkpoint: Path, tmp_path: Path) -> N
         for split, samples in splits.items()
     }
     assert sum(map(len, documents.values())) == len(set.union(*documents.values()))
-    recorded = {split: summary.documents for split, summary in built.summary.splits.items()}
+    recorded = {split: built.summary.splits[split].documents for split in splits}
     assert {split: len(names) for split, names in documents.items()} == recorded
     assert len(documents["objective"]) > 1
 
@@ -72,3 +72,28 @@ def test_the_update_samples_begin_with_the_pool_and_are_distinct(
     pool = build(checkpoint, tmp_path / "out", calibration, evaluation=TEST).pool
     assert pool.update[:8].equal(pool.calibration)
     assert len({tuple(row) for row in pool.update.tolist()}) == 20
+
+
+def test_windows_of_a_record_are_in_one_split_and_its_text_is_not_repeated(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    texts = sentences(40, words=120)
+    source = jsonl(tmp_path / "t.jsonl", texts)
+    calibration = {"source": source, **SMALL, "samples_per_record": 4}
+    evaluation = {**TEST, "max_windows": None}
+    built = build(checkpoint, tmp_path / "out", calibration, evaluation=evaluation)
+    splits = {
+        "update": decoded(checkpoint, built.pool.update),
+        "objective": decoded(checkpoint, built.pool.objective),
+        "held_out": decoded(checkpoint, built.pool.held_out),
+        "finetune": [row["text"] for row in built.finetune],
+        "test": built.test["t"].split("\n\n"),
+    }
+    owners = {
+        split: [i for sample in samples for i, text in enumerate(texts) if sample in text]
+        for split, samples in splits.items()
+    }
+    assert all(len(owners[split]) == len(samples) for split, samples in splits.items())
+    assert sum(len(set(o)) for o in owners.values()) == len(set().union(*owners.values()))
+    assert len(owners["update"]) == 4 * len(set(owners["update"])) > 16
+    assert all(len(set(owners[split])) == len(owners[split]) for split in ("finetune", "test"))
