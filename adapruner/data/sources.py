@@ -1,8 +1,8 @@
 """Text sources: resolved to a location and a content hash (`readers` reads them).
 
 A source is FILE.txt|jsonl|json|parquet, `package:NAME[#PART]`, which is in an installed package,
-`hub:OWNER/NAME[:CONFIG][@COMMIT][#SPLIT]`, or `self`, which the dense model generates. Every error
-is one line that names the source.
+`hub:OWNER/NAME[:CONFIG][@COMMIT][#SPLIT]`, or `self` or `self:chat`, which the dense model
+generates. Every error is one line that names the source.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from adapruner.config import RunConfig, Sources
-from adapruner.config.calibration import SELF
+from adapruner.config.calibration import SELF, SELF_CHAT
 from adapruner.data.package_texts import find_package_text
 from adapruner.errors import UserError
 from adapruner.files import Artifact
@@ -74,8 +74,8 @@ def resolve_texts(config: RunConfig) -> TextSources:
     }
     if calibration.is_self_generated and not config.evaluation.texts:
         raise UserError(
-            "calibration.source is self, and evaluation.texts is empty: name a test text; a model "
-            "can't be tested on text that it generated"
+            "calibration.source is generated, and evaluation.texts is empty: name a test "
+            "text; a model can't be tested on text that it generated"
         )
     resolved: dict[str, TextSource] = {}
     for setting, uris in by_setting.items():
@@ -90,18 +90,22 @@ def resolve_texts(config: RunConfig) -> TextSources:
 
 
 def _resolve(uri: str, setting: str, revision: str | None, split: str | None) -> TextSource:
-    if uri == SELF:
-        # The generating checkpoint is an input of its own, so its content needs no hash here.
-        content_hash = hash_json([SELF])
-        return TextSource(
-            uri=uri, kind=SELF, location=SELF, revision=None, content_hash=content_hash
-        )
+    if uri in (SELF, SELF_CHAT):
+        return _resolve_generated(uri, setting)
     scheme = uri.partition(":")[0]
     if scheme == "hub":
         return _resolve_hub(uri, setting, revision, split)
     if scheme == "package":
         return _resolve_package(uri, setting)
     return _resolve_file(uri, setting)
+
+
+def _resolve_generated(uri: str, setting: str) -> TextSource:
+    if setting != "calibration.source":
+        raise UserError(f"{setting}: {uri}: only calibration.source may be generated: name a text")
+    # The generating checkpoint is an input of its own, so its content needs no hash here.
+    content_hash = hash_json([uri])
+    return TextSource(uri=uri, kind=SELF, location=uri, revision=None, content_hash=content_hash)
 
 
 def _resolve_file(uri: str, setting: str) -> TextSource:

