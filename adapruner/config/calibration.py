@@ -37,6 +37,12 @@ class CalibrationConfig(Section):
     shares: tuple[Annotated[float, Field(ge=0)], ...] | None = Field(
         None, description="share of each source in every split; default: equal shares"
     )
+    clusters: int = Field(
+        4,
+        ge=1,
+        description="with one source, its samples are grouped into this many clusters by their "
+        "words, and each is a domain; 1: no clustering",
+    )
     update_size: int = Field(
         1024,
         ge=1,

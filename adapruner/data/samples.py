@@ -102,6 +102,11 @@ class SampleTokenizer:
             begins_with_bos=bool(self.prefix),
         )
 
+    def words(self, ids: Iterable[int]) -> list[str]:
+        """Those of the tokens that are words of at least 3 letters, each once."""
+        texts = (self._tokenizer.decode([i]).strip() for i in ids)
+        return list(dict.fromkeys(text for text in texts if len(text) > 2 and text.isalpha()))
+
     def count(self, texts: Iterable[str]) -> int:
         """Total number of tokens of `texts`, without special tokens."""
         return sum(len(ids) for part in _batches(texts) for ids in self._encode(part).input_ids)

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
+from adapruner.data.clusters import clusters_of
 from adapruner.data.contamination import SourceUse
 from adapruner.data.draft import Draft, Inputs, PoolSettings, counts_of
 from adapruner.data.samples import Item, records_of, samples_of
+from adapruner.data.sources import as_tuple
 from adapruner.data.splits import assign, draw, mixed, spread
 from adapruner.errors import UserError
+
+_WORDS_OF_A_CLUSTER = 3
 
 
 def fill_from_calibration_source(inputs: Inputs, draft: Draft) -> None:
@@ -28,7 +32,8 @@ def fill_from_calibration_source(inputs: Inputs, draft: Draft) -> None:
     splits = assign(samples, needs, settings.seed)
     if splits is None:
         raise _too_little_text(calibration.min_tokens, needs, samples, uses)
-    _fill_calibration(settings, draft, splits["calibration"])
+    update = _fill_calibration(settings, draft, splits["calibration"])
+    _fill_domains(inputs, draft, update)
     if "objective" in splits:
         draft.draw_windows(splits, settings, calibration.shares)
     if "finetune" in splits:
@@ -68,7 +73,8 @@ def _too_little_text(
     )
 
 
-def _fill_calibration(settings: PoolSettings, draft: Draft, items: list[Item]) -> None:
+def _fill_calibration(settings: PoolSettings, draft: Draft, items: list[Item]) -> list[Item]:
+    """Fills calibration and update; the result are the samples of update."""
     calibration = settings.calibration
     drawn = draw(items, calibration.pool_size, settings.rng("calibration"), calibration.shares)
     drawn_ids = {id(item) for item in drawn}
@@ -78,10 +84,30 @@ def _fill_calibration(settings: PoolSettings, draft: Draft, items: list[Item]) -
     length = calibration.sequence_length
     draft.samples["calibration"] = np.stack([item.tokens[:length] for item in drawn])
     draft.samples["update"] = np.stack([item.tokens[:length] for item in drawn + more])
-    domain = [item.document[0] for item in drawn + more]
-    draft.samples["domain"] = np.array(domain, dtype=np.int32)
+    draft.used.update(item.document[0] for item in drawn)
     draft.record("calibration", items, drawn)
     draft.record("update", items, drawn + more)
+    return drawn + more
+
+
+def _fill_domains(inputs: Inputs, draft: Draft, drawn: list[Item]) -> None:
+    """Fills domain and its names: the sources of the `drawn` samples, or clusters of one source."""
+    calibration = inputs.settings.calibration
+    draft.domains = list(as_tuple(calibration.source))
+    draft.samples["domain"] = np.array([item.document[0] for item in drawn], dtype=np.int32)
+    if len(draft.domains) > 1:
+        return
+    seed = inputs.settings.rng("clusters").randrange(2**32)
+    reference = len(draft.samples["calibration"])
+    labels, words = clusters_of(draft.samples["update"], reference, calibration.clusters, seed)
+    if len(words) > 1:
+        draft.samples["domain"] = labels
+        draft.domains = [_cluster_name(inputs, n, ids) for n, ids in enumerate(words, 1)]
+
+
+def _cluster_name(inputs: Inputs, number: int, characteristic: list[int]) -> str:
+    words = inputs.tokenizer.words(characteristic)[:_WORDS_OF_A_CLUSTER]
+    return f"cluster {number}: {', '.join(words)}" if words else f"cluster {number}"
 
 
 def _fill_finetune(settings: PoolSettings, draft: Draft, items: list[Item]) -> None:

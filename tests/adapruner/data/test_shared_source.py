@@ -61,7 +61,26 @@ def test_several_sources_have_equal_shares(checkpoint: Path, tmp_path: Path) -> 
     built = build(checkpoint, tmp_path / "out", calibration, evaluation=TEST)
     assert [source.used for source in built.summary.sources] == [4, 4]
     assert sorted(built.pool.calibration_domain) == [0] * 4 + [1] * 4
+    assert [domain.name for domain in built.summary.domains] == [big, small]
+    assert [domain.calibration for domain in built.summary.domains] == [4, 4]
     assert list(built.test) == ["big_small"]
+
+
+def test_domains_of_one_source_are_its_clusters(checkpoint: Path, tmp_path: Path) -> None:
+    topics = [sentences(60, seed=1, words=12), sentences(60, seed=2, words=12)]
+    texts = [f"{topic} {topic} {text}" for topic, t in zip("xy", topics, strict=True) for text in t]
+    source = jsonl(tmp_path / "t.jsonl", texts)
+    calibration = {"source": source, **SMALL, "pool_size": 16, "clusters": 2}
+    built = build(checkpoint, tmp_path / "out", calibration, evaluation=TEST)
+    domains = built.summary.domains
+    assert [d.name.partition(":")[0] for d in domains] == ["cluster 1", "cluster 2"]
+    assert sum(d.calibration for d in domains) == 16 == built.summary.sources[0].used
+    assert sum(d.update for d in domains) == len(built.pool.update)
+    assert domains[0].update >= domains[1].update >= domains[1].calibration > 0
+    assert built.pool.domain.bincount().tolist() == [d.update for d in domains]
+    whole = build(checkpoint, tmp_path / "o", {**calibration, "clusters": 1}, evaluation=TEST)
+    assert [domain.name for domain in whole.summary.domains] == [source]
+    assert not whole.pool.domain.any()
 
 
 def test_the_update_samples_begin_with_the_pool_and_are_distinct(
