@@ -22,8 +22,8 @@ def filter_calibration_pool(
 ) -> Annotated[Path, "calibration_pool"]:
     """The pool of the sources in `texts`, tokenised by the tokenizer of `checkpoint`.
 
-    `generator` is the device on which `checkpoint` generates the texts of the source `self`; None
-    where there is no such source.
+    `generator` is the device on which `checkpoint` generates the texts of the sources `self` and
+    `self:chat`; None where there is no such source.
     """
     from adapruner.data.build_pool import PoolSettings, build_pool
     from adapruner.data.self_generated import with_generated_texts

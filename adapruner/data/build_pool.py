@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+
 from adapruner.data.contamination import (
     SourceUse,
     check_contamination,
@@ -20,6 +22,7 @@ from adapruner.data.contamination import (
 from adapruner.data.draft import Draft, Inputs, PoolSettings
 from adapruner.data.own_sources import fill_finetune, fill_objective, fill_test
 from adapruner.data.pool import (
+    DomainSummary,
     PoolSummary,
     SourceSummary,
     SplitSummary,
@@ -40,9 +43,9 @@ def build_pool(
 ) -> None:
     """Writes the pool of `sources` (by URI) to `out`, tokenised by `checkpoint`'s tokenizer.
 
-    - `pool.safetensors`: the token splits, see `Pool`. A sample is the first sequence_length tokens
-      of a record of at least min_tokens tokens; BOS is its first token if the tokenizer puts it
-      there by default.
+    - `pool.safetensors`: the token splits, see `Pool`. A sample is a window of sequence_length
+      tokens; a record of at least min_tokens tokens gives up to samples_per_record of them. BOS is
+      its first token if the tokenizer puts it there by default.
     - `finetune.jsonl`: {"text"} or {"instruction", "input", "output"}, in seeded order.
     - `test.json`: the test texts by name. A text file of evaluation.texts is there unchanged.
     - `pool.json`: the counts of every source, and the size and sha256 of every split.
@@ -99,27 +102,37 @@ def _summary(inputs: Inputs, draft: Draft) -> PoolSummary:
         sequence_length=calibration.sequence_length,
         tokenizer=inputs.tokenizer.summary(),
         sources=[_source_summary(use, n, draft) for n, use in enumerate(draft.uses)],
+        domains=_domain_summaries(draft),
         splits=_split_summaries(inputs, draft),
     )
 
 
 def _source_summary(use: SourceUse, index: int, draft: Draft) -> SourceSummary:
-    # The uses of calibration.source come first, in the order that `Pool.domain` numbers them.
+    # The uses of calibration.source come first, in the order of its sources.
     is_calibration = use.setting == "calibration.source"
-    used = draft.samples["domain"][: len(draft.samples["calibration"])]
     return SourceSummary(
         setting=use.setting,
         uri=use.source.uri,
         content_hash=use.source.content_hash,
         **asdict(use.counts),
-        used=int((used == index).sum()) if is_calibration else None,
+        used=draft.used[index] if is_calibration else None,
     )
+
+
+def _domain_summaries(draft: Draft) -> list[DomainSummary]:
+    domain, count = draft.samples["domain"], len(draft.domains)
+    calibration = np.bincount(domain[: len(draft.samples["calibration"])], minlength=count)
+    update = np.bincount(domain, minlength=count)
+    return [
+        DomainSummary(name=name, calibration=int(calibration[n]), update=int(update[n]))
+        for n, name in enumerate(draft.domains)
+    ]
 
 
 def _split_summaries(inputs: Inputs, draft: Draft) -> dict[str, SplitSummary]:
     count = inputs.tokenizer.count
     sizes: dict[str, tuple[int, int, bytes]] = {}
-    for split in ("calibration", "objective", "held_out"):
+    for split in ("calibration", "update", "objective", "held_out"):
         tokens = draft.samples[split]
         sizes[split] = (len(tokens), tokens.size, tokens.tobytes())
     rows, texts = draft.finetune, draft.test

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,15 +63,27 @@ class SourceUse:
     ) -> SourceUse:
         """The use of a source as items.
 
-        A short sample is extended by the text that follows it. Items with fewer than `minimum`
-        tokens and fewer than two pieces are no samples: headings and the like occur in any text.
+        Items with fewer than `minimum` tokens and fewer than two pieces are no samples: headings
+        and the like occur in any text.
         """
-        samples = (
-            item.text[: max(item.end, _CONTEXT_CHARACTERS)]
+        samples = chain.from_iterable(
+            _sampled_text(item)
             for item in items
             if len(item.tokens) >= minimum or len(item.text) >= 2 * PIECE
         )
         return cls.of_texts(setting, source, counts, samples, (item.text for item in items))
+
+
+def _sampled_text(item: Item) -> list[str]:
+    """The text that an item's windows cover, in a part for each window.
+
+    Where windows are short, a part covers several; a single short one is extended by the text that
+    follows it.
+    """
+    text = item.text[: max(item.end, _CONTEXT_CHARACTERS)]
+    parts = max(1, min(len(item.windows), len(text) // _CONTEXT_CHARACTERS))
+    size = -(-len(text) // parts)
+    return [text[start : start + size] for start in range(0, len(text), size)]
 
 
 def check_distinct_sources(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -78,8 +79,7 @@ class Inputs:
                 track(records, f"reading {source.uri}"),
                 index,
                 self.tokenizer,
-                calibration.min_tokens,
-                calibration.sequence_length,
+                calibration,
                 seen,
             )
             if not new:
@@ -97,7 +97,8 @@ class Draft:
 
     `samples` are the tensors of `Pool` by name. `available` and `documents` are, by split, the
     number of samples (rows, texts) to draw from and the number of documents that the drawn ones
-    come from.
+    come from. `domains` are the names of the domains; `used` counts the calibration samples of each
+    source, by its index.
     """
 
     samples: dict[str, NDArray[np.int32]] = field(default_factory=dict)
@@ -106,6 +107,8 @@ class Draft:
     available: dict[str, int] = field(default_factory=dict)
     documents: dict[str, int] = field(default_factory=dict)
     uses: list[SourceUse] = field(default_factory=list)
+    domains: list[str] = field(default_factory=list)
+    used: Counter[int] = field(default_factory=Counter)
 
     def record(self, split: str, available: Sequence[Item], drawn: Sequence[Item]) -> None:
         """Records the sizes of a split whose items are `drawn`."""

@@ -7,7 +7,7 @@ import json
 from adapruner.data.contamination import SourceUse
 from adapruner.data.draft import Draft, Inputs, counts_of
 from adapruner.data.readers import read_rows, read_text
-from adapruner.data.samples import Counts, Deduplicator, Item
+from adapruner.data.samples import Counts, Deduplicator, Item, samples_of
 from adapruner.data.sources import TextSource
 from adapruner.data.splits import assign
 from adapruner.errors import UserError
@@ -36,17 +36,18 @@ def fill_objective(inputs: Inputs, draft: Draft) -> None:
 
 
 def _windows(inputs: Inputs, items: list[Item]) -> list[Item]:
-    """Windows of sequence_length tokens: one of each long record, one of several short ones."""
+    """Windows of sequence_length tokens: those of each long record, one of several short ones."""
     length = inputs.settings.calibration.sequence_length
     windows: list[Item] = []
     joined: list[Item] = []
     for item in items:
+        if item.windows and not joined:
+            windows += samples_of([item])
+            continue
         joined.append(item)
         if sum(len(part.tokens) for part in joined) < length:
             continue
-        tokens = item.tokens
-        if len(joined) > 1:
-            tokens = inputs.tokenizer.head("\n\n".join(part.text for part in joined), length)
+        tokens = inputs.tokenizer.head("\n\n".join(part.text for part in joined), length)
         if len(tokens) >= length:
             windows.append(joined[0]._replace(tokens=tokens))
         joined = []

@@ -26,7 +26,7 @@ class Pool:
 
     `calibration` [N, T] are the samples of the calibration pool; `update` [U, T] are these samples
     and more of their split, which cut layers are updated on, and `domain` [U] the index of each
-    sample's domain, which is its source in calibration.source; `objective` [M, T] and `held_out`
+    sample's domain in `PoolSummary.domains`; `objective` [M, T] and `held_out`
     [H, T] are the windows of the search's objective and of the held-out text.
     """
 
@@ -96,6 +96,19 @@ class SplitSummary(BaseModel):
     sha256: str
 
 
+class DomainSummary(BaseModel):
+    """A domain: its name, and how many samples of the splits calibration and update belong to it.
+
+    The name is the source's URI; of a cluster, its number and a few of its characteristic words.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    calibration: int
+    update: int
+
+
 class TokenizerSummary(BaseModel):
     """The properties of a tokenizer that the samples depend on."""
 
@@ -107,7 +120,7 @@ class TokenizerSummary(BaseModel):
 
 
 class PoolSummary(Artifact):
-    """How a pool was built: settings, tokenizer, counts of every source, size of every split."""
+    """How a pool was built: settings, tokenizer, and the sizes of sources, domains and splits."""
 
     FILE: ClassVar[str] = "pool.json"
 
@@ -116,6 +129,7 @@ class PoolSummary(Artifact):
     sequence_length: int
     tokenizer: TokenizerSummary
     sources: list[SourceSummary]
+    domains: list[DomainSummary]
     splits: dict[str, SplitSummary]
 
 

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from adapruner.data import python_code
 from adapruner.data.sources import TextSource
 from adapruner.errors import UserError
 
@@ -35,13 +36,13 @@ def read_records(source: TextSource, *, text_field: str, max_records: int) -> It
       document of that title; any other record of a file is a document of its own.
     - JSONL, JSON, Parquet, hub: the string in `text_field` of each row.
     - Wikipedia: passages of some paragraphs; the article is the document.
+    - News: a line.
+    - Code: passages of a Python file; the file is the document.
 
     Raises UserError, naming the line or row, for unreadable content.
     """
-    if source.kind == "txt":
-        yield from islice(_paragraphs(source), max_records)
-    elif source.kind == "wikipedia":
-        yield from islice(_wikipedia(source), max_records)
+    if reader := _RECORDS.get(source.kind):
+        yield from islice(reader(source), max_records)
     else:
         for where, row in islice(_rows(source, (text_field,)), max_records):
             yield Record(_string(source, where, row, text_field), where)
@@ -53,7 +54,7 @@ def read_rows(source: TextSource, *, text_field: str, max_records: int) -> Itera
     A row with both "instruction" and "output" is an Alpaca row; its "input" may be missing. Any
     other row is a record as in `read_records`.
     """
-    if source.kind in ("txt", "wikipedia"):
+    if source.kind in _RECORDS:
         for record in read_records(source, text_field=text_field, max_records=max_records):
             yield {"text": record.text}
         return
@@ -154,9 +155,16 @@ def _wikipedia(source: TextSource) -> Iterator[Record]:
             yield Record(passage, title)
 
 
+def _code(source: TextSource) -> Iterator[Record]:
+    folder = Path(source.location)
+    for file in python_code.files(folder):
+        for passage in python_code.passages(python_code.read(file)):
+            yield Record(passage, file.relative_to(folder).as_posix())
+
+
 def _rows(source: TextSource, fields: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Position ("line 3") and content of each row; of a Parquet file only the columns `fields`."""
-    return _READERS[source.kind](source, fields)
+    return _ROWS[source.kind](source, fields)
 
 
 def _jsonl_rows(source: TextSource, _: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -232,10 +240,19 @@ def _hub_rows(source: TextSource, _: Sequence[str]) -> Iterator[tuple[str, dict[
         ) from None
 
 
-_Reader = Callable[[TextSource, Sequence[str]], Iterator[tuple[str, dict[str, Any]]]]
-_READERS: dict[str, _Reader] = {
+_RECORDS: dict[str, Callable[[TextSource], Iterator[Record]]] = {
+    "txt": _paragraphs,
+    "news": _paragraphs,
+    "wikipedia": _wikipedia,
+    "code": _code,
+}
+"""Kind -> reader of its records, for kinds without rows."""
+
+_RowReader = Callable[[TextSource, Sequence[str]], Iterator[tuple[str, dict[str, Any]]]]
+_ROWS: dict[str, _RowReader] = {
     "jsonl": _jsonl_rows,
     "json": _json_rows,
     "parquet": _parquet_rows,
     "hub": _hub_rows,
 }
+"""Kind -> reader of its rows."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from adapruner.config import CalibrationConfig
 from adapruner.data.pool import TokenizerSummary
 from adapruner.data.readers import Record
 from adapruner.errors import UserError
@@ -23,16 +24,28 @@ _T = TypeVar("_T")
 
 
 class Item(NamedTuple):
-    """A record as a sample.
+    """A tokenised record, or one sample of it.
 
-    `tokens` are the record's first tokens, int32 [<= min_tokens]; they encode `text[:end]`.
-    `document` is the index of the source and the document's name in it.
+    `tokens` are the record's first tokens, int32 [<= min_tokens], or those of the sample. `windows`
+    are the tokens of the record's samples, int32 [T] each; all lie in `text[:end]`. `document` is
+    the index of the source and the document's name in it.
     """
 
     text: str
     document: tuple[int, str]
     tokens: NDArray[np.int32]
     end: int
+    windows: tuple[NDArray[np.int32], ...] = ()
+
+
+def samples_of(items: Iterable[Item]) -> list[Item]:
+    """One item for each window of the items."""
+    return [item._replace(tokens=window) for item in items for window in item.windows]
+
+
+def records_of(samples: Iterable[Item]) -> list[Item]:
+    """One item for each record of the samples, in their order; records have distinct texts."""
+    return list({sample.text: sample for sample in samples}.values())
 
 
 @dataclass
@@ -89,6 +102,11 @@ class SampleTokenizer:
             begins_with_bos=bool(self.prefix),
         )
 
+    def words(self, ids: Iterable[int]) -> list[str]:
+        """Those of the tokens that are words of at least 3 letters, each once."""
+        texts = (self._tokenizer.decode([i]).strip() for i in ids)
+        return list(dict.fromkeys(text for text in texts if len(text) > 2 and text.isalpha()))
+
     def count(self, texts: Iterable[str]) -> int:
         """Total number of tokens of `texts`, without special tokens."""
         return sum(len(ids) for part in _batches(texts) for ids in self._encode(part).input_ids)
@@ -116,6 +134,15 @@ class SampleTokenizer:
             heads.append((np.array(ids, dtype=np.int32), end))
         return heads
 
+    def windows(
+        self, tokens: NDArray[np.int32], length: int, count: int
+    ) -> list[NDArray[np.int32]]:
+        """Up to `count` adjacent windows of `length` tokens; each begins with BOS if they do."""
+        start = len(self.prefix)
+        step = length - start
+        begins = range(start, len(tokens) - step + 1, step)[:count]
+        return [np.concatenate([tokens[:start], tokens[i : i + step]]) for i in begins]
+
     def _encode(self, texts: list[str]) -> Any:
         return self._tokenizer(
             texts, add_special_tokens=False, return_attention_mask=False, verbose=False
@@ -131,26 +158,32 @@ def read_items(
     records: Iterable[Record],
     source: int,
     tokenizer: SampleTokenizer,
-    min_tokens: int,
-    sequence_length: int,
+    calibration: CalibrationConfig,
     seen: Deduplicator,
 ) -> tuple[list[Item], Counts]:
     """The new items of the records of one source, in their order, and the counts of all records.
 
-    `source` is the index of the source. Items with fewer than `min_tokens` tokens are included. A
-    duplicate has the normalised text of an earlier record, or the same first `sequence_length`
-    tokens.
+    `source` is the index of the source. Items with fewer than min_tokens tokens are included. A
+    duplicate has the normalised text of an earlier record, or its first sequence_length tokens are
+    a sample of one. Of the later windows, those that are an earlier sample are left out.
     """
     counts, items = Counts(), []
+    min_tokens, length = calibration.min_tokens, calibration.sequence_length
+    number = calibration.samples_per_record
+    reach = max(min_tokens, number * length)
     for batch in _batches(records):
-        heads = tokenizer.heads([record.text for record in batch], min_tokens)
+        heads = tokenizer.heads([record.text for record in batch], reach)
         for record, (ids, end) in zip(batch, heads, strict=True):
             counts.read += 1
             is_long = len(ids) >= min_tokens
-            keys = [normalise(record.text).encode()] + [ids[:sequence_length].tobytes()] * is_long
+            keys = [normalise(record.text).encode()] + [ids[:length].tobytes()] * is_long
             is_new = bool(record.text.strip()) and seen.is_new(*keys)
             if is_new:
-                items.append(Item(record.text, (source, record.document), ids, end))
+                all_windows = tokenizer.windows(ids, length, number)
+                later = (window for window in all_windows[1:] if seen.is_new(window.tobytes()))
+                windows = (*all_windows[:1], *later)
+                document = (source, record.document)
+                items.append(Item(record.text, document, ids[:min_tokens], end, windows))
             counts.too_short += not is_long
             counts.duplicate += is_long and not is_new
             counts.kept += is_long and is_new

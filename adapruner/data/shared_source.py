@@ -7,11 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
+from adapruner.data.clusters import clusters_of
 from adapruner.data.contamination import SourceUse
 from adapruner.data.draft import Draft, Inputs, PoolSettings, counts_of
-from adapruner.data.samples import Item
+from adapruner.data.samples import Item, records_of, samples_of
+from adapruner.data.sources import as_tuple
 from adapruner.data.splits import assign, draw, mixed, spread
 from adapruner.errors import UserError
+
+_WORDS_OF_A_CLUSTER = 3
 
 
 def fill_from_calibration_source(inputs: Inputs, draft: Draft) -> None:
@@ -23,24 +27,26 @@ def fill_from_calibration_source(inputs: Inputs, draft: Draft) -> None:
     calibration = settings.calibration
     items, uses = inputs.read("calibration.source", calibration.source)
     draft.uses += uses
-    long_items = [item for item in items if len(item.tokens) >= calibration.min_tokens]
+    samples = samples_of(i for i in items if len(i.tokens) >= calibration.min_tokens)
     needs = _needs(settings)
-    splits = assign(long_items, needs, settings.seed)
+    splits = assign(samples, needs, settings.seed)
     if splits is None:
-        raise _too_little_text(calibration.min_tokens, needs, long_items, uses)
-    _fill_calibration(settings, draft, splits["calibration"])
+        raise _too_little_text(calibration.min_tokens, needs, samples, uses)
+    update = _fill_calibration(settings, draft, splits["calibration"])
+    _fill_domains(inputs, draft, update)
     if "objective" in splits:
         draft.draw_windows(splits, settings, calibration.shares)
     if "finetune" in splits:
-        _fill_finetune(settings, draft, splits["finetune"])
+        _fill_finetune(settings, draft, records_of(splits["finetune"]))
     if "test" in splits:
-        texts = _test_items(inputs, splits["test"])
+        records = records_of(splits["test"])
+        texts = _test_items(inputs, records)
         draft.test = {_test_name(uses): "\n\n".join(item.text for item in texts)}
-        draft.record("test", splits["test"], texts)
+        draft.record("test", records, texts)
 
 
 def _needs(settings: PoolSettings) -> dict[str, int]:
-    """Split -> the number of items that it needs, for the splits that share calibration.source."""
+    """Split -> the number of samples that it needs, if it shares calibration.source."""
     calibration, evaluation = settings.calibration, settings.evaluation
     needs = {"calibration": calibration.pool_size}
     if calibration.objective_source is None:
@@ -48,24 +54,27 @@ def _needs(settings: PoolSettings) -> dict[str, int]:
     if settings.finetune.source is None:
         needs["finetune"] = 1
     if not evaluation.texts:
-        needs["test"] = -(-evaluation.sequence_length // calibration.min_tokens)
+        per_sample = calibration.min_tokens // calibration.samples_per_record
+        per_sample = max(per_sample, calibration.sequence_length)
+        needs["test"] = -(-evaluation.sequence_length // per_sample)
     return needs
 
 
 def _too_little_text(
-    min_tokens: int, needs: dict[str, int], items: list[Item], uses: list[SourceUse]
+    min_tokens: int, needs: dict[str, int], samples: list[Item], uses: list[SourceUse]
 ) -> UserError:
     required = " + ".join(f"{need} {split}" for split, need in needs.items())
-    documents = len({item.document for item in items})
-    whole = f" in {documents} documents, each whole in one split" * (documents < len(items))
+    documents = len({sample.document for sample in samples})
+    whole = f" in {documents} documents, each whole in one split" * (documents < len(samples))
     return UserError(
-        f"calibration.source: too little text: {required} samples of at least {min_tokens} "
-        f"tokens are required, there are {len(items)}{whole} ({counts_of(uses)}): add text, "
-        "or lower calibration.pool_size, objective_tokens, held_out_tokens or min_tokens"
+        f"calibration.source: too little text: {required} samples of records of at least "
+        f"{min_tokens} tokens are required, there are {len(samples)}{whole} ({counts_of(uses)}): "
+        "add text, or lower calibration.pool_size, objective_tokens, held_out_tokens or min_tokens"
     )
 
 
-def _fill_calibration(settings: PoolSettings, draft: Draft, items: list[Item]) -> None:
+def _fill_calibration(settings: PoolSettings, draft: Draft, items: list[Item]) -> list[Item]:
+    """Fills calibration and update; the result are the samples of update."""
     calibration = settings.calibration
     drawn = draw(items, calibration.pool_size, settings.rng("calibration"), calibration.shares)
     drawn_ids = {id(item) for item in drawn}
@@ -75,9 +84,30 @@ def _fill_calibration(settings: PoolSettings, draft: Draft, items: list[Item]) -
     length = calibration.sequence_length
     draft.samples["calibration"] = np.stack([item.tokens[:length] for item in drawn])
     draft.samples["update"] = np.stack([item.tokens[:length] for item in drawn + more])
-    domain = [item.document[0] for item in drawn + more]
-    draft.samples["domain"] = np.array(domain, dtype=np.int32)
+    draft.used.update(item.document[0] for item in drawn)
     draft.record("calibration", items, drawn)
+    draft.record("update", items, drawn + more)
+    return drawn + more
+
+
+def _fill_domains(inputs: Inputs, draft: Draft, drawn: list[Item]) -> None:
+    """Fills domain and its names: the sources of the `drawn` samples, or clusters of one source."""
+    calibration = inputs.settings.calibration
+    draft.domains = list(as_tuple(calibration.source))
+    draft.samples["domain"] = np.array([item.document[0] for item in drawn], dtype=np.int32)
+    if len(draft.domains) > 1:
+        return
+    seed = inputs.settings.rng("clusters").randrange(2**32)
+    reference = len(draft.samples["calibration"])
+    labels, words = clusters_of(draft.samples["update"], reference, calibration.clusters, seed)
+    if len(words) > 1:
+        draft.samples["domain"] = labels
+        draft.domains = [_cluster_name(inputs, n, ids) for n, ids in enumerate(words, 1)]
+
+
+def _cluster_name(inputs: Inputs, number: int, characteristic: list[int]) -> str:
+    words = inputs.tokenizer.words(characteristic)[:_WORDS_OF_A_CLUSTER]
+    return f"cluster {number}: {', '.join(words)}" if words else f"cluster {number}"
 
 
 def _fill_finetune(settings: PoolSettings, draft: Draft, items: list[Item]) -> None:

@@ -1,13 +1,12 @@
 """Text sources: resolved to a location and a content hash (`readers` reads them).
 
-A source is FILE.txt|jsonl|json|parquet, `package:gensim` (the embedded default),
-`hub:OWNER/NAME[:CONFIG][@COMMIT][#SPLIT]`, or `self`, which the dense model generates. Every error
-is one line that names the source.
+A source is FILE.txt|jsonl|json|parquet, `package:NAME[#PART]`, which is in an installed package,
+`hub:OWNER/NAME[:CONFIG][@COMMIT][#SPLIT]`, or `self` or `self:chat`, which the dense model
+generates. Every error is one line that names the source.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 from typing import ClassVar
@@ -15,12 +14,12 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from adapruner.config import RunConfig, Sources
-from adapruner.config.calibration import SELF
+from adapruner.config.calibration import SELF, SELF_CHAT
+from adapruner.data.package_texts import find_package_text
 from adapruner.errors import UserError
 from adapruner.files import Artifact
 from adapruner.hashing import hash_file, hash_json
 
-_GENSIM_DUMP = "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
 _HUB = re.compile(
     r"hub:(?P<name>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[\w.-]+))?"
     r"(?:@(?P<commit>[\w./-]+))?(?:#(?P<split>[\w.:%\[\]-]+))?"
@@ -33,8 +32,8 @@ class TextSource(BaseModel):
     """A resolved source.
 
     `uri` is the source as it was set. `location` is an absolute path or
-    `OWNER/NAME[:CONFIG]#SPLIT`. The content hash is the file's sha256; for a hub source it is the
-    hash of name, split and commit.
+    `OWNER/NAME[:CONFIG]#SPLIT`. The content hash is the file's sha256; for the code of a package it
+    is the hash of its files, for a hub source the hash of name, split and commit.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -75,8 +74,8 @@ def resolve_texts(config: RunConfig) -> TextSources:
     }
     if calibration.is_self_generated and not config.evaluation.texts:
         raise UserError(
-            "calibration.source is self, and evaluation.texts is empty: name a test text; a model "
-            "can't be tested on text that it generated"
+            "calibration.source is generated, and evaluation.texts is empty: name a test "
+            "text; a model can't be tested on text that it generated"
         )
     resolved: dict[str, TextSource] = {}
     for setting, uris in by_setting.items():
@@ -91,18 +90,22 @@ def resolve_texts(config: RunConfig) -> TextSources:
 
 
 def _resolve(uri: str, setting: str, revision: str | None, split: str | None) -> TextSource:
-    if uri == SELF:
-        # The generating checkpoint is an input of its own, so its content needs no hash here.
-        content_hash = hash_json([SELF])
-        return TextSource(
-            uri=uri, kind=SELF, location=SELF, revision=None, content_hash=content_hash
-        )
+    if uri in (SELF, SELF_CHAT):
+        return _resolve_generated(uri, setting)
     scheme = uri.partition(":")[0]
     if scheme == "hub":
         return _resolve_hub(uri, setting, revision, split)
     if scheme == "package":
         return _resolve_package(uri, setting)
     return _resolve_file(uri, setting)
+
+
+def _resolve_generated(uri: str, setting: str) -> TextSource:
+    if setting != "calibration.source":
+        raise UserError(f"{setting}: {uri}: only calibration.source may be generated: name a text")
+    # The generating checkpoint is an input of its own, so its content needs no hash here.
+    content_hash = hash_json([uri])
+    return TextSource(uri=uri, kind=SELF, location=uri, revision=None, content_hash=content_hash)
 
 
 def _resolve_file(uri: str, setting: str) -> TextSource:
@@ -134,22 +137,13 @@ def _resolve_file(uri: str, setting: str) -> TextSource:
 
 
 def _resolve_package(uri: str, setting: str) -> TextSource:
-    if uri != "package:gensim":
-        raise UserError(f"{setting}: {uri}: the only supported text package is package:gensim")
-    spec = importlib.util.find_spec("gensim")
-    folders = spec.submodule_search_locations if spec else None
-    dump = Path(folders[0]) / _GENSIM_DUMP if folders else None
-    if dump is None or not dump.is_file():
-        raise UserError(
-            f"{setting}: package:gensim: gensim's Wikipedia dump is not installed: "
-            "run `pip install --no-deps gensim`, or name a text file"
-        )
+    text = find_package_text(uri, setting)
     return TextSource(
         uri=uri,
-        kind="wikipedia",
-        location=str(dump),
+        kind=text.kind,
+        location=str(text.location),
         revision=None,
-        content_hash=hash_file(dump),
+        content_hash=text.content_hash,
     )
 
 

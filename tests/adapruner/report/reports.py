@@ -8,7 +8,13 @@ from typing import Any
 
 from adapruner.config import RunConfig
 from adapruner.config.parsing import parse_section
-from adapruner.data.pool import PoolSummary, SourceSummary, SplitSummary, TokenizerSummary
+from adapruner.data.pool import (
+    DomainSummary,
+    PoolSummary,
+    SourceSummary,
+    SplitSummary,
+    TokenizerSummary,
+)
 from adapruner.efficiency.cost import Cost
 from adapruner.efficiency.speed import Speed
 from adapruner.evaluation.behaviour import Behaviour
@@ -138,6 +144,10 @@ def pool_summary() -> PoolSummary:
                 setting="calibration.source", uri="text.txt", content_hash="ab" * 32, read=1500,
                 kept=1497, used=64, **counts,
             ),
+        ],
+        domains=[
+            DomainSummary(name=HOSTILE, calibration=40, update=60),
+            DomainSummary(name="cluster 2: city, river", calibration=24, update=1036),
         ],
         splits={
             "test": SplitSummary(available=9, documents=9, used=1, tokens=512, sha256="ef" * 32)

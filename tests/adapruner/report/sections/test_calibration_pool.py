@@ -22,6 +22,20 @@ def test_sources_have_a_column_per_count(report: dict[str, Any]) -> None:
     assert HOSTILE in first["words"]
 
 
+def test_domains_are_a_table(report: dict[str, Any]) -> None:
+    values = view(report)
+    assert values is not None
+    domains = values["tables"]["domains"]
+    assert domains["heads"] == ["calibration", "update"]
+    assert domains["rows"][1] == {
+        "name": "cluster 2: city, river",
+        "words": [],
+        "cells": ["24", "1,036"],
+    }
+    html = page(report)
+    assert "<h3>Domains</h3>" in html and HOSTILE not in html
+
+
 def test_hashes_are_short_on_the_page_and_whole_in_the_report(report: dict[str, Any]) -> None:
     html = page(report)
     assert "content hash cdcdcdcdcdcd…" in html and "cd" * 32 not in html
