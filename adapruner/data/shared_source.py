@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import numpy as np
 
 from adapruner.data.clusters import clusters_of
 from adapruner.data.contamination import SourceUse
 from adapruner.data.draft import Draft, Inputs, PoolSettings, counts_of
 from adapruner.data.samples import Item, records_of, samples_of
+from adapruner.data.shared_test_split import fill_test_split
 from adapruner.data.sources import as_tuple
 from adapruner.data.splits import assign, draw, mixed, spread
 from adapruner.errors import UserError
@@ -29,7 +27,9 @@ def fill_from_calibration_source(inputs: Inputs, draft: Draft) -> None:
     draft.uses += uses
     samples = samples_of(i for i in items if len(i.tokens) >= calibration.min_tokens)
     needs = _needs(settings)
-    splits = assign(samples, needs, settings.seed)
+    uris = as_tuple(calibration.source)
+    generated = [n for n, uri in enumerate(uris) if uri in calibration.generated_sources]
+    splits = assign(samples, needs, settings.seed, generated)
     if splits is None:
         raise _too_little_text(calibration.min_tokens, needs, samples, uses)
     update = _fill_calibration(settings, draft, splits["calibration"])
@@ -39,10 +39,7 @@ def fill_from_calibration_source(inputs: Inputs, draft: Draft) -> None:
     if "finetune" in splits:
         _fill_finetune(settings, draft, records_of(splits["finetune"]))
     if "test" in splits:
-        records = records_of(splits["test"])
-        texts = _test_items(inputs, records)
-        draft.test = {_test_name(uses): "\n\n".join(item.text for item in texts)}
-        draft.record("test", records, texts)
+        fill_test_split(inputs, draft, records_of(splits["test"]), uses)
 
 
 def _needs(settings: PoolSettings) -> dict[str, int]:
@@ -115,27 +112,3 @@ def _fill_finetune(settings: PoolSettings, draft: Draft, items: list[Item]) -> N
     rows = mixed(items, rng, shares) if shares else spread(items, rng)
     draft.finetune = [{"text": item.text} for item in rows]
     draft.record("finetune", rows, rows)
-
-
-def _test_items(inputs: Inputs, items: list[Item]) -> list[Item]:
-    """The items that fill evaluation.max_windows, of many documents, in the source's order."""
-    evaluation = inputs.settings.evaluation
-    if evaluation.max_windows is None:
-        return items
-    missing, drawn = evaluation.max_windows * evaluation.sequence_length, set()
-    for item in spread(items, inputs.settings.rng("test")):
-        if missing <= 0:
-            break
-        drawn.add(id(item))
-        missing -= inputs.tokenizer.count([item.text])
-    return [item for item in items if id(item) in drawn]
-
-
-def _test_name(uses: list[SourceUse]) -> str:
-    """`wikipedia` for the embedded text, else the names of the sources' files, joined by `_`."""
-    names = []
-    for use in uses:
-        stem = Path(use.source.location.partition("#")[0]).stem
-        name = use.source.kind if use.source.kind == "wikipedia" else stem
-        names.append(re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_"))
-    return "_".join(filter(None, names))[:100] or "test"

@@ -72,7 +72,8 @@ def resolve_texts(config: RunConfig) -> TextSources:
         "calibration.objective_source": as_tuple(calibration.objective_source),
         "finetune.source": as_tuple(config.finetune.source),
     }
-    if calibration.is_self_generated and not config.evaluation.texts:
+    is_all_generated = set(by_setting["calibration.source"]) <= set(calibration.generated_sources)
+    if is_all_generated and not config.evaluation.texts:
         raise UserError(
             "calibration.source is generated, and evaluation.texts is empty: name a test "
             "text; a model can't be tested on text that it generated"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from adapruner.data.samples import Item
 
@@ -15,13 +15,14 @@ SHARES = {"calibration": 0.3, "objective": 0.1, "held_out": 0.1, "finetune": 0.3
 
 
 def assign(
-    items: Sequence[Item], needs: Mapping[str, int], seed: int
+    items: Sequence[Item], needs: Mapping[str, int], seed: int, untested: Collection[int] = ()
 ) -> dict[str, list[Item]] | None:
     """Items by split; a document is whole in one split. None when a need can't be met.
 
     `needs` are the numbers of items that the splits require. Documents are dealt in seeded order,
     each to the split that is furthest from its goal: its need and its share of the rest. If large
-    documents make that fail, documents are dealt largest first.
+    documents make that fail, documents are dealt largest first. No document of the sources
+    `untested`, given by index, is in the split test.
     """
     spare = len(items) - sum(needs.values())
     if spare < 0:
@@ -37,7 +38,9 @@ def assign(
         filled = dict.fromkeys(goals, 0)
         chosen: dict[Document, str] = {}
         for document in order:
-            split = min(filled, key=lambda name: filled[name] / goals[name])
+            is_untested = document[0] in untested
+            open_to_it = (name for name in filled if not (is_untested and name == "test"))
+            split = min(open_to_it, key=lambda name: filled[name] / goals[name])
             chosen[document] = split
             filled[split] += sizes[document]
         if all(filled[split] >= need for split, need in needs.items()):

@@ -12,7 +12,7 @@ import torch
 
 from adapruner.config import ModelConfig, RunConfig
 from adapruner.data.build_pool import PoolSettings, build_pool
-from adapruner.data.pool import Pool, TestTexts
+from adapruner.data.pool import Pool, TestTexts, read_finetune_rows
 from adapruner.data.self_generated import dialogues, with_generated_texts
 from adapruner.data.sources import resolve_texts
 from adapruner.errors import UserError
@@ -106,7 +106,26 @@ def test_documents_and_dialogues_share_a_pool(
     assert all(text.count("\n\n") == 1 for text in texts)
     requests = [text.partition("\n\n")[0] for text in texts]
     assert not any("w6" in request.split() for request in requests), "w6 ends the turn"
+    assert list(TestTexts.read(outs[0]).texts) == ["mine"]
     assert Pool.read(outs[0]).domain.tolist().count(1) == 12
+
+
+def test_generated_texts_are_no_test_texts(
+    workplace: Workplace, config: RunConfig, tmp_path: Path
+) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text(
+        "\n".join(" ".join(f"w{(i * k) % 90 + 3}" for i in range(20)) for k in range(1, 89))
+    )
+    calibration = config.calibration.model_copy(update={"source": ("self", str(texts))})
+    evaluation = config.evaluation.model_copy(update={"texts": {}})
+    config = config.model_copy(update={"calibration": calibration, "evaluation": evaluation})
+    out = generate(workplace, config, 0, tmp_path / "out")
+    tested = TestTexts.read(out).texts
+    assert list(tested) == ["texts"]
+    assert set(tested["texts"].split("\n\n")) <= set(texts.read_text().split("\n"))
+    finetune = {row["text"] for row in read_finetune_rows(out)}
+    assert finetune & set(rows_of(out / "self.jsonl")), "they are in the other splits"
 
 
 def test_dialogues_need_a_chat_template(

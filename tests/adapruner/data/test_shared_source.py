@@ -63,7 +63,7 @@ def test_several_sources_have_equal_shares(checkpoint: Path, tmp_path: Path) -> 
     assert sorted(built.pool.calibration_domain) == [0] * 4 + [1] * 4
     assert [domain.name for domain in built.summary.domains] == [big, small]
     assert [domain.calibration for domain in built.summary.domains] == [4, 4]
-    assert list(built.test) == ["big_small"]
+    assert list(built.test) == ["big", "small"]
 
 
 def test_domains_of_one_source_are_its_clusters(checkpoint: Path, tmp_path: Path) -> None:

@@ -77,9 +77,12 @@ def test_a_missing_package_is_reported_with_the_command_that_installs_it(
         resolve("package:gensim")
 
 
-def test_a_model_is_not_tested_on_text_that_it_generated() -> None:
-    with pytest.raises(UserError, match="name a test text"):
-        resolve("self")
+def test_a_model_is_not_tested_on_text_that_it_generated(tmp_path: Path) -> None:
+    for source in ("self", "self:chat", ["self", "self:chat"]):
+        with pytest.raises(UserError, match="name a test text"):
+            resolve_texts(run_config({"source": source}))
+    file = str(write(tmp_path / "a.txt", "text"))
+    assert list(resolve_texts(run_config({"source": ["self:chat", file]})).sources)[1] == file
 
 
 @pytest.mark.parametrize("uri", ["self", "self:chat"])

@@ -37,6 +37,15 @@ def test_assigned_documents_are_whole_and_meet_the_needs() -> None:
     assert all(len(splits[split]) >= need for split, need in needs.items())
 
 
+def test_an_untested_source_is_in_every_split_but_test() -> None:
+    items = items_of(40, 40)
+    splits = assign(items, {"calibration": 10, "finetune": 5, "test": 10}, 0, untested=[1])
+    assert splits is not None
+    assert counts(splits["test"])[1] == 0 < counts(splits["test"])[0]
+    assert counts(splits["calibration"])[1] > 0 < counts(splits["finetune"])[1]
+    assert sum(map(len, splits.values())) == 80
+
+
 def test_needs_beyond_all_items_are_refused() -> None:
     assert assign(items_of(10), {"calibration": 8, "test": 3}, seed=0) is None
 
