@@ -33,6 +33,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 SMALL = (
     "calibration.pool_size=16",
+    "calibration.self_texts=32",
     "calibration.update_size=16",
     "calibration.objective_tokens=512",
     "search.trials=6",
