@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from optuna.trial import FrozenTrial
 from pydantic import Field
@@ -16,13 +16,18 @@ TRIAL_SECONDS = "trial_seconds.json"
 
 
 class Trial(Record):
-    """One evaluated recipe. `held_out` is its value on the held-out text, where evaluated."""
+    """One evaluated recipe. `held_out` is its value on the held-out text, where evaluated.
+
+    A trial that was stopped was evaluated on its first `windows` of the objective text; its value
+    is estimated from them.
+    """
 
     number: int
     name: str
     value: float
     held_out: float | None = None
-    state: str = "complete"
+    state: Literal["complete", "stopped"] = "complete"
+    windows: int | None = None
     params: dict[str, Any] = Field(default_factory=dict)
     best_so_far: float
 
@@ -88,6 +93,8 @@ def trial_rows(trials: list[FrozenTrial], held_out: dict[int, float]) -> tuple[T
                 name=trial.user_attrs["name"],
                 value=trial.value,
                 held_out=held_out.get(number),
+                state="stopped" if trial.user_attrs["stopped"] else "complete",
+                windows=trial.user_attrs["windows"],
                 params=trial.params,
                 best_so_far=lowest,
             )

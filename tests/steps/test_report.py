@@ -19,6 +19,7 @@ OTHER_STAGES = (
     "texts",
     "load_model",
     "estimate_importance",
+    "compute_gram_matrices",
     "prune",
     "compute_teacher_logits",
 )

@@ -30,6 +30,7 @@ STEPS = (
     "compute_teacher_logits",
     "estimate_importance",
     "select_test_texts",
+    "compute_gram_matrices",
     "evaluate_dense",
     "search",
     "prune",

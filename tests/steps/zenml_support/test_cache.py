@@ -44,9 +44,15 @@ DEPENDENCIES: dict[str, tuple[set[str], set[str]]] = {
         {"importance/statistics.py", "importance/table.py"} | MODELS,
         {"search", "recovery", "report", "importance/metrics.py"},
     ),
+    "compute_gram_matrices": (
+        {"pruning/gram_matrices.py", "pruning/activations.py", "data/pool.py"} | MODELS,
+        {"search", "recovery", "report", "pruning/allocation", "pruning/reconstruction"},
+    ),
     "search": (
         {
             "search/search.py",
+            "search/signatures.py",
+            "pruning/gram_matrices.py",
             "search/objective.py",
             "importance/metrics.py",
             "pruning/reconstruction/least_squares.py",
