@@ -21,6 +21,7 @@ class SharedOutputs(NamedTuple):
     source: Any
     texts: Any
     tasks: Any
+    objective_tasks: Any
     dense: Any
     pool: Any
     test_texts: Any
@@ -36,7 +37,7 @@ def run_shared_steps(config: RunConfig, result_file: str = REPORT) -> SharedOutp
     """
     expire_damaged_results()
     model, seed = config.model, config.seed
-    source, texts, tasks = resolve_source(config, result_file)
+    source, texts, tasks, objective_tasks = resolve_source(config, result_file)
     dense = load_model(source)
     evaluation = config.evaluation.only("texts", "text_field", "sequence_length", "max_windows")
     pool = filter_calibration_pool(
@@ -49,4 +50,6 @@ def run_shared_steps(config: RunConfig, result_file: str = REPORT) -> SharedOutp
     dense_evaluation = evaluate(
         dense, test_texts, tasks, model.device_config, quality, id="evaluate_dense"
     )
-    return SharedOutputs(source, texts, tasks, dense, pool, test_texts, table, dense_evaluation)
+    return SharedOutputs(
+        source, texts, tasks, objective_tasks, dense, pool, test_texts, table, dense_evaluation
+    )

@@ -1,6 +1,6 @@
 """Resolves the checkpoint, the texts and the tasks of a run, and checks what it needs.
 
-The step is never cached. Its three small results are hashed by content, so the steps after it stay
+The step is never cached. Its four small results are hashed by content, so the steps after it stay
 cached as long as the content behind a name is the same.
 """
 
@@ -17,16 +17,24 @@ from steps.zenml_support.workspace import stage
 @uncached_step
 def resolve_source(
     config: RunConfig, result_file: str = "report.json"
-) -> tuple[Annotated[Path, "source"], Annotated[Path, "texts"], Annotated[Path, "tasks"]]:
-    """`source.json`, `texts.json` and `tasks.json`, each in a directory of its own.
+) -> tuple[
+    Annotated[Path, "source"],
+    Annotated[Path, "texts"],
+    Annotated[Path, "tasks"],
+    Annotated[Path, "objective_tasks"],
+]:
+    """`source.json`, `texts.json`, `tasks.json` and `objective_tasks.json`, each in a directory.
 
-    The rows of tasks that have local files are beside `tasks.json`. `result_file` identifies an
+    The rows of tasks that have local files are beside `tasks.json`, the rows of the search's
+    objective beside `objective_tasks.json`. `result_file` identifies an
     output folder with results of the same kind of run, which may be replaced.
 
     Raises UserError, before any long computation, for a source, task or device that does not exist,
-    an MLflow server that does not answer, and an output folder with other content.
+    objective rows that are evaluated, an MLflow server that does not answer, and an output folder
+    with other content.
     """
     from adapruner.data.sources import resolve_texts
+    from adapruner.evaluation.objective_rows import resolve_objective_tasks
     from adapruner.evaluation.tasks import resolve_tasks
     from adapruner.models.checkpoint import device_of
     from steps.mlflow_support import registered_checkpoints, tracking
@@ -35,8 +43,14 @@ def resolve_source(
     results.check_target(config, result_file)
     device_of(config.model)
     tracking.connect()
-    with stage("source") as source, stage("texts") as texts, stage("tasks") as tasks:
+    with (
+        stage("source") as source,
+        stage("texts") as texts,
+        stage("tasks") as tasks,
+        stage("objective_tasks") as objective_tasks,
+    ):
         registered_checkpoints.resolve(config.model).write(source)
         resolve_texts(config).write(texts)
         resolve_tasks(config.evaluation, tasks)
-    return source, texts, tasks
+        resolve_objective_tasks(config, tasks, objective_tasks)
+    return source, texts, tasks, objective_tasks

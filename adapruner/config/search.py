@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import Field, field_validator
+from pydantic import (
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 
 from adapruner.config.base import Section
 from adapruner.config.choices import METRIC, OneOf
@@ -13,9 +20,31 @@ from adapruner.config.choices import METRIC, OneOf
 SEARCHED = "searched"
 SAMPLERS = ("tpe", "gp", "random")
 
+MARGIN = "margin"
+
 ObjectiveName = Literal["perplexity", "kl"]
+"""An objective on text."""
+AnyObjective = Literal["perplexity", "kl", "margin"]
+Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Dimension = Literal["token", "shares", "update", "ridge", "widths", "protection"]
 Metric = Annotated[str, OneOf(METRIC, (SEARCHED,))]
+
+
+def _parse_objective(value: Any, parse: ValidatorFunctionWrapHandler) -> Any:
+    """One error where the union would report one for each of its alternatives."""
+    try:
+        return parse(value)
+    except ValidationError:
+        raise ValueError(
+            "expected perplexity, kl or margin, or weights > 0 of them, such as "
+            "{kl: 1.0, margin: 0.5}"
+        ) from None
+
+
+Objective = Annotated[
+    AnyObjective | Annotated[dict[AnyObjective, Weight], Field(min_length=1)],
+    WrapValidator(_parse_objective),
+]
 
 
 class SearchConfig(Section):
@@ -26,11 +55,23 @@ class SearchConfig(Section):
         description="searched: chosen by trials; an importance metric: used without a search",
     )
     trials: int = Field(16, ge=4, description="number of trials, including up to 5 warm starts")
-    objective: ObjectiveName = Field(
+    objective: Objective = Field(
         "perplexity",
-        description="what a trial minimizes on the objective text: its perplexity, or kl, the "
-        "divergence from the dense model's next-token distributions",
+        description="what a trial minimizes: perplexity or kl, the divergence from the dense "
+        "model's next-token distributions, both on the objective text; margin, the negative mean "
+        "margin of the right choice on rows of `tasks`; or weights of several, such as "
+        "{kl: 1.0, margin: 0.5}, whose sum is in nats (perplexity as its logarithm)",
     )
+    tasks: tuple[str, ...] = Field(
+        (), description="tasks whose margin is part of the objective, by lm-eval's names"
+    )
+    rows_dir: str | None = Field(
+        None,
+        description="folder with tasks/<task>.jsonl of train or validation rows of `tasks`, none "
+        "of which is evaluated; default: the task's training split on the hub, else its "
+        "validation split",
+    )
+    rows: int = Field(128, ge=1, description="rows of each task in `tasks`, drawn with the seed")
     sampler: str = Field(
         "tpe",
         description="tpe, gp, random, or PACKAGE.MODULE:NAME of a callable that takes seed=... and "
@@ -69,3 +110,23 @@ class SearchConfig(Section):
         if sampler in SAMPLERS or re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", sampler):
             return sampler
         raise ValueError(f"expected one of {', '.join(SAMPLERS)}, or PACKAGE.MODULE:NAME")
+
+    @model_validator(mode="after")
+    def _check_objectives(self) -> Self:
+        if len(self.objectives) - (MARGIN in self.objectives) > 1:
+            raise ValueError("objective has weights of perplexity and of kl; choose one of them")
+        if MARGIN in self.objectives and not self.tasks:
+            raise ValueError("objective margin needs search.tasks; name some")
+        if self.tasks and MARGIN not in self.objectives:
+            raise ValueError(
+                "search.tasks are read by the objective margin alone; set objective to margin or "
+                "to weights with it, or leave out tasks"
+            )
+        return self
+
+    @property
+    def objectives(self) -> dict[str, float]:
+        """Objective -> its weight; a single name has the weight 1."""
+        if isinstance(self.objective, dict):
+            return cast(dict[str, float], self.objective)
+        return {self.objective: 1.0}

@@ -65,22 +65,26 @@ SCHEMAS: dict[str, Schema] = {
 """The seven tasks of the papers. Fields are named and ordered as in the hub's data sets."""
 
 
-def local_rows(task: str, folder: Path) -> Iterator[str]:
+def local_rows(task: str, folder: Path, setting: str = "evaluation.data_dir") -> Iterator[str]:
     """The lines of `<folder>/tasks/<task>.jsonl`, each checked, each ending with a line feed.
 
-    Raises UserError that names file, line and field of an invalid row.
+    `setting` names the setting with the folder in messages. Raises UserError for a missing or empty
+    file, and with file, line and field of an invalid row.
     """
     path = folder / "tasks" / f"{task}.jsonl"
     if not path.is_file():
         raise UserError(
-            f"evaluation.tasks: '{task}' has no file {path} in evaluation.data_dir; "
-            f"expected {row_format(task)}"
+            f"{setting}: no file {path} for the task '{task}'; expected {row_format(task)}"
         )
+    is_empty = True
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
+                is_empty = False
                 _check(line, SCHEMAS[task], f"{path}, line {number}")
                 yield line.decode().rstrip("\r\n") + "\n"
+    if is_empty:
+        raise UserError(f"{path} has no rows; expected {row_format(task)}")
 
 
 def row_format(task: str) -> str:

@@ -85,6 +85,20 @@ class SharedContextLM(HFLM):
         )
         return answers
 
+    def encode(self, context: str, continuation: str) -> Pair:
+        """The tokens of a request, the same as in `loglikelihood`."""
+        texts = (context, continuation)
+        if context:
+            return texts, *self._encode_pair(context, continuation)
+        tokens = self.tok_encode(continuation, add_special_tokens=False)
+        if tokens[0] == self.prefix_token_id:
+            return texts, tokens[:1], tokens[1:]
+        return texts, [self.prefix_token_id], tokens
+
+    def scores(self, requests: list[Pair]) -> list[float]:
+        """The log-likelihood of each request in nats, without a progress bar."""
+        return [score for score, _ in self._loglikelihood_tokens(requests, disable_tqdm=True)]
+
     def _loglikelihood_tokens(
         self, requests: list[Pair], disable_tqdm: bool = False, **kwargs: Any
     ) -> list[Answer]:
@@ -99,7 +113,7 @@ class SharedContextLM(HFLM):
         if not self.works[cached]:
             answers = super()._loglikelihood_tokens(requests, disable_tqdm, **kwargs)
             return answers
-        answers = self._answers(groups, "zero-shot")
+        answers = self._answers(groups, "" if disable_tqdm else "zero-shot")
         for pair, answer in zip(requests, answers, strict=True):
             if pair[0] is not None:
                 self.cache_hook.add_partial("loglikelihood", pair[0], answer)

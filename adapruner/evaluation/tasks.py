@@ -20,7 +20,7 @@ import yaml
 from adapruner.config import EvaluationConfig
 from adapruner.config.parsing import nearest
 from adapruner.errors import UserError
-from adapruner.evaluation.local_rows import SCHEMAS, local_rows, row_format
+from adapruner.evaluation.local_rows import SCHEMAS, local_rows
 from adapruner.files import Artifact, read_json, write_json
 from adapruner.hashing import hash_directory
 
@@ -103,7 +103,7 @@ def definition(name: str, packaged: Path, rows: Path, cache: Path) -> dict[str, 
     config = {"include": str(packaged), "task": name}
     if not rows.is_file():
         return config
-    split = SCHEMAS[name].split
+    split = SCHEMAS[name].split if name in SCHEMAS else "validation"
     splits: dict[str, str | None] = dict.fromkeys(
         ("training_split", "validation_split", "test_split", "fewshot_split")
     )
@@ -183,20 +183,21 @@ def _unknown(task: str, names: list[str], where: str) -> str:
     return f"evaluation.tasks: '{task}' is unknown to {where}{nearest(task, names)[:300]}"
 
 
-def _copy_rows(evaluation: EvaluationConfig, folder: Path, out: Path) -> None:
+def check_local(tasks: tuple[str, ...], folder: Path, setting: str) -> None:
+    """Raises UserError if `folder`, the value of `setting`, is missing or can't hold the tasks."""
+    section, key = setting.split(".")
     if not folder.is_dir():
-        raise UserError(
-            f"evaluation.data_dir: no folder {folder}; expected a folder with tasks/*.jsonl"
-        )
-    for task in evaluation.tasks:
+        raise UserError(f"{setting}: no folder {folder}; expected a folder with tasks/*.jsonl")
+    for task in tasks:
         if task not in SCHEMAS:
             raise UserError(
-                f"evaluation.tasks: '{task}' can't be read from local files (leave out data_dir "
+                f"{section}.tasks: '{task}' can't be read from local files (leave out {key} "
                 f"to read it from the hub){nearest(task, sorted(SCHEMAS))}"
             )
+
+
+def _copy_rows(evaluation: EvaluationConfig, folder: Path, out: Path) -> None:
+    check_local(evaluation.tasks, folder, "evaluation.data_dir")
     for task in evaluation.tasks:
-        lines = list(islice(local_rows(task, folder), evaluation.limit))
-        if not lines:
-            file = folder / "tasks" / f"{task}.jsonl"
-            raise UserError(f"{file} has no rows; expected {row_format(task)}")
-        (out / f"{task}.jsonl").write_text("".join(lines), encoding="utf-8")
+        lines = "".join(islice(local_rows(task, folder), evaluation.limit))
+        (out / f"{task}.jsonl").write_text(lines, encoding="utf-8")

@@ -11,11 +11,13 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from adapruner.config import QualityConfig
@@ -28,6 +30,8 @@ NORMALISED = frozenset({"hellaswag", "arc_challenge", "openbookqa"})
 """Tasks whose score is acc_norm."""
 SEED = 1234
 """lm-eval's own default: the examples of a few-shot task do not depend on a run's seed."""
+
+Scores = npt.NDArray[np.float64]
 
 
 @dataclass
@@ -106,6 +110,35 @@ def flat_metrics(results: dict[str, dict[str, Any]]) -> dict[str, float]:
     }
 
 
+def set_examples(task: Any) -> None:
+    """No examples in the prompt unless the task asks for some; these are always the same."""
+    if task.get_config("num_fewshot") is None:
+        task.set_config(key="num_fewshot", value=0)
+    task.set_fewshot_seed(seed=SEED)
+
+
+def row_scores(log_likelihoods: Sequence[float], choices: Sequence[str], metric: str) -> Scores:
+    """The score of each choice in nats, per character for acc_norm."""
+    scores = np.array(log_likelihoods, dtype=np.float64)
+    if metric == "acc_norm":
+        scores /= np.array([float(len(choice)) for choice in choices])
+    return scores
+
+
+def margin_of(scores: Scores, answer: int) -> float:
+    """The score of the correct choice minus that of the best other one; 0 where there is none."""
+    others = np.delete(scores, answer)
+    return float(scores[answer] - others.max()) if others.size else 0.0
+
+
+def answer_of(task: Any, doc: dict[str, Any], choices: Sequence[str]) -> int:
+    """The index of the correct choice."""
+    # In lm-eval's tasks with multiple inputs, the prompt's function gives the index of the answer.
+    gold = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
+    gold = gold[0] if isinstance(gold, list) else gold
+    return choices.index(gold) if isinstance(gold, str) else int(gold)
+
+
 def _run(name: str, lm: Any, manager: Any, limit: int | None, outcome: Outcome) -> None:
     """Runs one task, or a group of them, and adds the results to `outcome`."""
     from lm_eval.evaluator import evaluate
@@ -114,9 +147,7 @@ def _run(name: str, lm: Any, manager: Any, limit: int | None, outcome: Outcome) 
     for task in loaded["tasks"].values():
         if not len(task.eval_docs):
             raise UserError(f"the task {task.task_name} has no rows")
-        if task.get_config("num_fewshot") is None:
-            task.set_config(key="num_fewshot", value=0)
-        task.set_fewshot_seed(seed=SEED)
+        set_examples(task)
     torch.manual_seed(SEED)
     results = evaluate(lm=lm, task_dict=loaded, limit=limit, bootstrap_iters=0, log_samples=True)
     outcome.metrics |= flat_metrics(results["results"])
@@ -139,18 +170,8 @@ def _row(task: Any, sample: dict[str, Any], metric: str) -> RowResult:
     if task.OUTPUT_TYPE != "multiple_choice":
         return row
     choices = task.doc_to_choice(sample["doc"])
-    scores = np.array([answer[0] for answer in sample["filtered_resps"][: len(choices)]])
-    if metric == "acc_norm":
-        scores = scores / np.array([float(len(choice)) for choice in choices])
-    answer = _answer(task, sample["doc"], choices)
-    others = np.delete(scores, answer)
-    margin = float(scores[answer] - others.max()) if others.size else 0.0
+    found = [answer[0] for answer in sample["filtered_resps"][: len(choices)]]
+    scores = row_scores(found, choices, metric)
+    answer = answer_of(task, sample["doc"], choices)
+    margin = margin_of(scores, answer)
     return {**row, "choice": int(scores.argmax()), "answer": answer, "margin": margin}
-
-
-def _answer(task: Any, doc: dict[str, Any], choices: list[str]) -> int:
-    """The index of the correct choice."""
-    # In lm-eval's tasks with multiple inputs, the prompt's function gives the index of the answer.
-    gold = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
-    gold = gold[0] if isinstance(gold, list) else gold
-    return choices.index(gold) if isinstance(gold, str) else int(gold)

@@ -6,10 +6,13 @@ import pytest
 
 from adapruner.data.sources import TextSources
 from adapruner.errors import UserError
+from adapruner.evaluation.objective_rows import ObjectiveTasks
 from adapruner.evaluation.tasks import TaskSelection
+from adapruner.hashing import hash_directory
 from adapruner.models.sources import CheckpointSource
 from steps.resolve_source import resolve_source
 from tests.adapruner.conftest import Workplace
+from tests.adapruner.evaluation.task_rows import write_rows
 from tests.steps.configs import minimal_config
 
 
@@ -46,3 +49,26 @@ def test_checkpoint_texts_and_tasks_are_resolved_to_their_content(
     assert sources[0] == sources[1]
     assert texts[0].content_hash != texts[1].content_hash
     assert TaskSelection.read(first[2]).tasks == ()
+    assert ObjectiveTasks.read(first[3]) == ObjectiveTasks()
+
+
+def test_objective_rows_are_resolved_to_their_content(
+    workplace: Workplace, stages_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{stages_folder / 'mlflow.db'}")
+    text = stages_folder / "text.txt"
+    text.write_text("some words\n")
+    rows = write_rows(stages_folder / "rows")
+    config = minimal_config(
+        stages_folder,
+        model={"source": str(workplace.checkpoint), "device": "cpu"},
+        calibration={"source": str(text)},
+        search={"objective": "margin", "tasks": ["piqa"], "rows_dir": str(rows)},
+    )
+    *_, tasks, objective = resolve_source.entrypoint(config)
+    file = rows / "tasks" / "piqa.jsonl"
+    file.write_text(file.read_text().replace("cage", "box"))
+    *_, same_tasks, other_objective = resolve_source.entrypoint(config)
+    assert ObjectiveTasks.read(objective).tasks == ("piqa",)
+    assert hash_directory(tasks) == hash_directory(same_tasks)
+    assert hash_directory(objective) != hash_directory(other_objective)

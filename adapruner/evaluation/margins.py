@@ -1,0 +1,86 @@
+"""The task margin: by how much a model prefers the right choice, on rows that stay the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from adapruner.evaluation.objective_rows import ObjectiveTasks
+from adapruner.evaluation.questions import Question, read_questions
+from adapruner.evaluation.shared_context_lm import Pair, SharedContextLM
+from adapruner.evaluation.tasks import batch_size_of
+
+BATCH_ROWS = 64
+"""Rows of a batch: few enough that a trial can stop early, enough to be packed with little
+padding."""
+
+
+class TaskMargins:
+    """The margins of fixed rows of tasks, for a model that may change from call to call.
+
+    `questions` are the rows in the order of the margins. Any first part of them has the rows of the
+    tasks in about the same proportion, so that its mean estimates the mean over all. Requests are
+    tokenised at the first call; nothing that depends on weights is kept.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        questions: Sequence[Sequence[Question]],
+        max_length: int,
+        batch_size: int,
+    ) -> None:
+        """`questions`: the rows of each task. `max_length` and `batch_size`: as in evaluation."""
+        self.questions = _mixed(questions)
+        self._settings = {
+            "tokenizer": tokenizer, "max_length": max_length, "batch_size": batch_size
+        }  # fmt: skip
+        self._pairs: list[list[Pair]] = []
+        self._lm: SharedContextLM | None = None
+
+    @classmethod
+    def read(cls, tokenizer: Any, directory: Path) -> TaskMargins:
+        """The margins of the rows in the directory of `resolve_objective_tasks`, with tasks."""
+        resolved = ObjectiveTasks.read(directory)
+        questions = read_questions(resolved.tasks, directory)
+        return cls(
+            tokenizer, list(questions.values()), resolved.max_length, batch_size_of(directory)
+        )
+
+    def margins(self, model: Any) -> list[float]:
+        """The margin of each row, see `Question.margin`; NaN where logits are not numbers."""
+        return list(chain.from_iterable(self.batches(model)))
+
+    def batches(self, model: Any) -> Iterator[list[float]]:
+        """As `margins`, in batches of about BATCH_ROWS rows, each computed when it is asked for."""
+        lm = self._lm_of(model)
+        total = len(self.questions)
+        count = max(1, round(total / BATCH_ROWS))
+        for i in range(count):
+            part = slice(i * total // count, (i + 1) * total // count)
+            scores = iter(lm.scores(list(chain.from_iterable(self._pairs[part]))))
+            yield [
+                question.margin([next(scores) for _ in question.choices])
+                for question in self.questions[part]
+            ]
+
+    def _lm_of(self, model: Any) -> SharedContextLM:
+        """lm-eval's wrapper of `model`; the first one also tokenises the requests."""
+        if self._lm is None or self._lm.model is not model:
+            self._lm = SharedContextLM(pretrained=model, device=str(model.device), **self._settings)
+        if not self._pairs:
+            encode = self._lm.encode
+            self._pairs = [[encode(*pair) for pair in q.requests] for q in self.questions]
+        return self._lm
+
+
+def _mixed(tasks: Sequence[Sequence[Question]]) -> list[Question]:
+    """The rows of all tasks, each task spread evenly over the whole."""
+    places = [
+        ((i + 0.5) / len(rows), number, question)
+        for number, rows in enumerate(tasks)
+        for i, question in enumerate(rows)
+    ]
+    return [question for *_, question in sorted(places, key=lambda place: place[:2])]
