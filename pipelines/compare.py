@@ -48,6 +48,7 @@ def compare(config: RunConfig, comparison: ComparisonConfig) -> None:
             logits,
             shared.test_texts,
             shared.tasks,
+            shared.objective_tasks,
             plan,
             id=cell.key,
         )

@@ -32,7 +32,9 @@ def compress(config: RunConfig) -> None:
 
     is_used = uses_gram_matrices(config.reconstruction.method)
     grams = compute_gram_matrices(dense, pool, model, is_used)
-    plan = search(dense, pool, shared.importance_table, grams, config.plan_config)
+    plan = search(
+        dense, pool, shared.importance_table, grams, shared.objective_tasks, config.plan_config
+    )
     pruned = prune(dense, plan, pool, model, config.reconstruction)
     logits = compute_teacher_logits(dense, pool, model, config.finetune.teacher)
     finetuned = finetune(pruned, logits, pool, model, config.finetune, config.seed)

@@ -19,15 +19,16 @@ def measure_candidate(
     teacher_logits: Path,
     test_texts: Path,
     tasks: Path,
+    objective_tasks: Path,
     config: CandidateConfig,
 ) -> Annotated[Path, "candidate"]:
     """`candidate.json` and the plan, without weights: those of many candidates fill any disk."""
     from adapruner.comparison.candidate import SharedStages
     from adapruner.comparison.candidate import measure_candidate as measure
+    from adapruner.search.inputs import SearchInputs
 
-    shared = SharedStages(
-        dense, pool, importance_table, gram_matrices, teacher_logits, test_texts, tasks
-    )
+    inputs = SearchInputs(dense, pool, importance_table, gram_matrices, objective_tasks)
+    shared = SharedStages(inputs, teacher_logits, test_texts, tasks)
     storage = study_storage(config.search.storage)
     with stage("measure_candidate") as out:
         measure(shared, config, storage, out)

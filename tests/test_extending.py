@@ -104,7 +104,7 @@ def plan_of(work: Workplace, config: PlanConfig, folder: Path) -> PruningPlan:
     for directory in (importance, out):
         directory.mkdir()
     write_importance(work, importance)
-    inputs = SearchInputs(work.checkpoint, work.pool, importance, importance)
+    inputs = SearchInputs(work.checkpoint, work.pool, importance, importance, importance)
     search(inputs, config, f"sqlite:///{folder / 'studies.db'}", out)
     return PruningPlan.read(out)
 

@@ -48,12 +48,9 @@ class CandidateResult(Artifact):
 
 @dataclass(frozen=True)
 class SharedStages:
-    """The directories of the stages that all candidates share."""
+    """The directories of the stages that all candidates share, first those that a search reads."""
 
-    dense: Path
-    pool: Path
-    importance: Path
-    gram_matrices: Path
+    inputs: SearchInputs
     teacher_logits: Path
     test_texts: Path
     tasks: Path
@@ -90,12 +87,12 @@ class _Run:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def execute(self, storage: str) -> CandidateResult:
-        config, shared = self.config, self.shared
-        structures = ckpt.inspect(shared.dense)
+        config, inputs = self.config, self.shared.inputs
+        structures = ckpt.inspect(inputs.checkpoint)
         method_module(config.reconstruction.method).check_supported(structures)
         plan = self._search(storage)
         with self._stage("prune") as cut:
-            prune(shared.dense, plan, shared.pool, config.model, config.reconstruction, cut)
+            prune(inputs.checkpoint, plan, inputs.pool, config.model, config.reconstruction, cut)
         pruned = self._evaluate("pruned", cut)
         finetuned = None
         if config.finetune.is_enabled:
@@ -113,10 +110,7 @@ class _Run:
     def _search(self, storage: str) -> Path:
         shared = self.shared
         with self._stage("search") as out:
-            inputs = SearchInputs(
-                shared.dense, shared.pool, shared.importance, shared.gram_matrices
-            )
-            search(inputs, self.config, storage, out)
+            search(shared.inputs, self.config, storage, out)
         # A study that was resumed took longer than this process ran.
         trials = sum(trial.get("total_s", 0.0) for trial in read_json(out / TRIAL_SECONDS))
         self.seconds["search"] = max(self.seconds["search"], trials)
@@ -128,7 +122,7 @@ class _Run:
             request = RecoveryRequest(
                 checkpoint=cut,
                 teacher=shared.teacher_logits,
-                pool=shared.pool,
+                pool=shared.inputs.pool,
                 model=config.model,
                 finetune=config.finetune,
                 seed=config.seed,

@@ -71,7 +71,12 @@ class SearchConfig(Section):
         "of which is evaluated; default: the task's training split on the hub, else its "
         "validation split",
     )
-    rows: int = Field(128, ge=1, description="rows of each task in `tasks`, drawn with the seed")
+    rows: int = Field(
+        256,
+        ge=2,
+        description="rows of each task in `tasks`, drawn with the seed; one half is for the "
+        "trials, the other is held out",
+    )
     sampler: str = Field(
         "tpe",
         description="tpe, gp, random, or PACKAGE.MODULE:NAME of a callable that takes seed=... and "
@@ -130,3 +135,10 @@ class SearchConfig(Section):
         if isinstance(self.objective, dict):
             return cast(dict[str, float], self.objective)
         return {self.objective: 1.0}
+
+    @property
+    def objective_name(self) -> str:
+        """`kl`, or with weights `1 kl + 0.5 margin`."""
+        if isinstance(self.objective, str):
+            return self.objective
+        return " + ".join(f"{weight:g} {name}" for name, weight in self.objective.items())

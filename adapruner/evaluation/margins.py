@@ -41,13 +41,15 @@ class TaskMargins:
         self._lm: SharedContextLM | None = None
 
     @classmethod
-    def read(cls, tokenizer: Any, directory: Path) -> TaskMargins:
-        """The margins of the rows in the directory of `resolve_objective_tasks`, with tasks."""
+    def read(cls, tokenizer: Any, directory: Path, half: int | None = None) -> TaskMargins:
+        """The margins of the rows in the directory of `resolve_objective_tasks`, with tasks.
+
+        `half`: 0 and 1 are two disjoint halves of the rows of each task, None is all of them.
+        """
         resolved = ObjectiveTasks.read(directory)
-        questions = read_questions(resolved.tasks, directory)
-        return cls(
-            tokenizer, list(questions.values()), resolved.max_length, batch_size_of(directory)
-        )
+        by_task = read_questions(resolved.tasks, directory).values()
+        questions = list(by_task) if half is None else [rows[half::2] for rows in by_task]
+        return cls(tokenizer, questions, resolved.max_length, batch_size_of(directory))
 
     def margins(self, model: Any) -> list[float]:
         """The margin of each row, see `Question.margin`; NaN where logits are not numbers."""

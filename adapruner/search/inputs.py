@@ -8,9 +8,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class SearchInputs:
-    """Directories: the dense checkpoint, the pool, the importance table, the gram matrices."""
+    """Directories: the dense checkpoint, the pool, and the results of the stages after it."""
 
     checkpoint: Path
     pool: Path
     importance: Path
     gram_matrices: Path
+    objective_tasks: Path

@@ -1,83 +1,139 @@
-"""The objective of the search: how good a plan is, measured on text."""
+"""The objective of the search: how good a plan is, on text and on rows of tasks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from adapruner.config.search import ObjectiveName
+from adapruner.config import SearchConfig
+from adapruner.config.search import MARGIN
 from adapruner.evaluation.divergence import (
     TopLogProbs,
     split,
     top_log_probs,
     window_divergences,
 )
+from adapruner.evaluation.margins import TaskMargins
 from adapruner.evaluation.perplexity import batches_of, perplexity_of, window_losses
 from adapruner.evaluation.prefix import prefix_states, resumed
+from adapruner.models import checkpoint as ckpt
 from adapruner.pruning.sensitivity import TOP_K
 
 STEP_TOKENS = 1024
 """Tokens after which a trial may be stopped."""
 
 WORST = 100.0
-"""Nats per token: stands for a loss that is not a number."""
+"""Nats: stands for a loss that is not a number."""
+
+
+@dataclass(frozen=True)
+class ObjectiveData:
+    """The text and rows that a search evaluates models on.
+
+    `windows` is int [M, T]; `checkpoint` and `tasks` are the directories of the dense checkpoint
+    and of the objective rows, one half of which is `held_out` from the trials.
+    """
+
+    windows: Tensor
+    checkpoint: Path
+    tasks: Path
+    held_out: bool = False
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the weighted objectives: the losses of `count` windows or rows, batch after batch."""
+
+    weight: float
+    count: int
+    batches: Callable[[Any], Iterator[list[float]]]
 
 
 @dataclass(frozen=True)
 class Objective:
-    """Evaluates models on `windows`, int [M, T], of text that nothing was estimated on.
+    """What a trial minimizes: the weighted sum of the mean losses of its parts, in nats.
 
-    The loss of a window, in nats per token, is its mean negative log-likelihood or, where there is
-    a `teacher`, its mean divergence from the dense model's next-token distributions. The value is
-    the perplexity or the mean divergence. Lower is better; `dense` is the dense model's value.
-
-    Models differ from the dense one from decoder layer `first_layer` on only; `states` are the
-    inputs of that layer, which are computed once.
+    With `as_perplexity`, the value is the perplexity instead. `dense` is the dense model's value.
     """
 
-    windows: Tensor
-    teacher: TopLogProbs | None
-    dense: float
-    first_layer: int = 0
-    states: Tensor | None = None
+    parts: tuple[Part, ...]
+    as_perplexity: bool
+    dense: float = 0.0
 
     @classmethod
     def of(
-        cls, dense: Any, windows: Tensor, name: ObjectiveName, first_layer: int = 0
+        cls, dense: Any, data: ObjectiveData, search: SearchConfig, first_layer: int = 0
     ) -> Objective:
-        """The objective `name` for a dense model whose layers from `first_layer` on are cut."""
-        teacher = top_log_probs(dense, windows, TOP_K) if name == "kl" else None
-        states = torch.cat(prefix_states(dense, windows, first_layer)) if first_layer else None
-        objective = cls(windows, teacher, 0.0, first_layer, states)
-        if teacher is None:
-            return cls(windows, None, objective.value(dense), first_layer, states)
-        return objective
+        """The objective for a dense model of which layers from `first_layer` on are cut."""
+        parts = tuple(
+            _margin_part(weight, data)
+            if name == MARGIN
+            else _text_part(weight, dense, data.windows, first_layer, is_kl=name == "kl")
+            for name, weight in search.objectives.items()
+        )
+        objective = cls(parts, as_perplexity=search.objective == "perplexity")
+        return replace(objective, dense=objective.value(dense))
 
     def losses(self, model: Any) -> Iterator[list[float]]:
-        """The losses of the windows, in nats per token, batch after batch."""
-        batches = batches_of(self.windows, STEP_TOKENS)
-        size, none = len(batches[0]), [None] * len(batches)
-        teachers = split(self.teacher, size) if self.teacher else none
-        states = torch.split(self.states, size) if self.states is not None else none
-        for batch, teacher, prefix in zip(batches, teachers, states, strict=True):
-            skipped = nullcontext() if prefix is None else resumed(model, self.first_layer, prefix)
-            with skipped:
-                if teacher is None:
-                    losses = window_losses(model, batch)
-                else:
-                    losses = window_divergences(model, batch, teacher)
-            yield losses.nan_to_num(WORST, WORST, -WORST).clamp_max(WORST).tolist()
+        """The weighted losses of all windows and rows, in nats, batch after batch."""
+        for part in self.parts:
+            for losses in part.batches(model):
+                values = torch.tensor(losses).nan_to_num(WORST, WORST, -WORST)
+                yield (part.weight * values.clamp(-WORST, WORST)).tolist()
 
     def value_of(self, losses: Sequence[float]) -> float:
-        """The value of a model with these losses of all windows."""
-        return perplexity_of(fmean(losses)) if self.teacher is None else fmean(losses)
+        """The value of a model with these losses of all windows and rows."""
+        rest = iter(losses)
+        total = sum(fmean(islice(rest, part.count)) for part in self.parts)
+        return perplexity_of(total / self.parts[0].weight) if self.as_perplexity else total
 
     def value(self, model: Any) -> float:
         """The value of a model."""
         return self.value_of([loss for part in self.losses(model) for loss in part])
+
+
+def _margin_part(weight: float, data: ObjectiveData) -> Part:
+    margins = TaskMargins.read(
+        ckpt.load_tokenizer(data.checkpoint), data.tasks, half=int(data.held_out)
+    )
+
+    def batches(model: Any) -> Iterator[list[float]]:
+        return ([-margin for margin in part] for part in margins.batches(model))
+
+    return Part(weight, len(margins.questions), batches)
+
+
+def _text_part(
+    weight: float, dense: Any, windows: Tensor, first_layer: int, *, is_kl: bool
+) -> Part:
+    """The loss of a window: its mean negative log-likelihood, or its mean divergence from `dense`.
+
+    The inputs of layer `first_layer` are computed once.
+    """
+    teacher = top_log_probs(dense, windows, TOP_K) if is_kl else None
+    states = torch.cat(prefix_states(dense, windows, first_layer)) if first_layer else None
+
+    def batches(model: Any) -> Iterator[list[float]]:
+        parts = batches_of(windows, STEP_TOKENS)
+        size, none = len(parts[0]), [None] * len(parts)
+        teachers = split(teacher, size) if teacher else none
+        prefixes = torch.split(states, size) if states is not None else none
+        for part, expected, prefix in zip(parts, teachers, prefixes, strict=True):
+            with nullcontext() if prefix is None else resumed(model, first_layer, prefix):
+                yield _window_losses(model, part, expected).tolist()
+
+    return Part(weight, len(windows), batches)
+
+
+def _window_losses(model: Any, batch: Tensor, teacher: TopLogProbs | None) -> Tensor:
+    if teacher is None:
+        return window_losses(model, batch)
+    return window_divergences(model, batch, teacher)

@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Literal
 from optuna.trial import FrozenTrial
 from pydantic import Field
 
-from adapruner.config.search import ObjectiveName
 from adapruner.files import Artifact, Record, write_json
 from adapruner.pruning.plan import PruningPlan
 
@@ -69,7 +68,7 @@ class SearchResult(Artifact):
 
     FILE: ClassVar[str] = "search.json"
 
-    objective: ObjectiveName
+    objective: str
     objective_tokens: int
     held_out_tokens: int | None = None
     dense_value: float

@@ -23,7 +23,7 @@ from adapruner.config import PlanConfig, ReconstructionConfig
 from adapruner.config.search import SEARCHED
 from adapruner.data.pool import Pool
 from adapruner.dependencies import source_files
-from adapruner.hashing import hash_file, hash_json
+from adapruner.hashing import hash_directory, hash_file, hash_json
 from adapruner.importance.recipe import Recipe
 from adapruner.importance.scores import score
 from adapruner.importance.table import ImportanceTable
@@ -36,7 +36,7 @@ from adapruner.pruning.sensitivity import measure_sensitivity
 from adapruner.pruning.target import PruningTarget
 from adapruner.search.evaluator import Evaluator, Planner
 from adapruner.search.inputs import SearchInputs
-from adapruner.search.objective import Objective
+from adapruner.search.objective import Objective, ObjectiveData
 from adapruner.search.results import (
     HeldOut,
     SearchResult,
@@ -68,7 +68,8 @@ def search(inputs: SearchInputs, config: PlanConfig, storage: str, out: Path) ->
     dependencies = study_dependencies(inputs, pool, config)
     name = f"adapruner-{hash_json(dependencies)[:16]}"
     with owned_study(name, storage) as study:
-        run = _Search(config, pool, study, planner, gram_matrices(inputs, config.reconstruction))
+        grams = gram_matrices(inputs, config.reconstruction)
+        run = _Search(inputs, config, pool, study, planner, grams)
         outcome = run.execute(ckpt.load_model(inputs.checkpoint, config.model))
     provenance = {
         "method": "adapruner",
@@ -87,6 +88,7 @@ def study_dependencies(inputs: SearchInputs, pool: Pool, config: PlanConfig) -> 
         "importance": hash_file(inputs.importance / ImportanceTable.FILE),
         "objective": hash_json(pool.objective.tolist()),
         "held_out": hash_json(pool.held_out.tolist()),
+        "tasks": hash_directory(inputs.objective_tasks),
         "update": hash_json([pool.update.tolist(), pool.domain.tolist()]),
         "device": str(ckpt.device_of(config.model)),
         "dtype": config.model.dtype,
@@ -113,14 +115,16 @@ class _Outcome:
     trials: list[FrozenTrial]
     held_out_values: dict[int, float]
     planner: Planner
-    objective: Objective
-    held_out: Objective
+    pool: Pool
+    dense_value: float
+    dense_held_out: float
 
 
 @dataclass(frozen=True)
 class _Search:
     """One search on an open study."""
 
+    inputs: SearchInputs
     config: PlanConfig
     pool: Pool
     study: optuna.Study
@@ -132,7 +136,8 @@ class _Search:
         search, pool = self.config.search, self.pool
         first = self._first_cut_layer()
         start = time.perf_counter()
-        objective = Objective.of(model, pool.objective, search.objective, first)
+        data = ObjectiveData(pool.objective, self.inputs.checkpoint, self.inputs.objective_tasks)
+        objective = Objective.of(model, data, search, first)
         seconds = time.perf_counter() - start
         announce(
             f"search: {search.trials} trials, each up to {seconds:.0f} s: {self.study.study_name}"
@@ -147,9 +152,10 @@ class _Search:
             lambda recipe, is_hopeless: evaluator.evaluate(recipe, objective, is_hopeless),
             objective.value_of,
         )
-        held_out = Objective.of(model, pool.held_out, search.objective, first)
+        held_out_data = replace(data, windows=pool.held_out, held_out=True)
+        held_out = Objective.of(model, held_out_data, search, first)
         values = self._held_out_values(trials, evaluator, held_out)
-        return _Outcome(trials, values, planner, objective, held_out)
+        return _Outcome(trials, values, planner, pool, objective.dense, held_out.dense)
 
     def _first_cut_layer(self) -> int:
         """The first layer that a trial may cut."""
@@ -206,15 +212,15 @@ def _write(outcome: _Outcome, config: PlanConfig, provenance: dict[str, Any], ou
     rows = trial_rows(outcome.trials, values)
     warm = [row for row in rows if row.name != TRIAL]
     result = SearchResult(
-        objective=config.search.objective,
-        objective_tokens=outcome.objective.windows.numel(),
-        held_out_tokens=outcome.held_out.windows.numel(),
-        dense_value=outcome.objective.dense,
+        objective=config.search.objective_name,
+        objective_tokens=outcome.pool.objective.numel(),
+        held_out_tokens=outcome.pool.held_out.numel(),
+        dense_value=outcome.dense_value,
         study=provenance["study"],
         best=SelectedTrial(**rows[chosen].model_dump(include={*SelectedTrial.model_fields})),
         warm_starts={row.name: row.value for row in warm},
         held_out=HeldOut(
-            dense_value=outcome.held_out.dense,
+            dense_value=outcome.dense_held_out,
             value=values[chosen],
             warm_starts={row.name: row.held_out for row in warm},
         ),

@@ -17,6 +17,7 @@ from adapruner.comparison.cells import ComparisonConfig, candidate_config, cells
 from adapruner.config import RunConfig
 from adapruner.config.parsing import parse_section
 from adapruner.evaluation.tasks import resolve_tasks
+from adapruner.search.inputs import SearchInputs
 from tests.adapruner.conftest import Workplace, write_importance
 from tests.models import small_model
 
@@ -47,7 +48,8 @@ def shared(work: Workplace, table: Path, root: Path) -> SharedStages:
     if not tasks.exists():
         tasks.mkdir()
         resolve_tasks(config(work).evaluation, tasks)
-    return SharedStages(work.checkpoint, work.pool, table, table, root, work.pool, tasks)
+    inputs = SearchInputs(work.checkpoint, work.pool, table, table, tasks)
+    return SharedStages(inputs, root, work.pool, tasks)
 
 
 def measured(work: Workplace, table: Path, comparison: ComparisonConfig, root: Path) -> list[Path]:

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import math
-from typing import get_args
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 import torch
+from torch import Tensor
 
+from adapruner.config import SearchConfig
 from adapruner.config.search import ObjectiveName
-from adapruner.evaluation.divergence import mean_divergence
+from adapruner.evaluation.divergence import mean_divergence, top_log_probs
 from adapruner.evaluation.perplexity import perplexity
 from adapruner.models.structures import describe_model
+from adapruner.pruning.sensitivity import TOP_K
 from adapruner.pruning.surgery import narrowed
-from adapruner.search.objective import STEP_TOKENS, WORST, Objective
+from adapruner.search.objective import STEP_TOKENS, WORST, Objective, ObjectiveData
 from tests.adapruner.pruning.plans import plan_for, plan_keeping
 from tests.models import small_model, tokens
+
+
+def objective_of(model: Any, windows: Tensor, name: Any, first_layer: int = 0) -> Objective:
+    """An objective on text alone."""
+    data = ObjectiveData(windows, Path(), Path())
+    return Objective.of(model, data, SearchConfig(objective=name), first_layer)
 
 
 @pytest.mark.parametrize("name", get_args(ObjectiveName))
 def test_a_model_without_finite_logits_has_the_worst_value(name: ObjectiveName) -> None:
     model = small_model("llama")
-    objective = Objective.of(model, tokens(4, 16), name)
+    objective = objective_of(model, tokens(4, 16), name)
     assert objective.value(model) == pytest.approx(objective.dense, abs=1e-4)
     with torch.no_grad():
         model.get_input_embeddings().weight[:] = math.nan
@@ -31,16 +41,17 @@ def test_a_model_without_finite_logits_has_the_worst_value(name: ObjectiveName) 
 @pytest.mark.parametrize("name", get_args(ObjectiveName))
 def test_losses_of_all_windows_give_the_value(name: ObjectiveName) -> None:
     model, windows = small_model("llama"), tokens(2 * STEP_TOKENS // 16 + 3, 16)
-    objective = Objective.of(model, windows, name)
+    objective = objective_of(model, windows, name)
     with narrowed(model, plan_for(model, "channels")):
         parts = list(objective.losses(model))
         value = objective.value(model)
         assert [len(part) for part in parts] == [STEP_TOKENS // 16] * 2 + [3]
-        if objective.teacher is None:
-            assert value == pytest.approx(perplexity(model, windows), rel=1e-5)
-        else:
-            expected = mean_divergence(model, windows, objective.teacher)
-            assert value == pytest.approx(expected, rel=1e-5)
+        expected = perplexity(model, windows)
+    if name == "kl":
+        teacher = top_log_probs(model, windows, TOP_K)
+        with narrowed(model, plan_for(model, "channels")):
+            expected = mean_divergence(model, windows, teacher)
+    assert value == pytest.approx(expected, rel=1e-5)
     assert objective.value_of([loss for part in parts for loss in part]) == value
 
 
@@ -51,8 +62,13 @@ def test_states_below_the_first_cut_layer_change_no_loss() -> None:
         (range(24 if i >= 2 else 0, w.mlp_channels), range(w.query_heads))
         for i, w in enumerate(structures.layers)
     ]
-    whole, resumed = (Objective.of(model, windows, "kl", first) for first in (0, 2))
-    assert whole.states is None
-    assert resumed.states is not None
+    whole, resumed = (objective_of(model, windows, "kl", first) for first in (0, 2))
     with narrowed(model, plan_keeping(structures, keep)):
         assert list(whole.losses(model)) == list(resumed.losses(model))
+
+
+def test_weighted_objectives_add_in_nats() -> None:
+    model, windows = small_model("llama"), tokens(70, 16)
+    plain = objective_of(model, windows, "perplexity")
+    weighted = objective_of(model, windows, {"perplexity": 0.5})
+    assert weighted.value(model) == pytest.approx(0.5 * math.log(plain.value(model)), rel=1e-5)

@@ -61,7 +61,7 @@ def table(workplace: Workplace, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def inputs_of(work: Workplace, table: Path) -> SearchInputs:
-    return SearchInputs(work.checkpoint, work.pool, table, table)
+    return SearchInputs(work.checkpoint, work.pool, table, table, table)
 
 
 def config(work: Workplace, pruning: PruningConfig = PRUNING, **changes: Any) -> PlanConfig:
@@ -91,7 +91,7 @@ def studies(root: Path) -> list[optuna.Study]:
 
 def program(work: Workplace, table: Path, root: Path, name: str, count: int) -> list[str]:
     arguments = {
-        "inputs": [str(work.checkpoint), str(work.pool), str(table), str(table)],
+        "inputs": [str(path) for path in vars(inputs_of(work, table)).values()],
         "out": str(root / name),
         "config": config(work, trials=count).model_dump(mode="json"),
         "storage": f"sqlite:///{root / f'{name}.db'}",

@@ -37,7 +37,7 @@ def planned(work: Workplace, table: Path, name: str, root: Path, seed: int = 0) 
     config: PlanConfig = parse_section(RunConfig, values, "test").plan_config
     out = root / f"{name}{seed}"
     out.mkdir()
-    inputs = SearchInputs(work.checkpoint, work.pool, table, table)
+    inputs = SearchInputs(work.checkpoint, work.pool, table, table, table)
     search(inputs, config, f"sqlite:///{root / 'studies.db'}", out)
     return out
 
