@@ -83,7 +83,7 @@ def search(inputs: SearchInputs, config: PlanConfig, storage: str, out: Path) ->
 
 def study_dependencies(inputs: SearchInputs, pool: Pool, config: PlanConfig) -> dict[str, Any]:
     """Everything that the trials' values depend on, as JSON. A study is for one such value."""
-    search = config.search.model_dump(exclude={"trials", "storage", "finalists"})
+    search = config.search.model_dump(exclude={"trials", "storage", "finalists", "rows_dir"})
     return {
         "importance": hash_file(inputs.importance / ImportanceTable.FILE),
         "objective": hash_json(pool.objective.tolist()),

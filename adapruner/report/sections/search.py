@@ -17,8 +17,12 @@ from adapruner.report.svg import COLOURS, Tips, add_tip, chart, mark, scale_valu
 OBJECTIVES = {
     "perplexity": "perplexity on the objective text",
     "kl": "mean KL divergence from the dense model on the objective text, nats per token",
+    "margin": "negative mean margin of the right choice on the objective rows, nats",
 }
 """Objective of the search -> the quantity that its values are, lower is better."""
+
+POOL = "filter_calibration_pool"
+"""The stage of the pool."""
 
 Search = Mapping[str, Any]
 
@@ -36,7 +40,14 @@ def view(report: Report) -> dict[str, Any] | None:
         "held_out_chart": held_out_chart(search),
         "held_out": held_out_values(search),
         "importance": bars(search["importance"]),
+        "stopped": sum(trial["state"] == "stopped" for trial in search["trials"]),
+        "mix": mix_rows(search["mix"]),
     }
+
+
+def mix_rows(mix: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
+    """Name, value and share of the largest value of each domain, by use, for tables of bars."""
+    return [{"use": use, "rows": bars(shares)} for use, shares in mix.items() if shares]
 
 
 def best_warm_start(search: Search) -> Mapping[str, Any] | None:
@@ -136,7 +147,22 @@ def _search(inputs: Inputs) -> dict[str, Any]:
         "warm_starts": [{key: t[key] for key in ("number", "name", "value")} for t in warm],
         "trials": trials,
         "importance": parameter_importance(trials),
+        "mix": _mix(inputs),
     }
+
+
+def _mix(inputs: Inputs) -> dict[str, dict[str, float]]:
+    """Use -> domain -> its share, in the plan's scores and in its update."""
+    from adapruner.data.pool import PoolSummary
+    from adapruner.pruning.plan import PruningPlan
+
+    plan = PruningPlan.read(inputs.stages["search"])
+    recipe = plan.provenance.get("recipe", {})
+    shares = {"scores": recipe.get("shares", ()), "update": plan.update.shares}
+    if not any(shares.values()):
+        return {}
+    names = [domain.name for domain in PoolSummary.read(inputs.stages[POOL]).domains]
+    return {use: dict(zip(names, values, strict=True)) for use, values in shares.items() if values}
 
 
 SECTION = Section("search", "Search", view, "search.html.j2", {"search": _search})

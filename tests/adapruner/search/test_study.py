@@ -1,14 +1,25 @@
-"""A study has one owner at a time."""
+"""A study has one owner at a time, and stops trials that are hopeless."""
 
 from __future__ import annotations
 
+import random
 import tempfile
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
+from adapruner.config import SearchConfig
 from adapruner.errors import UserError
-from adapruner.search.study import lock_file, owned_study
+from adapruner.importance.recipe import Recipe
+from adapruner.importance.statistics import importance_table
+from adapruner.search.evaluator import Evaluation, IsHopeless
+from adapruner.search.space import build_space
+from adapruner.search.study import is_stopped, lock_file, owned_study, run_trials
+from tests.adapruner.search.test_space import plan_config
+from tests.models import small_model, tokens
+
+WINDOWS = 48
 
 
 def test_study_has_one_owner_at_a_time(tmp_path: Path) -> None:
@@ -38,3 +49,43 @@ def test_lock_of_a_database_server_depends_on_host_and_study_but_not_on_the_pass
     assert files[0] == files[1]
     assert len(set(files)) == 3
     assert lock_file("a", "sqlite://") != files[0]
+
+
+def losses_of(quality: float) -> list[float]:
+    """Losses of windows that differ far more than models: a model adds `quality` to each."""
+    rng, noise = random.Random(0), random.Random(quality)
+    return [rng.gauss(4, 1) + quality + noise.gauss(0, 0.01) for _ in range(WINDOWS)]
+
+
+def test_a_trial_that_is_worse_on_the_same_windows_is_stopped_and_its_value_is_estimated() -> None:
+    table = importance_table(small_model("llama"), tokens(12, 16), [0, 3, 5, 8], (0,) * 12)
+    qualities: dict[str, float] = {}
+    evaluated: list[int] = []
+
+    def evaluate(recipe: Recipe, is_hopeless: IsHopeless | None) -> Evaluation:
+        """Trials are worse than the warm starts, but for the third, which is better."""
+        others = len(qualities)
+        quality = 0.0 if is_hopeless is None else (-0.5 if others == 2 else 0.5)
+        if is_hopeless is not None:
+            qualities[recipe.model_dump_json()] = quality
+        losses: list[float] = []
+        for start in range(0, WINDOWS, 8):
+            losses += (part := losses_of(quality)[start : start + 8])
+            if is_hopeless is not None and is_hopeless(part):
+                break
+        evaluated.append(len(losses))
+        return Evaluation(losses, {"plan_s": 0.0, "total_s": 0.0})
+
+    with owned_study("stops", "sqlite://") as study:
+        search = SearchConfig(set_size=4, trials=10)
+        space = build_space(table, plan_config(search=search), 1)
+        trials = run_trials(study, space, search, 0, evaluate, fmean)
+    others = [trial for trial in trials if trial.user_attrs["name"] == "trial"]
+    assert [is_stopped(trial) for trial in others] == [True, True, False, True, True]
+    for trial in others:
+        recipe = trial.user_attrs["recipe"]
+        whole = fmean(losses_of(qualities[recipe]))
+        assert trial.value == pytest.approx(whole, abs=0.02), "estimated from a part, or whole"
+        assert trial.user_attrs["windows"] == (8 if is_stopped(trial) else WINDOWS)
+    assert min(trials, key=lambda t: t.value or 0) is others[2]
+    assert sum(evaluated) < 0.8 * WINDOWS * len(trials)

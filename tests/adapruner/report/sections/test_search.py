@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from adapruner.config.search import AnyObjective
+from adapruner.pruning.plan import PruningPlan, Update
 from adapruner.report.page import page
 from adapruner.report.sections.search import OBJECTIVES, best_warm_start, held_out_chart, view
-from adapruner.search.results import SearchResult
-from tests.adapruner.report.reports import build, trials, write_search
+from tests.adapruner.report.reports import build, pool_summary, trials, write_search
 
 
 def report_of(directory: Path, *args: Any, **fields: Any) -> dict[str, Any]:
@@ -26,8 +27,7 @@ def test_unit_follows_from_the_objective(tmp_path: Path, objective: str) -> None
 
 
 def test_every_objective_of_the_search_has_a_unit() -> None:
-    names = SearchResult.model_json_schema()["properties"]["objective"]["enum"]
-    assert set(names) == set(OBJECTIVES)
+    assert set(get_args(AnyObjective)) == set(OBJECTIVES)
 
 
 def test_warm_starts_have_their_trial_and_value(report: dict[str, Any]) -> None:
@@ -71,3 +71,26 @@ def test_importance_is_shown_for_enough_trials(tmp_path: Path) -> None:
     bars = view(many)["importance"]  # type: ignore[index]
     assert {bar["name"] for bar in bars} == {"alpha_coarse", "set_size"}
     assert sum(bar["value"] for bar in bars) == pytest.approx(1)
+
+
+def test_page_shows_the_mix_of_the_domains_and_the_stopped_trials(tmp_path: Path) -> None:
+    summary = pool_summary()
+    names = [domain.name for domain in summary.domains]
+    shares = tuple((i + 1) / sum(range(1, len(names) + 1)) for i in range(len(names)))
+    stopped = tuple(t.model_copy(update={"state": "stopped"}) for t in trials(6)[2:4])
+    search = write_search(tmp_path / "search", (*trials(6)[:2], *stopped, *trials(6)[4:]))
+    changed = PruningPlan.read(search).model_copy(
+        update={"update": Update(shares=shares), "provenance": {"recipe": {"shares": shares[::-1]}}}
+    )
+    changed.write(search)
+    (tmp_path / "pool").mkdir()
+    summary.write(tmp_path / "pool")
+    stages = {"search": search, "filter_calibration_pool": tmp_path / "pool"}
+    report = build(stages)
+    assert report["search"]["mix"] == {
+        "scores": dict(zip(names, shares[::-1], strict=True)),
+        "update": dict(zip(names, shares, strict=True)),
+    }
+    text = page(report)
+    assert "Mix of the calibration domains" in text
+    assert "2 trials were stopped early" in text
