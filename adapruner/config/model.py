@@ -17,8 +17,10 @@ class DeviceConfig(Section):
         pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$",
         description="auto, cpu, cuda, cuda:N or mps; auto: all GPUs if there are any, else the CPU",
     )
-    dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="data type of computation; the result keeps the checkpoint's own"
+    dtype: Literal["float32", "bfloat16", "auto"] = Field(
+        "float32",
+        description="data type of computation; auto: bfloat16 where the device has instructions "
+        "for it, else float32; the result keeps the checkpoint's own",
     )
 
 

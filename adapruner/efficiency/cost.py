@@ -76,12 +76,12 @@ def measure_cost(
     peaks = measure_peak_memory((dense, pruned), model, evaluation)
     lengths = evaluation.prompt_tokens
     costs = [
-        _model_cost(checkpoint, lengths, model.dtype, peak)
+        _model_cost(checkpoint, lengths, ckpt.compute_dtype(model), peak)
         for checkpoint, peak in zip((dense, pruned), peaks, strict=True)
     ]
     protocol = CostProtocol(
         lengths=lengths,
-        dtype=model.dtype,
+        dtype=ckpt.compute_dtype(model),
         memory_tokens=max(lengths),
         memory_new_tokens=evaluation.new_tokens,
     )

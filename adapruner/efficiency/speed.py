@@ -96,7 +96,7 @@ def measure_speed(
         repeats=evaluation.repeats,
         threads=torch.get_num_threads(),
         device=str(models["dense"].device),
-        dtype=model.dtype,
+        dtype=ckpt.compute_dtype(model),
     )
     return Speed(**throughput, speedup=speedup, protocol=protocol)
 

@@ -100,7 +100,7 @@ def load_model(checkpoint: Path, model: DeviceConfig, dtype: torch.dtype | None 
     spread = model.device == "auto" and torch.cuda.is_available()
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         checkpoint,
-        dtype=dtype or model.dtype,
+        dtype=dtype or compute_dtype(model),
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
@@ -114,6 +114,19 @@ def load_model(checkpoint: Path, model: DeviceConfig, dtype: torch.dtype | None 
     if not spread:
         loaded = loaded.to(device_of(model))
     return loaded.eval().requires_grad_(False)
+
+
+def compute_dtype(model: DeviceConfig) -> str:
+    """The data type of computation: float32 or bfloat16, also where `model.dtype` is auto."""
+    if model.dtype != "auto":
+        return model.dtype
+    device = device_of(model).type
+    if device == "cuda":
+        is_fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        is_fast = device == "cpu" and any(getattr(torch.cpu, c, bool)() for c in checks)
+    return "bfloat16" if is_fast else "float32"
 
 
 def device_of(model: DeviceConfig) -> torch.device:

@@ -91,7 +91,7 @@ def study_dependencies(inputs: SearchInputs, pool: Pool, config: PlanConfig) -> 
         "tasks": hash_directory(inputs.objective_tasks),
         "update": hash_json([pool.update.tolist(), pool.domain.tolist()]),
         "device": str(ckpt.device_of(config.model)),
-        "dtype": config.model.dtype,
+        "dtype": ckpt.compute_dtype(config.model),
         "search": search,
         "pruning": config.pruning.model_dump(),
         "reconstruction": config.reconstruction.model_dump(),

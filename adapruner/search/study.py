@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -96,9 +97,7 @@ def run_trials(
     windows. A trial whose losses are significantly above those of the best one on the same windows
     is stopped.
     """
-    study.pruner = optuna.pruners.WilcoxonPruner(
-        p_threshold=STOPPING_P_VALUE, n_startup_steps=STARTUP_WINDOWS
-    )
+    study.pruner = _pruner()
     names = {trial.user_attrs["name"] for trial in finished_trials(study)}
     total = max(search.trials, len(space.warm_starts))
     missing = [name for name in space.warm_starts if name not in names]
@@ -109,6 +108,14 @@ def run_trials(
             study.sampler = make_sampler(search.sampler, seed + len(finished_trials(study)))
             _run_trial(study, space, evaluate, value_of)
     return finished_trials(study)[:total]
+
+
+def _pruner() -> optuna.pruners.BasePruner:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.pruners.WilcoxonPruner(
+            p_threshold=STOPPING_P_VALUE, n_startup_steps=STARTUP_WINDOWS
+        )
 
 
 def is_stopped(trial: FrozenTrial) -> bool:

@@ -100,6 +100,16 @@ def test_a_loaded_model_is_in_eval_mode_with_frozen_weights(workplace: Workplace
     assert model.dtype == torch.bfloat16
 
 
+def test_data_type_auto_is_one_that_the_device_computes_fast(workplace: Workplace) -> None:
+    auto = workplace.model.model_copy(update={"dtype": "auto", "device": "cpu"})
+    name = ckpt.compute_dtype(auto)
+    assert name in ("float32", "bfloat16")
+    assert ckpt.load_model(workplace.checkpoint, auto).dtype == getattr(torch, name)
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    if "avx512_bf16" in flags or "amx_bf16" in flags:
+        assert name == "bfloat16"
+
+
 @pytest.mark.parametrize("device", ["cuda:77", "mps"])
 def test_a_device_that_is_not_available_is_named(device: str) -> None:
     if device == "mps" and torch.backends.mps.is_available():
