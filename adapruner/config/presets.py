@@ -44,7 +44,7 @@ class Preset:
 @cache
 def presets() -> dict[str, Preset]:
     """Name -> preset: the searched methods, then one for each metric that has a preset name."""
-    paper = {"samples": "slots", "scaling": "aligned", "vary": ()}
+    paper = {"samples": "slots", "scaling": "aligned", "vary": ("metrics", "samples")}
     result = {
         DEFAULT: Preset(
             "default: searched importance with least-squares update", _settings(), True

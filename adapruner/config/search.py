@@ -26,7 +26,9 @@ ObjectiveName = Literal["perplexity", "kl"]
 """An objective on text."""
 AnyObjective = Literal["perplexity", "kl", "margin"]
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Dimension = Literal["token", "shares", "update", "ridge", "widths", "protection"]
+Dimension = Literal[
+    "metrics", "samples", "token", "shares", "update", "ridge", "widths", "protection"
+]
 Metric = Annotated[str, OneOf(METRIC, (SEARCHED,))]
 
 
@@ -97,9 +99,10 @@ class SearchConfig(Section):
     )
     vary: tuple[Dimension, ...] = Field(
         ("token", "shares", "update", "ridge", "widths", "protection"),
-        description="further dimensions of the search space: the token metric, the weights of the "
-        "domains in the scores, those in the update, the ridge of the update, the layers' widths, "
-        "the number of protected layers",
+        description="dimensions of the search space: metrics (the coarse and the fine metric), "
+        "samples (which ones score), token (the token metric), shares (the weights of the domains "
+        "in the scores), update (those in the update), ridge (that of the update), widths (the "
+        "layers' widths), protection (the number of protected layers)",
     )
     finalists: int = Field(
         4,

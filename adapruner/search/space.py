@@ -13,7 +13,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from adapruner.config import PlanConfig, PruningConfig
+from adapruner.config import PlanConfig, PruningConfig, SearchConfig
 from adapruner.importance.recipe import ALIGNMENT, Recipe
 from adapruner.importance.table import ImportanceTable
 from adapruner.pruning.reconstruction import uses_gram_matrices
@@ -68,18 +68,13 @@ def _distributions(
     table: ImportanceTable, config: PlanConfig, extra_protection: int
 ) -> Distributions:
     search, pruning = config.search, config.pruning
-    space: Distributions = {
-        "alpha_coarse": FloatDistribution(0, 1),
-        "alpha_fine": FloatDistribution(0, 1),
-    }
+    space: Distributions = {}
+    if "metrics" in search.vary:
+        space |= {name: FloatDistribution(0, 1) for name in ("alpha_coarse", "alpha_fine")}
     if search.scaling == "aligned":
         space |= {f"align_{name}": CategoricalDistribution(f) for name, f in ALIGNMENT.items()}
-    if search.samples == "slots":
-        pool = tuple(range(table.samples))
-        space |= {f"slot_{i}": CategoricalDistribution(pool) for i in range(search.set_size)}
-    else:
-        space["set_size"] = IntDistribution(min(search.set_size, table.samples), table.samples)
-        space |= {f"direction_{i}": FloatDistribution(-1, 1) for i in range(DIRECTIONS)}
+    if "samples" in search.vary:
+        space |= _sample_distributions(table, search)
     if "token" in search.vary and search.scaling == "layer_mean":  # the paper has no factor for it
         space["alpha_token"] = FloatDistribution(0, 1)
     if "shares" in search.vary and table.domains > 1:
@@ -91,6 +86,15 @@ def _distributions(
             low, high = max(count - PROTECTION_RANGE, 0), count + extra_protection
             space[end] = IntDistribution(low, high)
     return space | _update_distributions(table, config)
+
+
+def _sample_distributions(table: ImportanceTable, search: SearchConfig) -> Distributions:
+    if search.samples == "slots":
+        pool = tuple(range(table.samples))
+        return {f"slot_{i}": CategoricalDistribution(pool) for i in range(search.set_size)}
+    size = IntDistribution(min(search.set_size, table.samples), table.samples)
+    directions = {f"direction_{i}": FloatDistribution(-1, 1) for i in range(DIRECTIONS)}
+    return {"set_size": size, **directions}
 
 
 def _update_distributions(table: ImportanceTable, config: PlanConfig) -> Distributions:
@@ -114,8 +118,8 @@ def _recipe(params: Mapping[str, Any], signatures: Signatures) -> Recipe:
     ends = ("protect_first", "protect_last")
     return Recipe(
         samples=_samples(params, signatures),
-        alpha_coarse=params["alpha_coarse"],
-        alpha_fine=params["alpha_fine"],
+        alpha_coarse=params.get("alpha_coarse", 0.0),
+        alpha_fine=params.get("alpha_fine", 0.0),
         alpha_token=params.get("alpha_token", 0.0),
         shares=_shares(params, "share_"),
         align=align,
@@ -138,6 +142,8 @@ def _samples(params: Mapping[str, Any], signatures: Signatures) -> tuple[int, ..
     slots = sorted({v for name, v in params.items() if name.startswith("slot_")})
     if slots:
         return tuple(slots)
+    if "set_size" not in params:
+        return tuple(range(len(signatures.domain)))
     direction = [params[f"direction_{i}"] for i in range(DIRECTIONS)]
     return signatures.furthest(direction, params["set_size"])
 
@@ -147,7 +153,8 @@ def _warm_recipes(
 ) -> dict[str, Recipe]:
     """Name -> recipe of the warm starts that make sense in the space: on the equal mix."""
     search, domains = config.search, table.domains
-    samples = table.reference if search.samples == "slots" else tuple(range(table.samples))
+    is_paper = search.samples == "slots" and "samples" in search.vary
+    samples = table.reference if is_paper else tuple(range(table.samples))
     equal = {
         field: (1 / domains,) * domains
         for field, name in (("shares", "share_0"), ("update_shares", "update_share_0"))
