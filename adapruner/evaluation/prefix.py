@@ -1,0 +1,89 @@
+"""Forward passes that resume at a decoder layer.
+
+Where models differ from one layer on only, the hidden states at that layer's input are the same for
+all of them: they are computed once, and each model runs the remaining layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adapruner.evaluation.perplexity import batches_of
+from adapruner.models.families import family_of
+
+
+class _Stop(Exception):  # noqa: N818
+    """Ends a forward pass once the hidden states are recorded."""
+
+
+@torch.no_grad()
+def prefix_states(model: Any, windows: Tensor, layer: int) -> list[Tensor]:
+    """The hidden states at the input of decoder layer `layer`, [B, T, hidden] for each batch.
+
+    The batches are those of `batches_of(windows)`, with `windows` int [M, T]; the states are on the
+    device of the layer. Later layers are not computed.
+    """
+    device = model.get_input_embeddings().weight.device
+    states: list[Tensor] = []
+
+    def record(_: nn.Module, args: Any) -> None:
+        states.append(args[0].detach())
+        raise _Stop
+
+    handle = _decoder_layers(model)[layer].register_forward_pre_hook(record)
+    try:
+        for batch in batches_of(windows):
+            try:
+                model(batch.to(device).long(), use_cache=False, logits_to_keep=1)
+            except _Stop:
+                continue
+    finally:
+        handle.remove()
+    return states
+
+
+@contextmanager
+def resumed(model: Any, layer: int, states: Tensor) -> Iterator[None]:
+    """Within it, a forward pass gives layer `layer` the input `states` and skips those below.
+
+    `states` [B, T, hidden] is the element of `prefix_states` for the batch that is passed, and the
+    pass must not use a cache. The model is the same afterwards.
+    """
+
+    def substitute(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return (states, *args[1:]), kwargs
+
+    layers = _decoder_layers(model)
+    with ExitStack() as stack:
+        for below in layers[:layer]:
+            stack.enter_context(_skipped(below, states))
+        handle = layers[layer].register_forward_pre_hook(substitute, with_kwargs=True)
+        stack.callback(handle.remove)
+        yield
+
+
+@contextmanager
+def _skipped(layer: nn.Module, output: Tensor) -> Iterator[None]:
+    """Within it, `layer` computes nothing and returns `output`.
+
+    Some layers return a tuple, of which the model takes the first element. That would be a part of
+    `output`, which the next layer ignores: it is skipped or gets its input from a hook.
+    """
+    own = vars(layer).get("forward")
+    layer.forward = lambda *_, **__: output
+    try:
+        yield
+    finally:
+        del layer.forward
+        if own is not None:
+            layer.forward = own
+
+
+def _decoder_layers(model: Any) -> list[nn.Module]:
+    family = family_of(model.config.model_type, model.config.architectures)
+    return list(model.get_submodule(family.layers).children())
