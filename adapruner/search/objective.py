@@ -10,10 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from adapruner.config.search import ObjectiveName
-from adapruner.evaluation.divergence import TopLogProbs, mean_divergence, top_log_probs
+from adapruner.evaluation.divergence import TOP_K, TopLogProbs, mean_divergence, top_log_probs
 from adapruner.evaluation.perplexity import perplexity
 from adapruner.pruning.plan import PruningPlan
-from adapruner.pruning.sensitivity import TOP_K
 from adapruner.pruning.surgery import narrowed
 
 
