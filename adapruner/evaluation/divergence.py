@@ -16,6 +16,9 @@ from torch import Tensor
 from adapruner.evaluation.perplexity import batches_of
 from adapruner.progress import track
 
+TOP_K = 64
+"""Tokens kept of each of the dense model's distributions in the search."""
+
 
 class TopLogProbs(NamedTuple):
     """The K most likely next tokens at each position.

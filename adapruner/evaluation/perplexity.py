@@ -59,6 +59,6 @@ def windows_of(tokens: list[int], length: int, max_windows: int | None = None) -
     return torch.tensor(tokens[: count * length], dtype=torch.int32).view(count, length)
 
 
-def batches_of(windows: Tensor, tokens: int = TOKENS_AT_ONCE) -> tuple[Tensor, ...]:
-    """`windows`, [M, T], split into batches of at most `tokens` tokens."""
-    return torch.split(windows, max(tokens // windows.shape[1], 1))
+def batches_of(windows: Tensor, tokens: int | None = None) -> tuple[Tensor, ...]:
+    """`windows`, [M, T], split into batches of at most `tokens`, by default TOKENS_AT_ONCE."""
+    return torch.split(windows, max((tokens or TOKENS_AT_ONCE) // windows.shape[1], 1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -12,13 +12,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adapruner.errors import UserError
-from adapruner.models.structures import LayerModules
+from adapruner.models.structures import PROJECTIONS, LayerModules
 
 Sink = Callable[[int, str, nn.Linear, Tensor, Tensor], None]
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""From logits [B, T - 1, V] in float32 and the next tokens [B, T - 1] to a number, in nats."""
 
 
-def backward(model: Any, tokens: Tensor) -> None:
-    """Backward pass of the sum over the samples of their mean token losses, in nats.
+def mean_token_losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """The sum over the samples of their mean token losses."""
+    losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
+    return losses / targets.shape[1]
+
+
+def backward(model: Any, tokens: Tensor, loss_of: Loss = mean_token_losses) -> None:
+    """Backward pass of the loss on `tokens`, int [B, T].
 
     No weight gets a gradient. Raises UserError for a loss that is not finite.
     """
@@ -27,20 +35,23 @@ def backward(model: Any, tokens: Tensor) -> None:
     inputs = embedding(tokens).detach().requires_grad_()
     with torch.enable_grad():
         logits = model(inputs_embeds=inputs, use_cache=False).logits[:, :-1].float()
-        targets = tokens[:, 1:].to(logits.device)
-        losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
-        loss = losses / targets.shape[1]
+        loss = loss_of(logits, tokens[:, 1:].to(logits.device))
     if not torch.isfinite(loss):
         raise UserError(
-            f"the model's loss on the calibration set is {loss.item()}; check the weights, "
+            f"the model's loss is {loss.item()}, expected a finite number; check the weights, "
             "or use dtype: float32"
         )
     loss.backward()  # type: ignore[no-untyped-call]
 
 
 @contextmanager
-def watched(layers: list[LayerModules], sink: Sink) -> Iterator[None]:
-    """Within it, `sink` gets layer, projection, module, input [B, T, in] and output gradient."""
+def watched(
+    layers: list[LayerModules], sink: Sink, names: Collection[str] = PROJECTIONS
+) -> Iterator[None]:
+    """Within it, `sink` gets layer, projection, module, input [B, T, in] and output gradient.
+
+    Only the projections `names` are watched.
+    """
 
     def watch(layer: int, name: str, module: nn.Linear, args: Any, output: Tensor) -> None:
         inputs = args[0].detach()
@@ -51,6 +62,7 @@ def watched(layers: list[LayerModules], sink: Sink) -> Iterator[None]:
         linear.register_forward_hook(partial(watch, index, name))
         for index, layer in enumerate(layers)
         for name, linear in layer.projections.items()
+        if name in names
     ]
     try:
         yield

@@ -21,6 +21,9 @@ from adapruner.models.families import Family, family_of
 
 Shapes = Mapping[str, tuple[int, ...]]
 
+PROJECTIONS = ("gate", "up", "down", "query", "key", "value", "output")
+"""Names of the linear layers of a decoder layer, fields of `LayerModules`."""
+
 
 @dataclass(frozen=True)
 class LayerWidths:
@@ -113,8 +116,7 @@ class LayerModules:
     @property
     def projections(self) -> dict[str, nn.Linear]:
         """Name -> linear layer, for the seven projections."""
-        names = ("gate", "up", "down", "query", "key", "value", "output")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in PROJECTIONS}
 
 
 def layer_modules(model: nn.Module) -> list[LayerModules]:

@@ -1,35 +1,46 @@
 """The sensitivity of each layer: the divergence from the dense model when it alone is cut.
 
-For each layer, candidates of several widths are built, each with its updated output projection, and
-evaluated with that candidate alone in the model. `allocation.width_profile` makes widths of it.
+For each layer, candidates of several widths are built, each with its updated output projection.
+Their divergences are estimated to second order, all from one backward pass of the dense model. A
+cut changes the layer's MLP output by d_t = (W - V) x_t at position t, with x_t the input of the
+down projection W, and V that projection after the cut. With g_t the gradient, at that output, of
+the log-likelihood of next tokens y that are sampled from the dense model,
+
+    KL(dense || cut) = 1/2 E_y[(sum_t g_t . d_t)^2], about 1/2 E_y[sum_t (g_t . d_t)^2].
+
+The matrix E[g g^T] is the Fisher information, the second derivative of the divergence (S. Amari,
+Neural Computation 10, 1998). The second form leaves out the products of different positions. They
+add more noise than information: see `docs/method.md`. `allocation.width_profile` makes widths of
+the estimates.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from adapruner.evaluation.divergence import TopLogProbs, mean_divergence, top_log_probs
+from adapruner.importance.gradients import backward, watched
+from adapruner.importance.statistics import MICRO_BATCH
 from adapruner.models.structures import LayerModules, layer_modules
 from adapruner.progress import announce, track
 from adapruner.pruning.allocation.width_profile import REMOVED
 from adapruner.pruning.gram_matrices import GramMatrices
 from adapruner.pruning.update import RIDGE, updated_weight
 
-WINDOWS = 16
-"""Windows of the objective text that a candidate is evaluated on. Divergences from one model vary
-little, so that these are enough to compare layers."""
-
-TOP_K = 64
-"""Tokens kept of each of the dense model's distributions."""
+WINDOWS = 32
+"""Windows of the objective text that the divergences are estimated on."""
 
 WORST = 100.0
 """Nats per token: stands for a divergence that overflows."""
+
+_Record = tuple[Tensor, Tensor]
+"""Inputs [tokens, C] of a down projection and gradients at its output [tokens, hidden]."""
 
 
 def measure_sensitivity(
@@ -44,54 +55,70 @@ def measure_sensitivity(
 
     The channels with the lowest of a layer's `scores`, [C], are removed; the rest is updated where
     there are gram matrices. `cached` holds the rows of layers that were measured before;
-    `on_measured` is called with each other layer and its row. The model is left unchanged.
+    `on_measured` is called with each other layer and its row. The model is left unchanged. Raises
+    UserError if the model's loss is not finite.
     """
+    layers, rows = layer_modules(model), dict(cached)
+    missing = [index for index in range(len(layers)) if index not in rows]
     chosen = windows[:: max(len(windows) // WINDOWS, 1)][:WINDOWS]
-    announce(f"sensitivity: each layer at {len(REMOVED)} widths, {chosen.numel():,} tokens each")
-    teacher = top_log_probs(model, chosen, TOP_K)
-    rows = dict(cached)
-    for index, modules in enumerate(track(layer_modules(model), "sensitivity")):
-        if index not in rows:
-            gram = grams.of_layer(index) if grams else None
-            ridge = RIDGE
-            candidates = _candidates(modules, scores[index], gram, ridge)
-            rows[index] = [
-                _divergence_with(model, modules.down, weight, chosen, teacher)
-                for weight in candidates
-            ]
-            on_measured(index, rows[index])
+    positions = chosen.shape[0] * (chosen.shape[1] - 1)
+    records = _backward_pass(model, layers, chosen) if missing else []
+    for index in track(missing, "sensitivity"):
+        down = layers[index].down
+        gram = grams.of_layer(index) if grams else None
+        candidates = _candidates(down.weight.detach(), scores[index], gram)
+        rows[index] = [
+            _divergence(down, weight, records[index], positions) for weight in candidates
+        ]
+        on_measured(index, rows[index])
     return torch.tensor([rows[index] for index in sorted(rows)], dtype=torch.float64)
 
 
-def _candidates(
-    modules: LayerModules, scores: Tensor, gram: Tensor | None, ridge: float
-) -> Iterator[Tensor]:
+def _backward_pass(model: Any, layers: list[LayerModules], windows: Tensor) -> list[list[_Record]]:
+    """The records of each layer, one for each batch of `windows`. They are kept on the CPU."""
+    announce(f"sensitivity: {windows.numel():,} tokens forward and backward")
+    records: list[list[_Record]] = [[] for _ in layers]
+
+    def record(layer: int, _: str, __: nn.Linear, inputs: Tensor, gradients: Tensor) -> None:
+        records[layer].append((inputs.flatten(0, 1).cpu(), gradients.flatten(0, 1).cpu()))
+
+    batches = torch.split(windows, MICRO_BATCH)
+    for seed, batch in enumerate(track(batches, "sensitivity: backward pass")):
+        with watched(layers, record, ("down",)):
+            backward(model, batch, partial(_loss_of_sampled, seed))
+    return records
+
+
+def _loss_of_sampled(seed: int, logits: Tensor, _: Tensor) -> Tensor:
+    """The sum of the losses in nats of tokens sampled from `logits` [B, T, V] with Gumbel noise."""
+    generator = torch.Generator(logits.device).manual_seed(seed)
+    noise = torch.empty_like(logits).exponential_(generator=generator).log_().neg_()
+    sampled = (logits.detach() + noise).argmax(-1)
+    return F.cross_entropy(logits.flatten(0, 1), sampled.flatten(), reduction="sum")
+
+
+def _candidates(whole: Tensor, scores: Tensor, gram: Tensor | None) -> Iterator[Tensor]:
     """The down projection [hidden, C] at each removed share, zero in the removed columns."""
-    whole = modules.down.weight.detach()
     order = torch.sort(scores, descending=True, stable=True).indices.tolist()
     for removed in REMOVED:
         kept = sorted(order[: max(round(len(order) * (1 - removed)), 1)])
         narrow = torch.zeros_like(whole)
         narrow[:, kept] = (
-            whole[:, kept] if gram is None else updated_weight(whole, gram, kept, ridge)
+            whole[:, kept] if gram is None else updated_weight(whole, gram, kept, RIDGE)
         )
         yield narrow
 
 
-def _divergence_with(
-    model: Any, down: nn.Linear, weight: Tensor, windows: Tensor, teacher: TopLogProbs
-) -> float:
-    """Mean divergence in nats per token with `weight` in place of the projection's own."""
-    with _replaced(down, weight):
-        divergence = mean_divergence(model, windows, teacher)
+def _divergence(down: nn.Linear, weight: Tensor, records: list[_Record], positions: int) -> float:
+    """Divergence in nats per token, to second order, with `weight` [hidden, C] instead of `down`'s.
+
+    `positions` is the number of predicted tokens.
+    """
+    change = (down.weight.detach() - weight).T
+    total = 0.0
+    for inputs, gradients in records:
+        changes = inputs.to(change.device) @ change
+        products = (changes.float() * gradients.to(change.device).float()).sum(1)
+        total += products.square().sum().item()
+    divergence = total / (2 * positions)
     return divergence if math.isfinite(divergence) else WORST
-
-
-@contextmanager
-def _replaced(linear: nn.Linear, weight: Tensor) -> Iterator[None]:
-    whole = linear.weight.data
-    linear.weight.data = weight
-    try:
-        yield
-    finally:
-        linear.weight.data = whole

@@ -16,6 +16,7 @@ from torch import Tensor
 from adapruner.config import SearchConfig
 from adapruner.config.search import MARGIN
 from adapruner.evaluation.divergence import (
+    TOP_K,
     TopLogProbs,
     split,
     top_log_probs,
@@ -25,7 +26,6 @@ from adapruner.evaluation.margins import TaskMargins
 from adapruner.evaluation.perplexity import batches_of, perplexity_of, window_losses
 from adapruner.evaluation.prefix import prefix_states, resumed
 from adapruner.models import checkpoint as ckpt
-from adapruner.pruning.sensitivity import TOP_K
 
 STEP_TOKENS = 1024
 """Tokens after which a trial may be stopped."""

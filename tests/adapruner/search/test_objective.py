@@ -12,10 +12,9 @@ from torch import Tensor
 
 from adapruner.config import SearchConfig
 from adapruner.config.search import ObjectiveName
-from adapruner.evaluation.divergence import mean_divergence, top_log_probs
+from adapruner.evaluation.divergence import TOP_K, mean_divergence, top_log_probs
 from adapruner.evaluation.perplexity import perplexity
 from adapruner.models.structures import describe_model
-from adapruner.pruning.sensitivity import TOP_K
 from adapruner.pruning.surgery import narrowed
 from adapruner.search.objective import STEP_TOKENS, WORST, Objective, ObjectiveData
 from tests.adapruner.pruning.plans import plan_for, plan_keeping
