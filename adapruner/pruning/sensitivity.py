@@ -2,7 +2,7 @@
 
 For each layer, candidates of several widths are built, each with its updated output projection.
 Their divergences are estimated to second order, all from one backward pass of the dense model. A
-cut changes the layer's MLP output by d_t = (W - V) x_t at position t, with x_t the input of the
+cut changes the layer's MLP output by d_t = (V - W) x_t at position t, with x_t the input of the
 down projection W, and V that projection after the cut. With g_t the gradient, at that output, of
 the log-likelihood of next tokens y that are sampled from the dense model,
 
@@ -51,7 +51,9 @@ def measure_sensitivity(
     cached: dict[int, list[float]],
     on_measured: Callable[[int, list[float]], None],
 ) -> Tensor:
-    """float64 [L, len(REMOVED)]: divergence in nats per token with one layer cut, on `windows`.
+    """float64 [L, len(REMOVED)]: estimated divergence, in nats per token, with one layer cut.
+
+    It is estimated on at most WINDOWS of the `windows`, int [M, T].
 
     The channels with the lowest of a layer's `scores`, [C], are removed; the rest is updated where
     there are gram matrices. `cached` holds the rows of layers that were measured before;
