@@ -99,6 +99,7 @@ class SearchConfig(Section):
     )
     vary: tuple[Dimension, ...] = Field(
         ("token", "shares", "update", "ridge", "widths", "protection"),
+        min_length=1,
         description="dimensions of the search space: metrics (the coarse and the fine metric), "
         "samples (which ones score), token (the token metric), shares (the weights of the domains "
         "in the scores), update (those in the update), ridge (that of the update), widths (the "

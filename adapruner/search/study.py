@@ -25,6 +25,10 @@ from adapruner.search.evaluator import Evaluation, IsHopeless
 from adapruner.search.samplers import make_sampler
 from adapruner.search.space import SearchSpace
 
+OUTSIDE = TrialState.PRUNED
+"""State of warm starts outside the space. They have no parameters, and some samplers use only the
+parameters that all complete trials have."""
+
 TRIAL = "trial"
 """Name of the trials that are no warm starts."""
 
@@ -78,8 +82,8 @@ def lock_file(name: str, storage: str) -> Path:
 
 
 def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """The completed trials, in their order."""
-    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    """The finished trials, in their order."""
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, OUTSIDE))
 
 
 def run_trials(
@@ -160,6 +164,7 @@ def _run_warm_start(
     result = evaluate(recipe, None)
     study.add_trial(
         create_trial(
+            state=OUTSIDE if space.distributions and not params else TrialState.COMPLETE,
             params=params,
             distributions={key: space.distributions[key] for key in params},
             value=value_of(result.losses),

@@ -103,10 +103,10 @@ def program(work: Workplace, table: Path, root: Path, name: str, count: int) -> 
     "changes",
     [
         {},
-        {"samples": "slots"},
+        {"samples": "slots", "vary": ("metrics", "samples")},
         {"scaling": "aligned"},
         {"sampler": "random"},
-        {"vary": ()},
+        {"vary": ("ridge",)},
         {"objective": "kl"},
         {"sampler": "gp"},
         {"sampler": "optuna.samplers:QMCSampler"},

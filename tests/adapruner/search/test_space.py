@@ -21,7 +21,7 @@ from adapruner.search.space import build_space
 from tests.models import small_model, tokens
 
 PRUNING = PruningConfig(protect_first=1, protect_last=1)
-ALL = ("token", "shares", "update", "ridge", "widths", "protection")
+ALL = ("metrics", "samples", "token", "shares", "update", "ridge", "widths", "protection")
 
 
 def plan_config(**changes: Any) -> PlanConfig:
@@ -41,7 +41,7 @@ def table() -> ImportanceTable:
 
 @pytest.mark.parametrize("samples", ["signature", "slots"])
 @pytest.mark.parametrize("scaling", ["layer_mean", "aligned"])
-@pytest.mark.parametrize("vary", [(), ALL])
+@pytest.mark.parametrize("vary", [("metrics", "samples"), ALL])
 def test_parameters_of_a_warm_start_give_its_recipe(
     samples: Any, scaling: Any, vary: Any, table: ImportanceTable
 ) -> None:
@@ -71,7 +71,9 @@ def test_dimensions_follow_the_settings(table: ImportanceTable) -> None:
     assert not {"width_profile", "protect_first"} & set(
         build_space(table, plan_config(pruning=uniform), 0).distributions
     )
-    paper = SearchConfig(set_size=4, samples="slots", scaling="aligned", vary=())
+    paper = SearchConfig(
+        set_size=4, samples="slots", scaling="aligned", vary=("metrics", "samples")
+    )
     distributions = build_space(table, plan_config(search=paper), 0).distributions
     slots = [d for name, d in distributions.items() if name.startswith("slot_")]
     assert len(slots) == 4

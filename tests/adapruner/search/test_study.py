@@ -89,3 +89,23 @@ def test_a_trial_that_is_worse_on_the_same_windows_is_stopped_and_its_value_is_e
         assert trial.user_attrs["windows"] == (8 if is_stopped(trial) else WINDOWS)
     assert min(trials, key=lambda t: t.value or 0) is others[2]
     assert sum(evaluated) < 0.8 * WINDOWS * len(trials)
+
+
+def test_samplers_that_use_common_parameters_learn_although_a_warm_start_has_none() -> None:
+    table = importance_table(small_model("llama"), tokens(12, 16), [0, 3, 5, 8], (0, 1) * 6)
+    search = SearchConfig(set_size=4, trials=24, sampler="gp", vary=("shares",))
+    space = build_space(table, plan_config(search=search), 1)
+    assert space.warm_starts["llm-pruner-element"].params == {}
+
+    def evaluate(recipe: Recipe, is_hopeless: IsHopeless | None) -> Evaluation:
+        """The best share of domain 0 is 0.9."""
+        share = recipe.shares[0] if recipe.shares else 0.5
+        losses = [(share - 0.9) ** 2] * WINDOWS
+        if is_hopeless is not None:
+            is_hopeless(losses)
+        return Evaluation(losses, {"plan_s": 0.0, "total_s": 0.0})
+
+    with owned_study("gp", "sqlite://") as study:
+        trials = run_trials(study, space, search, 0, evaluate, fmean)
+    assert len(trials) == 24
+    assert min(trial.value for trial in trials if trial.value is not None) < 1e-4
