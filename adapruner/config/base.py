@@ -33,5 +33,19 @@ Sources = Annotated[
 ]
 """One text source or a list of them."""
 
+Shares = tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...]
+"""A share for each of several sources; they count relative to their sum."""
+
+
+def check_shares(setting: str, shares: Shares | None, sources: Sources) -> None:
+    """Raises ValueError unless there is one share for each source, not all 0; None is valid."""
+    count = 1 if isinstance(sources, str) else len(sources)
+    if shares is not None and (len(shares) != count or not sum(shares)):
+        raise ValueError(
+            f"{setting} {list(shares)}: expected one number for each of the {count} sources, "
+            "not all 0"
+        )
+
+
 SafeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 """A name that can be a part of a path, a URL and a registry entry."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from pydantic import Field, model_validator
 
-from adapruner.config.base import Section, Sources
+from adapruner.config.base import Section, Shares, Sources, check_shares
 
 SELF = "self"
 """The source of texts that the dense model generates."""
@@ -34,7 +32,7 @@ class CalibrationConfig(Section):
         4, ge=1, description="maximum number of samples of one record, taken from its beginning"
     )
     pool_size: int = Field(64, ge=1, description="samples of the calibration pool")
-    shares: tuple[Annotated[float, Field(ge=0)], ...] | None = Field(
+    shares: Shares | None = Field(
         None, description="share of each source in every split; default: equal shares"
     )
     clusters: int = Field(
@@ -78,10 +76,5 @@ class CalibrationConfig(Section):
                 f"sequence_length {self.sequence_length} is larger than min_tokens "
                 f"{self.min_tokens}: samples would differ in length; raise min_tokens"
             )
-        sources = 1 if isinstance(self.source, str) else len(self.source)
-        if self.shares is not None and (len(self.shares) != sources or not sum(self.shares)):
-            raise ValueError(
-                f"shares {list(self.shares)}: expected one number for each of the {sources} "
-                "sources, not all 0"
-            )
+        check_shares("shares", self.shares, self.source)
         return self

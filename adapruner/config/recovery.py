@@ -6,18 +6,22 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from adapruner.config.base import Section, Sources
+from adapruner.config.base import Section, Shares, Sources
 from adapruner.config.choices import RECOVERY, OneOf
 
 RecoveryMethod = Annotated[str, OneOf(RECOVERY)]
 
 
 class TeacherConfig(Section):
-    """What the teacher logits depend on: the examples and the number of tokens kept."""
+    """What the teacher logits depend on: the examples and the number of tokens kept.
+
+    `shares` are those of the domains, see `recovery.examples.select_examples`.
+    """
 
     sequence_length: int
     examples: int
     top_k: int
+    shares: Shares = ()
 
 
 class FinetuneConfig(Section):
@@ -28,6 +32,12 @@ class FinetuneConfig(Section):
     )
     source: Sources | None = Field(
         None, description="text or Alpaca rows; default: a split of calibration.source"
+    )
+    shares: Shares | None = Field(
+        None,
+        description="share of each source of calibration.source, if it has several and "
+        "finetune.source is not set; default: the shares that the search found for the update "
+        "(not for distill), else those of the calibration pool",
     )
     loss: Literal["data", "distill"] = Field(
         "data",
@@ -60,4 +70,5 @@ class FinetuneConfig(Section):
             sequence_length=self.sequence_length,
             examples=self.steps * self.batch_size,
             top_k=self.top_k,
+            shares=self.shares or (),
         )

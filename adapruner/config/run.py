@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from adapruner.config.base import SafeName, Section
+from adapruner.config.base import SafeName, Section, check_shares
 from adapruner.config.calibration import CalibrationConfig
 from adapruner.config.evaluation import EvaluationConfig
 from adapruner.config.model import ModelConfig
@@ -74,6 +74,17 @@ class RunConfig(Section):
     @classmethod
     def _apply_preset(cls, values: Any) -> Any:
         return apply_defaults(values) if isinstance(values, Mapping) else values
+
+    @model_validator(mode="after")
+    def _check_finetune_shares(self) -> RunConfig:
+        shares = self.finetune.shares
+        if shares is not None and self.finetune.source is not None:
+            raise ValueError(
+                "finetune.shares are the shares of the sources of calibration.source, but "
+                "fine-tuning uses finetune.source; remove one of the two settings"
+            )
+        check_shares("finetune.shares", shares, self.calibration.source)
+        return self
 
     @field_validator("method")
     @classmethod

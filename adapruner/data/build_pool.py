@@ -28,6 +28,7 @@ from adapruner.data.pool import (
     SplitSummary,
     TestTexts,
     finetune_lines,
+    row_text,
     write_finetune_rows,
 )
 from adapruner.data.samples import SampleTokenizer
@@ -46,7 +47,7 @@ def build_pool(
     - `pool.safetensors`: the token splits, see `Pool`. A sample is a window of sequence_length
       tokens; a record of at least min_tokens tokens gives up to samples_per_record of them. BOS is
       its first token if the tokenizer puts it there by default.
-    - `finetune.jsonl`: {"text"} or {"instruction", "input", "output"}, in seeded order.
+    - `finetune.jsonl`: the fine-tuning rows, in seeded order, see `write_finetune_rows`.
     - `test.json`: the test texts by name. A text file of evaluation.texts is there unchanged.
     - `pool.json`: the counts of every source, and the size and sha256 of every split.
 
@@ -136,7 +137,7 @@ def _split_summaries(inputs: Inputs, draft: Draft) -> dict[str, SplitSummary]:
         tokens = draft.samples[split]
         sizes[split] = (len(tokens), tokens.size, tokens.tobytes())
     rows, texts = draft.finetune, draft.test
-    row_tokens = count("\n".join(row.values()) for row in rows)
+    row_tokens = count(map(row_text, rows))
     sizes["finetune"] = (len(rows), row_tokens, finetune_lines(rows).encode())
     sizes["test"] = (len(texts), count(texts.values()), json.dumps(texts).encode())
     return {

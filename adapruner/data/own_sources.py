@@ -6,6 +6,7 @@ import json
 
 from adapruner.data.contamination import SourceUse
 from adapruner.data.draft import Draft, Inputs, counts_of
+from adapruner.data.pool import row_text
 from adapruner.data.readers import read_rows, read_text
 from adapruner.data.samples import Counts, Deduplicator, Item, samples_of
 from adapruner.data.sources import TextSource
@@ -63,7 +64,7 @@ def fill_finetune(inputs: Inputs, draft: Draft) -> None:
         if not rows:
             raise UserError(f"{setting}: {source.uri} has only empty or duplicate texts: {counts}")
         draft.finetune += rows
-        texts = [_row_text(row) for row in rows]
+        texts = [row_text(row) for row in rows]
         draft.uses.append(SourceUse.of_texts(setting, source, counts, texts, texts))
     if sources:
         inputs.settings.rng("finetune").shuffle(draft.finetune)
@@ -78,7 +79,7 @@ def _read_new_rows(
     new_rows = []
     rows = read_rows(source, text_field=calibration.text_field, max_records=calibration.max_records)
     for row in track(rows, f"reading {source.uri}"):
-        is_empty = not _row_text(row).strip()
+        is_empty = not row_text(row).strip()
         is_new = not is_empty and seen.is_new(json.dumps(row, sort_keys=True).encode())
         counts.read += 1
         counts.too_short += is_empty
@@ -87,10 +88,6 @@ def _read_new_rows(
         if is_new:
             new_rows.append(row)
     return new_rows, counts
-
-
-def _row_text(row: dict[str, str]) -> str:
-    return "\n".join(row.values())
 
 
 def fill_test(inputs: Inputs, draft: Draft) -> None:

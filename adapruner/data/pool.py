@@ -6,7 +6,7 @@ This module alone knows their format; all other code reads and writes them throu
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
@@ -134,7 +134,11 @@ class PoolSummary(Artifact):
 
 
 def write_finetune_rows(directory: Path, rows: Iterable[dict[str, str]]) -> None:
-    """Writes the fine-tuning rows, {"text"} or {"instruction", "input", "output"}, one per line."""
+    """Writes the fine-tuning rows, one per line: {"text"} or {"instruction", "input", "output"}.
+
+    Rows of several sources of calibration.source are {"text", "domain"}, with the index of the
+    domain in `PoolSummary.domains` as digits.
+    """
     (directory / FINETUNE_FILE).write_text(finetune_lines(rows), encoding="utf-8")
 
 
@@ -143,6 +147,11 @@ def read_finetune_rows(directory: Path) -> list[dict[str, str]]:
     # Texts may hold other line separators of Unicode; only a line feed ends a row.
     with (directory / FINETUNE_FILE).open(encoding="utf-8", newline="\n") as lines:
         return [json.loads(line) for line in lines]
+
+
+def row_text(row: Mapping[str, str]) -> str:
+    """The texts of a fine-tuning row, joined by line feeds; its domain is none."""
+    return "\n".join(text for field, text in row.items() if field != "domain")
 
 
 def finetune_lines(rows: Iterable[dict[str, str]]) -> str:

@@ -111,4 +111,6 @@ def _fill_finetune(settings: PoolSettings, draft: Draft, items: list[Item]) -> N
     rng, shares = settings.rng("finetune"), settings.calibration.shares
     rows = mixed(items, rng, shares) if shares else spread(items, rng)
     draft.finetune = [{"text": item.text} for item in rows]
+    if len(as_tuple(settings.calibration.source)) > 1:
+        draft.finetune = [{"text": i.text, "domain": str(i.document[0])} for i in rows]
     draft.record("finetune", rows, rows)

@@ -46,6 +46,7 @@ __all__ = [
     "save_checkpoint",
     "size_on_disk",
     "stored_dtype",
+    "update_shares",
 ]
 
 MODELING_FILE = "modeling_adapruner.py"
@@ -196,6 +197,17 @@ def copy_checkpoint(checkpoint: Path, out: Path) -> None:
 def checkpoint_files(checkpoint: Path) -> list[Path]:
     """The files of a checkpoint: config, tokenizer and weights, without code."""
     return _small_files(checkpoint) + weight_files(checkpoint)
+
+
+def update_shares(checkpoint: Path) -> tuple[float, ...]:
+    """The share of each domain in the update of a pruned checkpoint, from the plan beside it.
+
+    Empty where there is no plan, or none with shares. Recovery needs this one value of the plan
+    and can't import `pruning`, whose `PruningPlan` writes the file; so it is read from the JSON.
+    """
+    file = checkpoint / PLAN_FILE
+    plan = read_json(file) if file.is_file() else {}
+    return tuple(plan.get("update", {}).get("shares", ()))
 
 
 def _small_files(checkpoint: Path) -> list[Path]:

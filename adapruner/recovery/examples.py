@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from adapruner.data.pool import read_finetune_rows
+from adapruner.data.pool import Pool, read_finetune_rows
 from adapruner.errors import UserError
 
 IGNORE = -100
@@ -45,18 +46,59 @@ class Batch(NamedTuple):
         return Batch(*(part.to(device) for part in self))
 
 
-def select_examples(pool: Path, tokenizer: Any, length: int, most: int) -> list[Example]:
+class Selection(NamedTuple):
+    """Examples, and how many each domain gave; empty where the rows have no domain."""
+
+    examples: list[Example]
+    by_domain: tuple[int, ...]
+
+
+def select_examples(
+    pool: Path, tokenizer: Any, length: int, most: int, shares: Sequence[float] = ()
+) -> Selection:
     """The first `most` examples of the pool's fine-tune split, which is in seeded order.
+
+    Rows with a domain give examples of one domain each, in an order whose every prefix has the
+    domains' `shares` as far as their texts suffice: what a domain lacks, the others provide. A
+    domain with the share 0 gives none. Without `shares` they are those of the calibration pool.
 
     Raises UserError when there are none.
     """
-    examples = encode_rows(read_finetune_rows(pool), tokenizer, length)
-    if not examples:
+    rows: dict[str, list[dict[str, str]]] = {}
+    for row in read_finetune_rows(pool):
+        rows.setdefault(row.get("domain", ""), []).append(row)
+    encoded = {domain: encode_rows(part, tokenizer, length) for domain, part in rows.items()}
+    if "" in encoded:
+        selection = Selection(encoded[""][:most], ())
+    else:
+        by_domain = {int(domain): examples for domain, examples in encoded.items()}
+        selection = _mix(by_domain, shares or _pool_shares(pool), most)
+    if not selection.examples:
         raise UserError(
             f"the fine-tune split has no example of {length} tokens; use more texts or lower "
             "finetune.sequence_length"
         )
-    return examples[:most]
+    return selection
+
+
+def _pool_shares(pool: Path) -> list[int]:
+    """The number of samples of each domain in the calibration pool."""
+    tokens = Pool.read(pool)
+    counts = Counter(tokens.calibration_domain)
+    return [counts[domain] for domain in range(int(tokens.domain.max()) + 1)]
+
+
+def _mix(by_domain: dict[int, list[Example]], shares: Sequence[float], most: int) -> Selection:
+    # With the share s, the n-th example of a domain is due when n / s examples are selected.
+    order = sorted(
+        ((n + 1) / share, domain, n)
+        for domain, share in enumerate(shares)
+        if share
+        for n in range(len(by_domain.get(domain, ())))
+    )[:most]
+    counts = Counter(domain for _, domain, _ in order)
+    examples = [by_domain[domain][n] for _, domain, n in order]
+    return Selection(examples, tuple(counts[domain] for domain in range(len(shares))))
 
 
 def encode_rows(rows: list[dict[str, str]], tokenizer: Any, length: int) -> list[Example]:

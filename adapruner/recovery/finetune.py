@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from adapruner.config import DeviceConfig, FinetuneConfig
 from adapruner.files import Artifact, Record
-from adapruner.models.checkpoint import PLAN_FILE
+from adapruner.models.checkpoint import PLAN_FILE, update_shares
 from adapruner.recovery import METHODS
 
 CHECKPOINT = "checkpoint"
@@ -32,6 +32,15 @@ class RecoveryRequest:
     finetune: FinetuneConfig
     seed: int
 
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The share of each domain in the examples; empty: those of the calibration pool."""
+        teacher = self.finetune.teacher
+        if teacher is not None:
+            # The teacher logits belong to these examples; they are computed without a plan.
+            return teacher.shares
+        return self.finetune.shares or update_shares(self.checkpoint)
+
 
 class CurvePoint(Record):
     """Losses after one step, in nats per token; `held_out` is None where it was not measured."""
@@ -44,8 +53,9 @@ class CurvePoint(Record):
 class RecoveryResult(Artifact):
     """How a checkpoint was recovered.
 
-    `loss` names the training loss, None without training; `examples` is the number of examples;
-    `curve` has one point per step.
+    `loss` names the training loss, None without training; `examples` is the number of examples,
+    `examples_by_domain` that of each domain of the pool, empty where the texts have none; `curve`
+    has one point per step.
     """
 
     FILE: ClassVar[str] = "recovery.json"
@@ -53,6 +63,7 @@ class RecoveryResult(Artifact):
     method: str
     loss: str | None = None
     examples: int = 0
+    examples_by_domain: tuple[int, ...] = ()
     curve: tuple[CurvePoint, ...] = ()
 
     @property

@@ -16,7 +16,7 @@ from adapruner.data.pool import Pool
 from adapruner.errors import UserError
 from adapruner.models import checkpoint as ckpt
 from adapruner.models.families import family_of
-from adapruner.recovery.examples import select_examples
+from adapruner.recovery.examples import Selection, select_examples
 from adapruner.recovery.finetune import RecoveryRequest, RecoveryResult
 from adapruner.recovery.teacher_logits import read_teacher_logits
 from adapruner.recovery.training import TrainingData, train
@@ -33,7 +33,12 @@ def recover(request: RecoveryRequest, out: Path) -> RecoveryResult:
     loss that is not finite.
     """
     settings, checkpoint = request.finetune, request.checkpoint
-    data = _training_data(request)
+    selected = _select(request)
+    data = TrainingData(
+        examples=selected.examples,
+        teacher=read_teacher_logits(request.teacher) if settings.loss == "distill" else None,
+        held_out=Pool.read(request.pool).held_out[:HELD_OUT_WINDOWS],
+    )
     torch.manual_seed(request.seed)
     adapted = _add_adapters(ckpt.load_model(checkpoint, request.model), settings)
     curve = train(adapted, data, settings, request.seed)
@@ -45,25 +50,26 @@ def recover(request: RecoveryRequest, out: Path) -> RecoveryResult:
         weight.copy_(weight.float() + change.to(weight.device))
     ckpt.save_checkpoint(merged, checkpoint, out)
     return RecoveryResult(
-        method="lora", loss=settings.loss, examples=len(data.examples), curve=tuple(curve)
+        method="lora",
+        loss=settings.loss,
+        examples=len(selected.examples),
+        examples_by_domain=selected.by_domain,
+        curve=tuple(curve),
     )
 
 
-def _training_data(request: RecoveryRequest) -> TrainingData:
+def _select(request: RecoveryRequest) -> Selection:
     settings = request.finetune
     tokenizer = ckpt.load_tokenizer(request.checkpoint)
     most = settings.steps * settings.batch_size
-    examples = select_examples(request.pool, tokenizer, settings.sequence_length, most)
-    if len(examples) < settings.batch_size:
+    length = settings.sequence_length
+    selected = select_examples(request.pool, tokenizer, length, most, request.shares)
+    if len(selected.examples) < settings.batch_size:
         raise UserError(
-            f"the fine-tune split has {len(examples)} usable examples, a batch needs "
+            f"the fine-tune split has {len(selected.examples)} usable examples, a batch needs "
             f"{settings.batch_size}; use more texts or lower finetune.batch_size"
         )
-    return TrainingData(
-        examples=examples,
-        teacher=read_teacher_logits(request.teacher) if settings.loss == "distill" else None,
-        held_out=Pool.read(request.pool).held_out[:HELD_OUT_WINDOWS],
-    )
+    return selected
 
 
 def _add_adapters(model: Any, settings: FinetuneConfig) -> Any:

@@ -47,7 +47,9 @@ def compute_teacher_logits(
     summary = TeacherSummary()
     if teacher is not None:
         tokenizer = ckpt.load_tokenizer(dense)
-        examples = select_examples(pool, tokenizer, teacher.sequence_length, teacher.examples)
+        examples = select_examples(
+            pool, tokenizer, teacher.sequence_length, teacher.examples, teacher.shares
+        ).examples
         logits = teacher_logits(ckpt.load_model(dense, model), examples, teacher.top_k)
         write_teacher_logits(logits, out)
         summary = TeacherSummary(

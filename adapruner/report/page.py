@@ -64,7 +64,7 @@ FILTERS: dict[str, Callable[..., str]] = {
     "duration": lambda seconds: _typeset(text.duration(seconds)),
     "breakable": _breakable,
 }
-FUNCTIONS = ("percent", "duration")
+FUNCTIONS = ("number", "percent", "duration")
 """Filters that templates also pass to a macro as functions."""
 
 

@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from adapruner.report.format import number
 from adapruner.report.results import Report
+from adapruner.report.rows import bars
 from adapruner.report.sections.base import Inputs, Section
 from adapruner.report.svg import COLOURS, Tips, add_tip, chart, mark, whole_numbers
 
@@ -19,13 +20,14 @@ METHODS = {"lora": "LoRA, merged into the weights"}
 
 
 def view(report: Report) -> dict[str, Any]:
-    """The method, and the chart of the losses where there is one."""
+    """The method, the examples of each domain, and the chart of the losses where there is one."""
     recovery = report.get("recovery") or {"method": "none", "curve": []}
     method, curve = recovery["method"], recovery["curve"]
     return {
         "method": METHODS.get(method, method),
         "steps": len(curve),
         "has_held_out": any(point["held_out"] is not None for point in curve),
+        "domains": bars(recovery.get("examples_by_domain", {})),
         "chart": loss_chart(curve),
     }
 
@@ -66,9 +68,17 @@ def _running_mean(values: Sequence[float]) -> list[float]:
 
 
 def _recovery(inputs: Inputs) -> dict[str, Any] | None:
+    from adapruner.data.pool import PoolSummary
     from adapruner.recovery.finetune import RecoveryResult
 
-    return inputs.content("finetune", RecoveryResult)
+    content = inputs.content("finetune", RecoveryResult)
+    pool = inputs.read("filter_calibration_pool", PoolSummary)
+    if content is not None:
+        names = [domain.name for domain in pool.domains] if pool else []
+        content["examples_by_domain"] = dict(
+            zip(names, content["examples_by_domain"], strict=False)
+        )
+    return content
 
 
 SECTION = Section("recovery", "Recovery", view, "recovery.html.j2", {"recovery": _recovery})

@@ -36,6 +36,8 @@ def _calibration(**settings: Any) -> dict[str, Any]:
         (_calibration(sequence_length=65, min_tokens=64), "'calibration'", "min_tokens"),
         (_calibration(shares=[1.0, 2.0]), "'calibration'", "one number for each"),
         (_calibration(shares=[0.0]), "'calibration'", "shares"),
+        ({"finetune": {"shares": [1, 2]}}, "finetune.shares [1.0, 2.0]", "each of the 1 sources"),
+        ({"finetune": {"shares": [1], "source": "f.txt"}}, "finetune.shares", "remove one"),
         ({"search": {"sampler": "best"}}, "'search.sampler' is 'best'", "PACKAGE.MODULE:NAME"),
         ({"registry": {"name": "r", "alias": "a.b"}}, "'registry.alias' is 'a.b'", ""),
         ({"evaluation": {"gate": {}}}, "'evaluation.gate'", "limit"),

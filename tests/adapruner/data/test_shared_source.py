@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from transformers import PreTrainedTokenizerFast
 
 from adapruner.errors import UserError
 from tests.adapruner.data.pools import SMALL, TEST, build, decoded, jsonl, sentences
@@ -116,3 +117,18 @@ def test_windows_of_a_record_are_in_one_split_and_its_text_is_not_repeated(
     assert sum(len(set(o)) for o in owners.values()) == len(set().union(*owners.values()))
     assert len(owners["update"]) == 4 * len(set(owners["update"])) > 16
     assert all(len(set(owners[split])) == len(owners[split]) for split in ("finetune", "test"))
+
+
+def test_finetuning_rows_of_several_sources_have_their_domain(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    texts = {"0": sentences(60, seed=1), "1": sentences(60, seed=2)}
+    uris = [jsonl(tmp_path / f"{domain}.jsonl", part) for domain, part in texts.items()]
+    built = build(checkpoint, tmp_path / "out", {"source": uris, **SMALL}, evaluation=TEST)
+    assert {row["domain"] for row in built.finetune} == {"0", "1"}
+    assert all(row["text"] in texts[row["domain"]] for row in built.finetune)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint)
+    tokens = sum(len(tokenizer(row["text"])["input_ids"]) for row in built.finetune)
+    assert built.summary.splits["finetune"].tokens == tokens, "the domain is no text"
+    one = build(checkpoint, tmp_path / "one", {"source": uris[0], **SMALL}, evaluation=TEST)
+    assert {tuple(row) for row in one.finetune} == {("text",)}

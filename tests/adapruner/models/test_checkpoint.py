@@ -18,6 +18,7 @@ from adapruner.config import ModelConfig
 from adapruner.errors import UserError
 from adapruner.models import checkpoint as ckpt
 from adapruner.models.structures import describe_model
+from adapruner.pruning.plan import Update
 from tests.adapruner.conftest import Workplace
 from tests.adapruner.models.checkpoints import (
     WIDTHS,
@@ -25,6 +26,7 @@ from tests.adapruner.models.checkpoints import (
     edit_config,
     per_layer_model,
 )
+from tests.adapruner.pruning.plans import plan_for
 from tests.models import small_model
 
 CPU = ModelConfig(source="unused", device="cpu")
@@ -206,3 +208,15 @@ def test_weight_files_that_are_not_part_of_the_model_do_not_count(
     assert ckpt.size_on_disk(checkpoint) == ckpt.size_on_disk(original)
     names = [[file.name for file in ckpt.checkpoint_files(c)] for c in (checkpoint, original)]
     assert names[0] == names[1]
+
+
+def test_the_shares_of_the_update_are_those_of_the_plan_beside_the_checkpoint(
+    tmp_path: Path,
+) -> None:
+    assert ckpt.update_shares(tmp_path) == (), "without a plan"
+    plan = plan_for(small_model("llama"), "half")
+    plan.write_file(tmp_path / ckpt.PLAN_FILE)
+    assert ckpt.update_shares(tmp_path) == ()
+    changed = plan.model_copy(update={"update": Update(shares=(0.25, 0.75))})
+    changed.write_file(tmp_path / ckpt.PLAN_FILE)
+    assert ckpt.update_shares(tmp_path) == (0.25, 0.75)

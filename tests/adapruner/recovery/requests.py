@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from adapruner.config import FinetuneConfig
+from adapruner.data.pool import write_finetune_rows
+from adapruner.recovery.examples import Example
 from adapruner.recovery.finetune import RecoveryRequest, RecoveryResult, finetune
 from adapruner.recovery.teacher_logits import compute_teacher_logits
 from tests.adapruner.conftest import Workplace
@@ -14,10 +19,34 @@ SETTINGS = FinetuneConfig(
     loss="data", steps=30, batch_size=4, sequence_length=16, rank=4, learning_rate=1e-2
 )
 
+FIRST = 30
+"""The first token of domain 0; `w10` to `w29` begin with the special tokens `w1` and `w2`."""
+
 
 def settings(**changes: Any) -> FinetuneConfig:
     """SETTINGS with changes."""
     return SETTINGS.model_copy(update=changes)
+
+
+def with_domains(work: Workplace, out: Path, sizes: Sequence[int]) -> Workplace:
+    """The workplace with texts of domains that have no token in common, in the new folder `out`.
+
+    `sizes` are the numbers of windows of 16 tokens that the texts of each domain have.
+    """
+    shutil.copytree(work.pool, out)
+    rows = []
+    for turn in range(max(sizes)):
+        for domain, size in enumerate(sizes):
+            if turn < size:  # with the end-of-text token 16 tokens
+                words = [f"w{FIRST + 20 * domain + (turn + 3 * i) % 20}" for i in range(15)]
+                rows.append({"text": " ".join(words), "domain": str(domain)})
+    write_finetune_rows(out, rows)
+    return replace(work, pool=out)
+
+
+def domains_of(example: Example) -> set[int]:
+    """The domains of `with_domains` that the tokens of an example belong to."""
+    return {(token - FIRST) // 20 for token in example.tokens if token >= FIRST}
 
 
 def recovered(

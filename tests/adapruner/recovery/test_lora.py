@@ -14,11 +14,18 @@ from adapruner.data.pool import Pool
 from adapruner.errors import UserError
 from adapruner.evaluation.perplexity import mean_loss
 from adapruner.hashing import hash_directory
-from adapruner.models.checkpoint import load_model
+from adapruner.models.checkpoint import PLAN_FILE, load_model
+from adapruner.pruning.plan import Update
 from adapruner.recovery.finetune import CHECKPOINT
 from adapruner.recovery.lora import HELD_OUT_WINDOWS
 from tests.adapruner.conftest import Workplace
-from tests.adapruner.recovery.requests import recovered, settings, start_and_end
+from tests.adapruner.pruning.plans import plan_for
+from tests.adapruner.recovery.requests import (
+    recovered,
+    settings,
+    start_and_end,
+    with_domains,
+)
 
 
 def test_training_lowers_the_loss(workplace: Workplace, tmp_path: Path) -> None:
@@ -75,3 +82,51 @@ def test_fewer_examples_than_a_batch_are_refused(workplace: Workplace, tmp_path:
     with pytest.raises(UserError, match="a batch needs 500") as refused:
         recovered(workplace, settings(batch_size=500), tmp_path / "out")
     assert "finetune.batch_size" in str(refused.value)
+
+
+def with_plan(work: Workplace, out: Path, shares: tuple[float, ...]) -> Workplace:
+    """The workplace with a plan beside its checkpoint, whose update has these shares."""
+    shutil.copytree(work.checkpoint, out)
+    plan = plan_for(load_model(work.checkpoint, work.model), "nothing")
+    plan.model_copy(update={"update": Update(shares=shares)}).write_file(out / PLAN_FILE)
+    return replace(work, checkpoint=out)
+
+
+@pytest.mark.parametrize(
+    ("plan", "setting", "expected"),
+    [
+        ((0.75, 0.25), None, (9, 3)),
+        ((), None, (6, 6)),
+        (None, None, (6, 6)),
+        ((0.75, 0.25), (1.0, 2.0), (4, 8)),
+    ],
+)
+def test_examples_have_the_shares_of_the_settings_else_of_the_plan(
+    plan: tuple[float, ...] | None,
+    setting: tuple[float, ...] | None,
+    expected: tuple[int, int],
+    workplace: Workplace,
+    tmp_path: Path,
+) -> None:
+    work = with_domains(workplace, tmp_path / "pool", (30, 30))
+    if plan is not None:
+        work = with_plan(work, tmp_path / "pruned", plan)
+    result = recovered(work, settings(steps=3, shares=setting), tmp_path / "out")
+    assert result.examples_by_domain == expected
+    assert result.examples == sum(expected)
+
+
+@pytest.mark.parametrize(("setting", "expected"), [(None, (6, 6)), ((1.0, 2.0), (4, 8))])
+def test_teacher_and_student_see_the_same_examples_whatever_the_plan_says(
+    setting: tuple[float, ...] | None,
+    expected: tuple[int, int],
+    workplace: Workplace,
+    tmp_path: Path,
+) -> None:
+    work = with_domains(workplace, tmp_path / "pool", (30, 30))
+    work = with_plan(work, tmp_path / "pruned", (0.75, 0.25))
+    config = settings(loss="distill", steps=3, shares=setting, learning_rate=1e-9)
+    result = recovered(work, config, tmp_path / "out")
+    assert result.examples_by_domain == expected
+    # The student is the teacher, so its divergence on the teacher's examples is none.
+    assert all(abs(point.loss) < 1e-4 for point in result.curve)

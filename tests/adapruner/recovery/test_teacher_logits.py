@@ -57,7 +57,7 @@ def test_written_logits_are_those_of_the_dense_model(workplace: Workplace, tmp_p
         "log_probs": torch.float16,
     }
     tokenizer = load_tokenizer(workplace.checkpoint)
-    examples = select_examples(workplace.pool, tokenizer, 16, 11)
+    examples = select_examples(workplace.pool, tokenizer, 16, 11).examples
     model = load_model(workplace.checkpoint, workplace.model)
     written = logits_of(read_teacher_logits(tmp_path), examples, [10])
     log_probs = model(torch.tensor([examples[10].tokens])).logits[0, :-1].log_softmax(-1)

@@ -8,7 +8,7 @@ from typing import Any
 from adapruner.recovery.finetune import RecoveryResult
 from adapruner.report.page import page
 from adapruner.report.sections.recovery import loss_chart, view
-from tests.adapruner.report.reports import build, recovery, settings
+from tests.adapruner.report.reports import build, pool_summary, recovery, settings
 
 
 def test_losses_on_held_out_text_are_marked(report: dict[str, Any]) -> None:
@@ -26,6 +26,17 @@ def test_curve_without_held_out_losses_has_a_chart() -> None:
 def test_a_curve_of_one_step_has_no_chart(stages: dict[str, Path]) -> None:
     recovery(steps=1).write(stages["finetune"])
     assert view(build(stages))["chart"] is None
+
+
+def test_page_shows_the_examples_of_each_domain(stages: dict[str, Path]) -> None:
+    pool_summary().write(stages["filter_calibration_pool"])
+    by_domain = {"examples_by_domain": (30, 10)}
+    recovery().model_copy(update=by_domain).write(stages["finetune"])
+    report = build(stages)
+    names = [domain.name for domain in pool_summary().domains]
+    assert report["recovery"]["examples_by_domain"] == dict(zip(names, (30, 10), strict=True))
+    assert [bar["value"] for bar in view(report)["domains"]] == [30, 10]
+    assert "Examples of each domain" in page(report)
 
 
 def test_run_without_fine_tuning_says_so(stages: dict[str, Path]) -> None:
