@@ -15,6 +15,9 @@ from steps.measure_candidate import measure_candidate
 from steps.publishing.results import COMPARISON
 from steps.redraw_reference_subset import redraw_reference_subset
 
+GRAM_MATRICES = {True: "compute_gram_matrices", False: "no_gram_matrices"}
+"""Whether the matrices are used -> name of the step."""
+
 
 @pipeline
 def compare(config: RunConfig, comparison: ComparisonConfig) -> None:
@@ -30,8 +33,12 @@ def compare(config: RunConfig, comparison: ComparisonConfig) -> None:
     logits = compute_teacher_logits(dense, pool, model, teacher)
 
     plans = {cell: candidate_config(cell, config, comparison) for cell in cells(config, comparison)}
-    is_used = any(uses_gram_matrices(plan.reconstruction.method) for plan in plans.values())
-    grams = compute_gram_matrices(dense, pool, model, is_used)
+    # Other candidates get an empty result, so that they do not depend on the matrices.
+    uses = {uses_gram_matrices(plan.reconstruction.method) for plan in plans.values()}
+    grams = {
+        is_used: compute_gram_matrices(dense, pool, model, is_used, id=GRAM_MATRICES[is_used])
+        for is_used in sorted(uses)
+    }
 
     tables = {config.seed: table}
     candidates = []
@@ -44,7 +51,7 @@ def compare(config: RunConfig, comparison: ComparisonConfig) -> None:
             dense,
             pool,
             tables[cell.seed] if uses_reference(cell) else table,
-            grams,
+            grams[uses_gram_matrices(plan.reconstruction.method)],
             logits,
             shared.test_texts,
             shared.tasks,
@@ -59,7 +66,7 @@ def compare(config: RunConfig, comparison: ComparisonConfig) -> None:
         load_model=dense,
         filter_calibration_pool=pool,
         estimate_importance=table,
-        compute_gram_matrices=grams,
+        compute_gram_matrices=grams[max(uses)],
         evaluate_dense=shared.dense_evaluation,
         compute_teacher_logits=logits,
         candidates=candidates,

@@ -26,7 +26,7 @@ UPDATED = "+update"
 Settings = dict[str, dict[str, Any]]
 
 _KEYS: dict[str, tuple[type[BaseModel], tuple[str, ...]]] = {
-    "search": (SearchConfig, ("metric", "samples", "scaling", "vary")),
+    "search": (SearchConfig, ("metric", "samples", "scaling", "vary", "sampler")),
     "reconstruction": (ReconstructionConfig, ("method",)),
 }
 """Section -> its class and the keys that every preset sets."""
@@ -44,7 +44,12 @@ class Preset:
 @cache
 def presets() -> dict[str, Preset]:
     """Name -> preset: the searched methods, then one for each metric that has a preset name."""
-    paper = {"samples": "slots", "scaling": "aligned", "vary": ("metrics", "samples")}
+    paper = {
+        "samples": "slots",
+        "scaling": "aligned",
+        "vary": ("metrics", "samples"),
+        "sampler": "tpe",  # a Gaussian process has no use for one category per sample
+    }
     result = {
         DEFAULT: Preset(
             "default: searched importance with least-squares update", _settings(), True

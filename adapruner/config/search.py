@@ -18,7 +18,7 @@ from adapruner.config.base import Section
 from adapruner.config.choices import METRIC, OneOf
 
 SEARCHED = "searched"
-SAMPLERS = ("tpe", "gp", "random")
+SAMPLERS = ("gp", "tpe", "random")
 
 MARGIN = "margin"
 
@@ -80,8 +80,8 @@ class SearchConfig(Section):
         "trials, the other is held out",
     )
     sampler: str = Field(
-        "tpe",
-        description="tpe, gp, random, or PACKAGE.MODULE:NAME of a callable that takes seed=... and "
+        "gp",
+        description="gp, tpe, random, or PACKAGE.MODULE:NAME of a callable that takes seed=... and "
         "returns an Optuna sampler",
     )
     samples: Literal["signature", "slots"] = Field(
