@@ -40,7 +40,7 @@ $(INSTALLED):
 
 demo:
 	@echo "This removes 20 % of SmolLM2-135M, a real language model: it estimates importance on articles,"
-	@echo "news, code and dialogues, searches a plan, prunes, fine-tunes, evaluates and registers the result."
+	@echo "news and code, searches a plan, prunes, fine-tunes, evaluates and registers the result."
 	@echo "Nothing is downloaded from a model hub. About 15 minutes on two cores; again: seconds."
 	@$(MAKE) --no-print-directory --silent setup
 	$(BIN)/adapruner compress -c configs/demo.yaml $(ARGS)
