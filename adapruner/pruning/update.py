@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-RIDGES = (0.01, 0.03, 0.1, 0.3)
+RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0)
 """Candidates where reconstruction.ridge is not set and there is text to choose on."""
 
 RIDGE = 0.1
