@@ -56,7 +56,7 @@ class SearchConfig(Section):
         SEARCHED,
         description="searched: chosen by trials; an importance metric: used without a search",
     )
-    trials: int = Field(16, ge=4, description="number of trials, including up to 5 warm starts")
+    trials: int = Field(40, ge=4, description="number of trials, including up to 5 warm starts")
     objective: Objective = Field(
         "perplexity",
         description="what a trial minimizes: perplexity or kl, the divergence from the dense "
