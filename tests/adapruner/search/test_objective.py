@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from statistics import fmean
 from typing import Any, get_args
 
 import pytest
@@ -13,10 +14,14 @@ from torch import Tensor
 from adapruner.config import SearchConfig
 from adapruner.config.search import ObjectiveName
 from adapruner.evaluation.divergence import TOP_K, mean_divergence, top_log_probs
+from adapruner.evaluation.margins import TaskMargins
 from adapruner.evaluation.perplexity import perplexity
+from adapruner.models.checkpoint import load_model, load_tokenizer
 from adapruner.models.structures import describe_model
 from adapruner.pruning.surgery import narrowed
 from adapruner.search.objective import STEP_TOKENS, WORST, Objective, ObjectiveData
+from tests.adapruner.conftest import Workplace
+from tests.adapruner.evaluation.test_margins import resolved, write_word_rows
 from tests.adapruner.pruning.plans import plan_for, plan_keeping
 from tests.models import small_model, tokens
 
@@ -71,3 +76,26 @@ def test_weighted_objectives_add_in_nats() -> None:
     plain = objective_of(model, windows, "perplexity")
     weighted = objective_of(model, windows, {"perplexity": 0.5})
     assert weighted.value(model) == pytest.approx(0.5 * math.log(plain.value(model)), rel=1e-5)
+
+
+def test_margins_of_one_half_of_the_rows_are_minimized_and_the_other_half_is_held_out(
+    workplace: Workplace, tmp_path: Path
+) -> None:
+    folder = write_word_rows(tmp_path / "rows", {"piqa": 20, "openbookqa": 20})
+    tasks = resolved(workplace.model, folder, tmp_path / "tasks", "piqa", "openbookqa", rows=20)
+    model, windows = load_model(workplace.checkpoint, workplace.model), tokens(4, 16)
+    search = SearchConfig(objective={"kl": 1.0, "margin": 0.5}, tasks=("piqa", "openbookqa"))
+    tokenizer = load_tokenizer(workplace.checkpoint)
+    plan = plan_for(model, "channels")
+    with narrowed(model, plan):
+        margins = [TaskMargins.read(tokenizer, tasks, half).margins(model) for half in (0, 1)]
+        every = TaskMargins.read(tokenizer, tasks).margins(model)
+    assert [len(half) for half in margins] == [20, 20]
+    assert sorted(margins[0] + margins[1]) == pytest.approx(sorted(every), abs=1e-4)
+    divergence = objective_of(model, windows, "kl")
+    for held_out in (False, True):
+        data = ObjectiveData(windows, workplace.checkpoint, tasks, held_out)
+        objective = Objective.of(model, data, search)
+        with narrowed(model, plan):
+            expected = divergence.value(model) - 0.5 * fmean(margins[held_out])
+            assert objective.value(model) == pytest.approx(expected, abs=1e-4)
