@@ -77,4 +77,9 @@ class CalibrationConfig(Section):
                 f"{self.min_tokens}: samples would differ in length; raise min_tokens"
             )
         check_shares("shares", self.shares, self.source)
+        if 0 in (self.shares or ()):
+            raise ValueError(
+                f"shares {list(self.shares or ())}: expected numbers above 0; leave a source that "
+                "is not to be used out of `source`"
+            )
         return self

@@ -93,6 +93,7 @@ def _fill_domains(inputs: Inputs, draft: Draft, drawn: list[Item]) -> None:
     draft.domains = list(as_tuple(calibration.source))
     draft.samples["domain"] = np.array([item.document[0] for item in drawn], dtype=np.int32)
     if len(draft.domains) > 1:
+        _check_domains(draft)
         return
     seed = inputs.settings.rng("clusters").randrange(2**32)
     reference = len(draft.samples["calibration"])
@@ -100,6 +101,17 @@ def _fill_domains(inputs: Inputs, draft: Draft, drawn: list[Item]) -> None:
     if len(words) > 1:
         draft.samples["domain"] = labels
         draft.domains = [_cluster_name(inputs, n, ids) for n, ids in enumerate(words, 1)]
+
+
+def _check_domains(draft: Draft) -> None:
+    """Raises UserError for a source without a sample in the calibration pool: it has no scores."""
+    sampled = set(draft.samples["domain"][: len(draft.samples["calibration"])].tolist())
+    for index, name in enumerate(draft.domains):
+        if index not in sampled:
+            raise UserError(
+                f"calibration.source: {name} has no sample in the calibration pool: raise "
+                "calibration.pool_size or its share, add text to it, or leave it out"
+            )
 
 
 def _cluster_name(inputs: Inputs, number: int, characteristic: list[int]) -> str:

@@ -19,6 +19,9 @@ from adapruner.files import Artifact, write_json
 
 T = TypeVar("T")
 
+MIN_ROWS = 2
+"""Rows of a task: one for the trials, one held out."""
+
 
 class ObjectiveTasks(Artifact):
     """All that the task margin depends on, except for the rows, which are in files beside this one.
@@ -105,7 +108,12 @@ def _check_names(search: SearchConfig) -> None:
 def _drawn_lines(task: str, search: SearchConfig, seed: int) -> list[str]:
     if search.rows_dir is None:
         return _hub_lines(task, search.rows, seed)
-    lines = list(local_rows(task, Path(search.rows_dir), "search.rows_dir"))
+    lines = list(dict.fromkeys(local_rows(task, Path(search.rows_dir), "search.rows_dir")))
+    if len(lines) < MIN_ROWS:
+        raise UserError(
+            f"search.rows_dir: '{task}' has {len(lines)} distinct rows; expected at least "
+            f"{MIN_ROWS}, as one half is held out"
+        )
     return drawn(lines, search.rows, seed, task)
 
 
@@ -128,7 +136,17 @@ def _check_disjoint(
     """Raises UserError where a drawn row has prompt and right answer of an evaluated row."""
     from adapruner.evaluation.questions import read_questions
 
-    both = tuple(t for t in search.tasks if t in evaluation.tasks and not evaluation.tasks_dir)
+    if evaluation.tasks and evaluation.tasks_dir is not None:
+        raise UserError(
+            "search.tasks: rows can't be compared with those of evaluation.tasks_dir, which may be "
+            "the same; evaluate lm-eval's tasks, or leave out search.tasks"
+        )
+    for task in set(evaluation.tasks) - set(packaged_tasks()):
+        raise UserError(
+            f"search.tasks: rows can't be compared with those of the group '{task}' in "
+            "evaluation.tasks; list its tasks by name"
+        )
+    both = tuple(task for task in search.tasks if task in evaluation.tasks)
     for task in both:
         ours = read_questions((task,), out)[task]
         evaluated = _evaluated(task, tasks, evaluation.limit)

@@ -29,9 +29,10 @@ from adapruner.pruning.update import RIDGE, updated_weight
 
 @dataclass(frozen=True)
 class GramMatrices:
-    """The matrices in a folder, one file per layer."""
+    """The matrices in a folder, one file per layer; `ridge` is for plans without one."""
 
     folder: Path
+    ridge: float = RIDGE
 
     def of_layer(self, layer: int, shares: Sequence[float] = ()) -> Tensor:
         """The mean of x x^T over the tokens of a mix of the domains, float32 [C, C].
@@ -57,8 +58,8 @@ class GramMatrices:
         for index, (modules, kept) in enumerate(layers):
             weight, channels = modules.down.weight.detach(), kept.channels()
             if len(channels) < weight.shape[1]:
-                gram = self.of_layer(index, plan.update.shares)
-                updated[index] = updated_weight(weight, gram, channels, plan.update.ridge or RIDGE)
+                gram, ridge = self.of_layer(index, plan.update.shares), plan.update.ridge
+                updated[index] = updated_weight(weight, gram, channels, ridge or self.ridge)
         return updated
 
 

@@ -31,7 +31,7 @@ from adapruner.models.structures import LayerModules, layer_modules
 from adapruner.progress import announce, track
 from adapruner.pruning.allocation.width_profile import REMOVED
 from adapruner.pruning.gram_matrices import GramMatrices
-from adapruner.pruning.update import RIDGE, updated_weight
+from adapruner.pruning.update import updated_weight
 
 WINDOWS = 32
 """Windows of the objective text that the divergences are estimated on."""
@@ -67,8 +67,8 @@ def measure_sensitivity(
     records = _backward_pass(model, layers, chosen) if missing else []
     for index in track(missing, "sensitivity"):
         down = layers[index].down
-        gram = grams.of_layer(index) if grams else None
-        candidates = _candidates(down.weight.detach(), scores[index], gram)
+        gram, ridge = (grams.of_layer(index), grams.ridge) if grams else (None, 0.0)
+        candidates = _candidates(down.weight.detach(), scores[index], gram, ridge)
         rows[index] = [
             _divergence(down, weight, records[index], positions) for weight in candidates
         ]
@@ -99,14 +99,16 @@ def _loss_of_sampled(seed: int, logits: Tensor, _: Tensor) -> Tensor:
     return F.cross_entropy(logits.flatten(0, 1), sampled.flatten(), reduction="sum")
 
 
-def _candidates(whole: Tensor, scores: Tensor, gram: Tensor | None) -> Iterator[Tensor]:
+def _candidates(
+    whole: Tensor, scores: Tensor, gram: Tensor | None, ridge: float
+) -> Iterator[Tensor]:
     """The down projection [hidden, C] at each removed share, zero in the removed columns."""
     order = torch.sort(scores, descending=True, stable=True).indices.tolist()
     for removed in REMOVED:
         kept = sorted(order[: max(round(len(order) * (1 - removed)), 1)])
         narrow = torch.zeros_like(whole)
         narrow[:, kept] = (
-            whole[:, kept] if gram is None else updated_weight(whole, gram, kept, RIDGE)
+            whole[:, kept] if gram is None else updated_weight(whole, gram, kept, ridge)
         )
         yield narrow
 

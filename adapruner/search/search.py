@@ -34,6 +34,7 @@ from adapruner.pruning.gram_matrices import GramMatrices
 from adapruner.pruning.reconstruction import uses_gram_matrices
 from adapruner.pruning.sensitivity import measure_sensitivity
 from adapruner.pruning.target import PruningTarget
+from adapruner.pruning.update import RIDGE
 from adapruner.search.evaluator import Evaluator, Planner
 from adapruner.search.inputs import SearchInputs
 from adapruner.search.objective import Objective, ObjectiveData
@@ -105,7 +106,8 @@ def gram_matrices(
 ) -> GramMatrices | None:
     """The gram matrices, where the reconstruction uses them."""
     is_used = uses_gram_matrices(reconstruction.method)
-    return GramMatrices(inputs.gram_matrices) if is_used else None
+    ridge = reconstruction.ridge or RIDGE
+    return GramMatrices(inputs.gram_matrices, ridge) if is_used else None
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,10 @@ class _Search:
             build_space(planner.table, self.config, planner.extra_protection()),
             search,
             self.config.seed,
-            lambda recipe, is_hopeless: evaluator.evaluate(recipe, objective, is_hopeless),
+            # The losses of one part say nothing about those of another.
+            lambda recipe, is_hopeless: evaluator.evaluate(
+                recipe, objective, is_hopeless if len(objective.parts) == 1 else None
+            ),
             objective.value_of,
         )
         held_out_data = replace(data, windows=pool.held_out, held_out=True)

@@ -7,7 +7,6 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -132,17 +131,19 @@ def _run_trial(
 ) -> None:
     trial = study.ask(space.distributions)
     recipe = space.recipe(trial.params)
-    steps = count()
+    values = study.best_trial.intermediate_values
+    best, seen = [values[step] for step in sorted(values)], list[float]()
 
     def is_hopeless(losses: list[float]) -> bool:
         for loss in losses:
-            trial.report(loss, next(steps))
-        return trial.should_prune()
+            trial.report(loss, len(seen))
+            seen.append(loss)
+        # The test compares ranks: a few windows may outweigh many.
+        return trial.should_prune() and fmean(seen) > fmean(best[: len(seen)])
 
     result = evaluate(recipe, is_hopeless)
-    best = study.best_trial.intermediate_values
-    losses = _completed(result.losses, [best[step] for step in sorted(best)])
-    stopped = len(losses) > len(result.losses)
+    stopped = len(result.losses) < len(best)
+    losses = _completed(result.losses, best) if stopped else result.losses
     for name, attribute in _attributes(TRIAL, recipe, result, stopped).items():
         trial.set_user_attr(name, attribute)
     study.tell(trial, value_of(losses))

@@ -36,6 +36,7 @@ def _calibration(**settings: Any) -> dict[str, Any]:
         (_calibration(sequence_length=65, min_tokens=64), "'calibration'", "min_tokens"),
         (_calibration(shares=[1.0, 2.0]), "'calibration'", "one number for each"),
         (_calibration(shares=[0.0]), "'calibration'", "shares"),
+        (_calibration(source=["a.txt", "b.txt"], shares=[0, 1]), "'calibration'", "above 0"),
         ({"finetune": {"shares": [1, 2]}}, "finetune.shares [1.0, 2.0]", "each of the 1 sources"),
         ({"finetune": {"shares": [1], "source": "f.txt"}}, "finetune.shares", "remove one"),
         ({"search": {"sampler": "best"}}, "'search.sampler' is 'best'", "PACKAGE.MODULE:NAME"),

@@ -132,3 +132,10 @@ def test_finetuning_rows_of_several_sources_have_their_domain(
     assert built.summary.splits["finetune"].tokens == tokens, "the domain is no text"
     one = build(checkpoint, tmp_path / "one", {"source": uris[0], **SMALL}, evaluation=TEST)
     assert {tuple(row) for row in one.finetune} == {("text",)}
+
+
+def test_source_without_a_calibration_sample_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    sources = [jsonl(tmp_path / f"{n}.jsonl", sentences(30, seed=n)) for n in (1, 2)]
+    calibration = {"source": sources, **SMALL, "pool_size": 4, "shares": [1, 0.01]}
+    with pytest.raises(UserError, match=r"2\.jsonl has no sample in the calibration pool"):
+        build(checkpoint, tmp_path / "out", calibration, evaluation=TEST)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,9 +60,11 @@ def test_projections_are_updated_with_the_shares_and_the_ridge_of_the_plan(tmp_p
     grams = compute_gram_matrices(model, tokens(40, 16), DOMAIN, tmp_path)
     plan, shares = plan_keeping(structures, keep), (0.2, 0.3, 0.5)
     whole, kept = layer_modules(model)[2].down.weight, plan.layers[2].channels()
-    for update, ridge in ((Update(shares=shares, ridge=0.02), 0.02), (Update(), RIDGE)):
+    other = replace(grams, ridge=0.3)
+    cases = ((grams, Update(shares=shares, ridge=0.02), 0.02), (grams, Update(), RIDGE))
+    for matrices, update, ridge in (*cases, (other, Update(), 0.3)):
         changed = plan.model_copy(update={"update": update})
-        updated = grams.updated_projections(model, changed)
+        updated = matrices.updated_projections(model, changed)
         assert list(updated) == [2]
         expected = updated_weight(whole, grams.of_layer(2, update.shares), kept, ridge)
         torch.testing.assert_close(updated[2], expected)

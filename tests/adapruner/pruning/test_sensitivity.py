@@ -160,6 +160,8 @@ def test_an_interrupted_measurement_ends_with_the_same_rows() -> None:
 class HugeUpdates:
     """Gram matrices whose update overflows: channel 0 is expected from channels of no size."""
 
+    ridge = RIDGE
+
     def of_layer(self, layer: int) -> Tensor:
         gram = torch.zeros(CHANNELS, CHANNELS)
         gram[0, 1:] = gram[1:, 0] = 1e30

@@ -109,3 +109,28 @@ def test_all_complete_trials_have_the_parameters_that_samplers_need() -> None:
     assert common == space.distributions
     assert len(trials) == 9
     assert all(trial.value is not None for trial in trials)
+
+
+def test_a_trial_with_a_better_mean_is_not_stopped_for_its_ranks() -> None:
+    table = importance_table(small_model("llama"), tokens(12, 16), [0, 3, 5, 8], (0,) * 12)
+    search = SearchConfig(set_size=4, trials=8)
+    space = build_space(table, plan_config(search=search), 1)
+    start = losses_of(0.0)
+    outlier = [start[0] - 10] + [loss + 0.01 for loss in start[1:]]
+
+    def evaluate(_: Recipe, is_hopeless: IsHopeless | None) -> Evaluation:
+        """Trials are worse on nearly all windows, and much better on the first."""
+        losses: list[float] = []
+        for begin in range(0, WINDOWS, 8):
+            part = (start if is_hopeless is None else outlier)[begin : begin + 8]
+            losses += part
+            if is_hopeless is not None and is_hopeless(part):
+                break
+        return Evaluation(losses, {"plan_s": 0.0, "total_s": 0.0})
+
+    with owned_study("ranks", "sqlite://") as study:
+        trials = run_trials(study, space, search, 0, evaluate, fmean)
+    others = [trial for trial in trials if trial.user_attrs["name"] == "trial"]
+    assert not is_stopped(others[0])
+    assert others[0].value == pytest.approx(fmean(outlier))
+    assert all(trial.value >= fmean(outlier) - 1e-9 for trial in others if trial.value)
