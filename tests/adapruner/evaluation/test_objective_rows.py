@@ -154,11 +154,11 @@ def test_overlap_names_task_count_and_an_example(tmp_path: Path) -> None:
 
 def test_a_row_with_another_wrong_choice_is_still_the_evaluated_one(tmp_path: Path) -> None:
     data = write_questions(tmp_path / "data", range(2))
-    others = write_questions(tmp_path / "others", range(1))
+    others = write_questions(tmp_path / "others", (0, 5))
     path = others / "tasks" / "piqa.jsonl"
     path.write_text(path.read_text().replace("Say 0.", "Sing."))
     evaluation = {"tasks": ["piqa"], "data_dir": str(data)}
-    with pytest.raises(UserError, match="1 of 1 rows"):
+    with pytest.raises(UserError, match="1 of 2 rows"):
         resolve(config(0, evaluation, tasks=["piqa"], rows_dir=str(others)), tmp_path / "out")
 
 
