@@ -112,7 +112,7 @@ def gram_matrices(
 
 @dataclass(frozen=True)
 class _Outcome:
-    """The finished trials, their values on the held-out text by number, and what evaluated them."""
+    """The finished trials, their held-out values by number, and the values of the dense model."""
 
     trials: list[FrozenTrial]
     held_out_values: dict[int, float]
