@@ -47,16 +47,6 @@ def top_log_probs(model: Any, windows: Tensor, count: int, description: str = ""
     return TopLogProbs(torch.cat(tokens), torch.cat(log_probs))
 
 
-def mean_divergence(model: Any, windows: Tensor, teacher: TopLogProbs) -> float:
-    """Mean KL(teacher || model) in nats per predicted token of `windows`, int [M, T].
-
-    `teacher` is the result of `top_log_probs` for the same windows. See `divergence`.
-    """
-    batches = batches_of(windows)
-    parts = zip(batches, split(teacher, len(batches[0])), strict=True)
-    return sum(window_divergences(model, *part).sum().item() for part in parts) / len(windows)
-
-
 @torch.inference_mode()
 def window_divergences(model: Any, batch: Tensor, teacher: TopLogProbs) -> Tensor:
     """Mean KL(teacher || model) in nats per predicted token of each window, [B].

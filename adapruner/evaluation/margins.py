@@ -41,22 +41,20 @@ class TaskMargins:
         self._lm: SharedContextLM | None = None
 
     @classmethod
-    def read(cls, tokenizer: Any, directory: Path, half: int | None = None) -> TaskMargins:
+    def read(cls, tokenizer: Any, directory: Path, part: slice = slice(None)) -> TaskMargins:
         """The margins of the rows in the directory of `resolve_objective_tasks`, with tasks.
 
-        `half`: 0 and 1 are two disjoint halves of the rows of each task, None is all of them.
+        `part` selects rows of each task.
         """
         resolved = ObjectiveTasks.read(directory)
-        by_task = read_questions(resolved.tasks, directory).values()
-        questions = list(by_task) if half is None else [rows[half::2] for rows in by_task]
+        questions = [rows[part] for rows in read_questions(resolved.tasks, directory).values()]
         return cls(tokenizer, questions, resolved.max_length, batch_size_of(directory))
 
-    def margins(self, model: Any) -> list[float]:
-        """The margin of each row, see `Question.margin`; NaN where logits are not numbers."""
-        return list(chain.from_iterable(self.batches(model)))
-
     def batches(self, model: Any) -> Iterator[list[float]]:
-        """As `margins`, in batches of about BATCH_ROWS rows, each computed when it is asked for."""
+        """The margin of each row, see `Question.margin`; NaN where logits are not numbers.
+
+        In batches of about BATCH_ROWS rows, each of which is computed when it is requested.
+        """
         lm = self._lm_of(model)
         total = len(self.questions)
         count = max(1, round(total / BATCH_ROWS))

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from adapruner.errors import UserError
-from adapruner.evaluation.tasks import task_manager
-from adapruner.evaluation.zero_shot import (
+from adapruner.evaluation.scoring import (
     answer_of,
-    hide_lm_eval_output,
     margin_of,
     row_scores,
     score_metric,
     set_examples,
 )
+from adapruner.evaluation.tasks import task_manager
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,6 @@ def read_questions(
     The rows of `names`, tasks of lm-eval, are in `<rows>/<task>.jsonl`, else on the hub. Raises
     UserError for a task without choices.
     """
-    hide_lm_eval_output()
     with tempfile.TemporaryDirectory() as scratch:
         manager = task_manager(names, None, rows, Path(scratch))
         return {name: questions_of(manager.load([name])["tasks"][name], limit) for name in names}

@@ -8,6 +8,7 @@ lines that includes its own and replaces only the source of the data.
 from __future__ import annotations
 
 import importlib.util
+import logging
 import re
 from functools import cache
 from importlib.metadata import version
@@ -23,6 +24,7 @@ from adapruner.errors import UserError
 from adapruner.evaluation.local_rows import SCHEMAS, local_rows
 from adapruner.files import Artifact, read_json, write_json
 from adapruner.hashing import hash_directory
+from adapruner.progress import console
 
 BATCH_SIZE = "batch_size.json"
 """Beside `tasks.json`; it sets the memory that tasks need, so that no content hash includes it."""
@@ -84,6 +86,7 @@ def task_manager(names: tuple[str, ...], tasks_dir: str | None, rows: Path, scra
     """
     from lm_eval.tasks import TaskManager
 
+    _hide_lm_eval_output()
     if tasks_dir is not None:
         return TaskManager(include_path=tasks_dir, include_defaults=False)
     files = packaged_tasks()
@@ -93,6 +96,15 @@ def task_manager(names: tuple[str, ...], tasks_dir: str | None, rows: Path, scra
             (scratch / f"{name}.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     has_groups = any(name not in files for name in names)
     return TaskManager(include_path=str(scratch), include_defaults=has_groups)
+
+
+def _hide_lm_eval_output() -> None:
+    """Silences lm-eval's log, and the bars of its libraries when the output is no terminal."""
+    import datasets
+
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    if not console.is_terminal:
+        datasets.disable_progress_bars()
 
 
 def definition(name: str, packaged: Path, rows: Path, cache: Path) -> dict[str, Any]:

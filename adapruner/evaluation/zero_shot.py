@@ -1,37 +1,31 @@
 """Zero-shot tasks by lm-eval's definitions: metrics, scores and the result of every row.
 
-One metric of a task is its score. The convention is that of LLM-Pruner, which the papers' tables
-follow: `acc_norm` (log-likelihood of a choice divided by its characters) for HellaSwag,
-ARC-challenge and OpenBookQA; `acc` for BoolQ, PIQA, WinoGrande, ARC-easy and every other task that
-has it; else the task's first metric. All metrics of a task are reported.
+All metrics of a task are reported; one of them is its score, see `scoring`.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from adapruner.config import QualityConfig
 from adapruner.errors import UserError, first_line
 from adapruner.evaluation.results import RowResult, TaskResult
+from adapruner.evaluation.scoring import (
+    SEED,
+    answer_of,
+    margin_of,
+    row_scores,
+    score_metric,
+    set_examples,
+)
 from adapruner.evaluation.tasks import task_manager
-from adapruner.progress import announce, console
-
-NORMALISED = frozenset({"hellaswag", "arc_challenge", "openbookqa"})
-"""Tasks whose score is acc_norm."""
-SEED = 1234
-"""lm-eval's own default: the examples of a few-shot task do not depend on a run's seed."""
-
-Scores = npt.NDArray[np.float64]
+from adapruner.progress import announce
 
 
 @dataclass
@@ -60,16 +54,15 @@ def zero_shot(
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from adapruner.evaluation.shared_context_lm import SharedContextLM
 
-    hide_lm_eval_output()
-    lm = SharedContextLM(
-        pretrained=model,
-        tokenizer=tokenizer,
-        batch_size=batch_size,
-        max_length=quality.max_length,
-        device=str(model.device),
-    )
     with tempfile.TemporaryDirectory() as scratch:
         manager = task_manager(quality.tasks, quality.tasks_dir, tasks, Path(scratch))
+        lm = SharedContextLM(
+            pretrained=model,
+            tokenizer=tokenizer,
+            batch_size=batch_size,
+            max_length=quality.max_length,
+            device=str(model.device),
+        )
         for name in quality.tasks:
             announce(f"zero-shot: {name}, {quality.limit or 'all'} rows")
             try:
@@ -80,21 +73,6 @@ def zero_shot(
                 announce(f"task {name} failed: {reason}")
                 outcome.tasks[name] = TaskResult(metric=None, score=None, rows=0, error=reason)
     return outcome
-
-
-def hide_lm_eval_output() -> None:
-    """Silences lm-eval's log, and the bars of its libraries when the output is no terminal."""
-    import datasets
-
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    if not console.is_terminal:
-        datasets.disable_progress_bars()
-
-
-def score_metric(task: str, metrics: list[str]) -> str:
-    """The metric that is the task's score (see the convention at the top of this file)."""
-    preferred = "acc_norm" if task in NORMALISED else "acc"
-    return preferred if preferred in metrics else metrics[0]
 
 
 def flat_metrics(results: dict[str, dict[str, Any]]) -> dict[str, float]:
@@ -108,35 +86,6 @@ def flat_metrics(results: dict[str, dict[str, Any]]) -> dict[str, float]:
         for key, value in metrics.items()
         if isinstance(value, float) and "stderr" not in key
     }
-
-
-def set_examples(task: Any) -> None:
-    """No examples in the prompt unless the task asks for some; these are always the same."""
-    if task.get_config("num_fewshot") is None:
-        task.set_config(key="num_fewshot", value=0)
-    task.set_fewshot_seed(seed=SEED)
-
-
-def row_scores(log_likelihoods: Sequence[float], choices: Sequence[str], metric: str) -> Scores:
-    """The score of each choice in nats, per character for acc_norm."""
-    scores = np.array(log_likelihoods, dtype=np.float64)
-    if metric == "acc_norm":
-        scores /= np.array([float(len(choice)) for choice in choices])
-    return scores
-
-
-def margin_of(scores: Scores, answer: int) -> float:
-    """The score of the correct choice minus that of the best other one; 0 where there is none."""
-    others = np.delete(scores, answer)
-    return float(scores[answer] - others.max()) if others.size else 0.0
-
-
-def answer_of(task: Any, doc: dict[str, Any], choices: Sequence[str]) -> int:
-    """The index of the correct choice."""
-    # In lm-eval's tasks with multiple inputs, the prompt's function gives the index of the answer.
-    gold = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
-    gold = gold[0] if isinstance(gold, list) else gold
-    return choices.index(gold) if isinstance(gold, str) else int(gold)
 
 
 def _run(name: str, lm: Any, manager: Any, limit: int | None, outcome: Outcome) -> None:

@@ -37,7 +37,7 @@ WINDOWS = 32
 """Windows of the objective text that the divergences are estimated on."""
 
 WORST = 100.0
-"""Nats per token: stands for a divergence that overflows."""
+"""Nats per token: stands for a loss or a divergence that is not a finite number."""
 
 _Record = tuple[Tensor, Tensor]
 """Inputs [tokens, C] of a down projection and gradients at its output [tokens, hidden]."""

@@ -22,16 +22,13 @@ from adapruner.evaluation.divergence import (
     top_log_probs,
     window_divergences,
 )
-from adapruner.evaluation.margins import TaskMargins
 from adapruner.evaluation.perplexity import batches_of, perplexity_of, window_losses
 from adapruner.evaluation.prefix import prefix_states, resumed
 from adapruner.models import checkpoint as ckpt
+from adapruner.pruning.sensitivity import WORST
 
 STEP_TOKENS = 1024
 """Tokens after which a trial may be stopped."""
-
-WORST = 100.0
-"""Nats: stands for a loss that is not a number."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,8 @@ class Part:
 class Objective:
     """What a trial minimizes: the weighted sum of the mean losses of its parts, in nats.
 
-    With `as_perplexity`, the value is the perplexity instead. `dense` is the dense model's value.
+    With `as_perplexity`, the value is the perplexity of the single part instead. `dense` is the
+    dense model's value.
     """
 
     parts: tuple[Part, ...]
@@ -95,7 +93,7 @@ class Objective:
         """The value of a model with these losses of all windows and rows."""
         rest = iter(losses)
         total = sum(fmean(islice(rest, part.count)) for part in self.parts)
-        return perplexity_of(total / self.parts[0].weight) if self.as_perplexity else total
+        return perplexity_of(total) if self.as_perplexity else total
 
     def value(self, model: Any) -> float:
         """The value of a model."""
@@ -103,9 +101,10 @@ class Objective:
 
 
 def _margin_part(weight: float, data: ObjectiveData) -> Part:
-    margins = TaskMargins.read(
-        ckpt.load_tokenizer(data.checkpoint), data.tasks, half=int(data.held_out)
-    )
+    from adapruner.evaluation.margins import TaskMargins  # loads lm-eval, which takes seconds
+
+    half = slice(int(data.held_out), None, 2)
+    margins = TaskMargins.read(ckpt.load_tokenizer(data.checkpoint), data.tasks, half)
 
     def batches(model: Any) -> Iterator[list[float]]:
         return ([-margin for margin in part] for part in margins.batches(model))
@@ -123,11 +122,12 @@ def _text_part(
     teacher = top_log_probs(dense, windows, TOP_K) if is_kl else None
     states = torch.cat(prefix_states(dense, windows, first_layer)) if first_layer else None
 
+    parts = batches_of(windows, STEP_TOKENS)
+    size, none = len(parts[0]), [None] * len(parts)
+    teachers = split(teacher, size) if teacher else none
+    prefixes = torch.split(states, size) if states is not None else none
+
     def batches(model: Any) -> Iterator[list[float]]:
-        parts = batches_of(windows, STEP_TOKENS)
-        size, none = len(parts[0]), [None] * len(parts)
-        teachers = split(teacher, size) if teacher else none
-        prefixes = torch.split(states, size) if states is not None else none
         for part, expected, prefix in zip(parts, teachers, prefixes, strict=True):
             with nullcontext() if prefix is None else resumed(model, first_layer, prefix):
                 yield _window_losses(model, part, expected).tolist()

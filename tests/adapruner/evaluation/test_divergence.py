@@ -10,8 +10,9 @@ import torch
 from adapruner.evaluation.divergence import (
     TopLogProbs,
     divergence,
-    mean_divergence,
+    split,
     top_log_probs,
+    window_divergences,
 )
 from tests.models import BASE, small_model, tokens
 
@@ -52,32 +53,28 @@ def test_divergence_counts_all_other_tokens_as_one(count: int) -> None:
 def test_divergence_of_few_tokens_is_a_lower_bound_of_the_full_one() -> None:
     dense, other, windows = small_model("llama"), small_model("llama", seed=1), tokens(4, 8)
     few, many, full = (
-        mean_divergence(other, windows, top_log_probs(dense, windows, count))
+        window_divergences(other, windows, top_log_probs(dense, windows, count)).mean()
         for count in (3, 30, VOCABULARY)
     )
     assert 0 < few < many < full
 
 
-def test_mean_divergence_is_the_kl_divergence_per_predicted_token() -> None:
+def test_divergence_of_windows_is_the_kl_divergence_per_predicted_token() -> None:
     dense, other, windows = small_model("llama"), small_model("llama", seed=1), tokens(5, 9)
     teacher = top_log_probs(dense, windows, VOCABULARY)
     p = dense(windows.long()).logits[:, :-1].double().log_softmax(-1)
     q = other(windows.long()).logits[:, :-1].double().log_softmax(-1)
     expected = float((p.exp() * (p - q)).sum(-1).mean())
-    assert mean_divergence(other, windows, teacher) == pytest.approx(expected, rel=1e-4)
-    assert mean_divergence(dense, windows, teacher) == pytest.approx(0, abs=1e-5)
+    assert float(window_divergences(other, windows, teacher).mean()) == pytest.approx(
+        expected, rel=1e-4
+    )
+    assert float(window_divergences(dense, windows, teacher).mean()) == pytest.approx(0, abs=1e-5)
 
 
-def test_batching_does_not_change_the_mean_divergence() -> None:
+def test_batching_does_not_change_the_divergences() -> None:
     dense, other = small_model("llama"), small_model("llama", seed=1)
     windows = tokens(130, 32)  # more tokens than one forward pass takes
     teacher = top_log_probs(dense, windows, 8)
-    parts = [
-        mean_divergence(
-            other,
-            windows[i : i + 13],
-            TopLogProbs(teacher.tokens[i : i + 13], teacher.log_probs[i : i + 13]),
-        )
-        for i in range(0, 130, 13)
-    ]
-    assert mean_divergence(other, windows, teacher) == pytest.approx(sum(parts) / 10, rel=1e-5)
+    parts = zip(torch.split(windows, 13), split(teacher, 13), strict=True)
+    batched = torch.cat([window_divergences(other, *part) for part in parts])
+    torch.testing.assert_close(batched, window_divergences(other, windows, teacher))

@@ -81,6 +81,11 @@ def evaluated(model: Any, tokenizer: Any, rows: Path, tasks: tuple[str, ...]) ->
     return outcome.rows
 
 
+def margins_of(margins: TaskMargins, model: Any) -> list[float]:
+    """The margins of all rows."""
+    return [margin for part in margins.batches(model) for margin in part]
+
+
 def by_task(margins: TaskMargins, values: list[float]) -> dict[str, list[float]]:
     """Task -> its margins; a task's rows keep their order."""
     result: dict[str, list[float]] = {}
@@ -104,7 +109,7 @@ def test_margins_are_those_of_the_evaluation(
     tokenizer = ckpt.load_tokenizer(workplace.checkpoint)
     margins = TaskMargins.read(tokenizer, directory)
     model = small_model(kind)
-    found = margins.margins(model)
+    found = margins_of(margins, model)
     assert max(found) - min(found) > 0.1
     assert_equal(by_task(margins, found), evaluated(model, tokenizer, directory, TASKS))
 
@@ -116,14 +121,14 @@ def test_margins_follow_a_model_that_is_narrowed_between_calls(
     directory = resolved(workplace.model, rows, tmp_path / "out", "piqa")
     tokenizer = ckpt.load_tokenizer(workplace.checkpoint)
     margins, model = TaskMargins.read(tokenizer, directory), small_model("llama")
-    dense = margins.margins(model)
+    dense = margins_of(margins, model)
     plan = plan_for(model, "ragged")
     with narrowed(model, plan):
-        found = margins.margins(model)
-    assert margins.margins(model) == dense
+        found = margins_of(margins, model)
+    assert margins_of(margins, model) == dense
     cut = small_model("llama")
     apply(cut, plan)
-    assert found == pytest.approx(margins.margins(cut), abs=1e-4)
+    assert found == pytest.approx(margins_of(margins, cut), abs=1e-4)
     assert max(abs(a - b) for a, b in zip(found, dense, strict=True)) > 0.01
 
 
@@ -135,7 +140,7 @@ def test_batches_are_computed_one_by_one_and_have_all_tasks_in_proportion(
     directory = resolved(workplace.model, rows, tmp_path / "out", "piqa", "winogrande")
     margins = TaskMargins.read(ckpt.load_tokenizer(workplace.checkpoint), directory)
     model = small_model("llama")
-    whole = margins.margins(model)
+    whole = margins_of(margins, model)
     assert [len(batch) for batch in margins.batches(model)] == [12] * 5
     tasks = [question.task for question in margins.questions]
     assert [tasks[i : i + 12].count("piqa") for i in range(0, 60, 12)] == [8] * 5
@@ -144,7 +149,7 @@ def test_batches_are_computed_one_by_one_and_have_all_tasks_in_proportion(
     first = list(islice(margins.batches(model), 1))
     part = len(calls)
     assert first[0] == pytest.approx(whole[:12], abs=1e-5)
-    margins.margins(model)
+    margins_of(margins, model)
     assert 0 < part < len(calls) - part
 
 
@@ -159,5 +164,5 @@ def test_margins_of_a_real_model_are_those_of_the_evaluation(tmp_path: Path) -> 
     directory = resolved(settings, REAL, tmp_path / "out", *tasks, rows=8)
     tokenizer, model = ckpt.load_tokenizer(checkpoint), ckpt.load_model(checkpoint, settings)
     margins = TaskMargins.read(tokenizer, directory)
-    found = by_task(margins, margins.margins(model))
+    found = by_task(margins, margins_of(margins, model))
     assert_equal(found, evaluated(model, tokenizer, directory, tasks))

@@ -12,7 +12,7 @@ import torch
 from adapruner.config import EvaluationConfig
 from adapruner.evaluation.results import TaskResult
 from adapruner.evaluation.tasks import batch_size_of, resolve_tasks
-from adapruner.evaluation.zero_shot import Outcome, flat_metrics, score_metric, zero_shot
+from adapruner.evaluation.zero_shot import Outcome, flat_metrics, zero_shot
 from adapruner.models import checkpoint as ckpt
 from tests.adapruner.conftest import Workplace
 from tests.adapruner.evaluation.task_files import ROWS, write_task_files
@@ -39,14 +39,6 @@ def test_a_metric_is_named_by_its_filter_unless_that_is_none() -> None:
         "gsm8k_exact_match_flexible-extract": 0.5,
         "gsm8k_acc_norm": 0.75,
     }
-
-
-def test_the_score_follows_the_papers_convention() -> None:
-    both = ["acc", "acc_norm"]
-    normalised = {"hellaswag", "arc_challenge", "openbookqa"}
-    for task in ("boolq", "piqa", "winogrande", "arc_easy", *normalised):
-        assert score_metric(task, both) == ("acc_norm" if task in normalised else "acc")
-    assert score_metric("gsm8k", ["exact_match"]) == "exact_match"
 
 
 def test_without_tasks_there_are_no_results(tmp_path: Path) -> None:

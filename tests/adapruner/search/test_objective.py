@@ -13,7 +13,7 @@ from torch import Tensor
 
 from adapruner.config import SearchConfig
 from adapruner.config.search import ObjectiveName
-from adapruner.evaluation.divergence import TOP_K, mean_divergence, top_log_probs
+from adapruner.evaluation.divergence import TOP_K, top_log_probs, window_divergences
 from adapruner.evaluation.margins import TaskMargins
 from adapruner.evaluation.perplexity import perplexity
 from adapruner.models.checkpoint import load_model, load_tokenizer
@@ -21,7 +21,7 @@ from adapruner.models.structures import describe_model
 from adapruner.pruning.surgery import narrowed
 from adapruner.search.objective import STEP_TOKENS, WORST, Objective, ObjectiveData
 from tests.adapruner.conftest import Workplace
-from tests.adapruner.evaluation.test_margins import resolved, write_word_rows
+from tests.adapruner.evaluation.test_margins import margins_of, resolved, write_word_rows
 from tests.adapruner.pruning.plans import plan_for, plan_keeping
 from tests.models import small_model, tokens
 
@@ -54,7 +54,7 @@ def test_losses_of_all_windows_give_the_value(name: ObjectiveName) -> None:
     if name == "kl":
         teacher = top_log_probs(model, windows, TOP_K)
         with narrowed(model, plan_for(model, "channels")):
-            expected = mean_divergence(model, windows, teacher)
+            expected = window_divergences(model, windows, teacher).mean().item()
     assert value == pytest.approx(expected, rel=1e-5)
     assert objective.value_of([loss for part in parts for loss in part]) == value
 
@@ -88,8 +88,10 @@ def test_margins_of_one_half_of_the_rows_are_minimized_and_the_other_half_is_hel
     tokenizer = load_tokenizer(workplace.checkpoint)
     plan = plan_for(model, "channels")
     with narrowed(model, plan):
-        margins = [TaskMargins.read(tokenizer, tasks, half).margins(model) for half in (0, 1)]
-        every = TaskMargins.read(tokenizer, tasks).margins(model)
+        margins = [
+            margins_of(TaskMargins.read(tokenizer, tasks, slice(n, None, 2)), model) for n in (0, 1)
+        ]
+        every = margins_of(TaskMargins.read(tokenizer, tasks), model)
     assert [len(half) for half in margins] == [20, 20]
     assert sorted(margins[0] + margins[1]) == pytest.approx(sorted(every), abs=1e-4)
     divergence = objective_of(model, windows, "kl")

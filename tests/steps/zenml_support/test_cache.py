@@ -58,7 +58,7 @@ DEPENDENCIES: dict[str, tuple[set[str], set[str]]] = {
             "pruning/reconstruction/least_squares.py",
             "pruning/allocation/global_ranking.py",
         },
-        {"recovery", "report", "evaluation/quality.py"},
+        {"recovery", "report", "evaluation/zero_shot.py", "evaluation/quality.py"},
     ),
     "prune": (
         {
