@@ -24,9 +24,9 @@ from typing import Any
 from lm_eval.models.huggingface import HFLM
 
 from adapruner.config import EvaluationConfig, ModelConfig
-from adapruner.evaluation.shared_context_lm import SharedContextLM
-from adapruner.evaluation.tasks import resolve_tasks, task_manager
-from adapruner.evaluation.zero_shot import hide_lm_eval_output
+from adapruner.evaluation.tasks.selection import resolve_tasks, task_manager
+from adapruner.evaluation.tasks.shared_context_lm import SharedContextLM
+from adapruner.evaluation.tasks.zero_shot import hide_lm_eval_output
 from adapruner.models import checkpoint as ckpt
 from adapruner.models import sources
 

@@ -26,8 +26,8 @@ def filter_calibration_pool(
     `self:chat`; None where there is no such source.
     """
     from adapruner.data.build_pool import PoolSettings, build_pool
-    from adapruner.data.self_generated import with_generated_texts
-    from adapruner.data.sources import TextSources
+    from adapruner.data.texts.self_generated import with_generated_texts
+    from adapruner.data.texts.sources import TextSources
 
     sources = TextSources.read(texts).sources
     with stage("filter_calibration_pool") as out:

@@ -30,7 +30,7 @@ def report(
     compare_behaviour: Path,
 ) -> Annotated[Path, "report"]:
     """`report.json`, `report.html` and `plan.json`. An input has the name of its stage."""
-    from adapruner.data.sources import TextSources
+    from adapruner.data.texts.sources import TextSources
     from adapruner.models.sources import CheckpointSource
     from adapruner.report.build import build_report, write_report
     from adapruner.report.sections import Inputs

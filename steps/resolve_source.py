@@ -33,9 +33,9 @@ def resolve_source(
     objective rows that are evaluated, an MLflow server that does not answer, and an output folder
     with other content.
     """
-    from adapruner.data.sources import resolve_texts
-    from adapruner.evaluation.objective_rows import resolve_objective_tasks
-    from adapruner.evaluation.tasks import resolve_tasks
+    from adapruner.data.texts.sources import resolve_texts
+    from adapruner.evaluation.tasks.objective_rows import resolve_objective_tasks
+    from adapruner.evaluation.tasks.selection import resolve_tasks
     from adapruner.models.checkpoint import device_of
     from steps.mlflow_support import registered_checkpoints, tracking
     from steps.publishing import results

@@ -33,7 +33,7 @@ from adapruner.data.pool import (
 )
 from adapruner.data.samples import SampleTokenizer
 from adapruner.data.shared_source import fill_from_calibration_source
-from adapruner.data.sources import TextSource
+from adapruner.data.texts.sources import TextSource
 from adapruner.errors import UserError
 
 __all__ = ["PoolSettings", "build_pool"]

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adapruner.data.samples import Counts, Item, normalise
-from adapruner.data.sources import TextSource
+from adapruner.data.texts.sources import TextSource
 from adapruner.errors import UserError
 
 PIECE = 64

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from adapruner.config import CalibrationConfig, EvaluationConfig, FinetuneConfig, Sources
 from adapruner.data.contamination import SourceUse
 from adapruner.data.pool import Pool
-from adapruner.data.readers import read_records
 from adapruner.data.samples import Deduplicator, Item, SampleTokenizer, read_items
-from adapruner.data.sources import TextSource, as_tuple
 from adapruner.data.splits import draw
+from adapruner.data.texts.readers import read_records
+from adapruner.data.texts.sources import TextSource, as_tuple
 from adapruner.errors import UserError
 from adapruner.progress import track
 

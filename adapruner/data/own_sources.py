@@ -7,10 +7,10 @@ import json
 from adapruner.data.contamination import SourceUse
 from adapruner.data.draft import Draft, Inputs, counts_of
 from adapruner.data.pool import row_text
-from adapruner.data.readers import read_rows, read_text
 from adapruner.data.samples import Counts, Deduplicator, Item, samples_of
-from adapruner.data.sources import TextSource
 from adapruner.data.splits import assign
+from adapruner.data.texts.readers import read_rows, read_text
+from adapruner.data.texts.sources import TextSource
 from adapruner.errors import UserError
 from adapruner.progress import track
 

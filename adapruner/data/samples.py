@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from adapruner.config import CalibrationConfig
 from adapruner.data.pool import TokenizerSummary
-from adapruner.data.readers import Record
+from adapruner.data.texts.readers import Record
 from adapruner.errors import UserError
 
 _BATCH = 256

@@ -9,8 +9,8 @@ from adapruner.data.contamination import SourceUse
 from adapruner.data.draft import Draft, Inputs, PoolSettings, counts_of
 from adapruner.data.samples import Item, records_of, samples_of
 from adapruner.data.shared_test_split import fill_test_split
-from adapruner.data.sources import as_tuple
 from adapruner.data.splits import assign, draw, mixed, spread
+from adapruner.data.texts.sources import as_tuple
 from adapruner.errors import UserError
 
 _WORDS_OF_A_CLUSTER = 3

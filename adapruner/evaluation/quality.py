@@ -14,8 +14,8 @@ from adapruner.config import DeviceConfig, QualityConfig
 from adapruner.errors import UserError
 from adapruner.evaluation.perplexity import perplexity, windows_of
 from adapruner.evaluation.results import TaskResult, write_rows
-from adapruner.evaluation.tasks import batch_size_of
-from adapruner.evaluation.zero_shot import zero_shot
+from adapruner.evaluation.tasks.selection import batch_size_of
+from adapruner.evaluation.tasks.zero_shot import zero_shot
 from adapruner.files import Artifact, write_json
 from adapruner.models import checkpoint as ckpt
 

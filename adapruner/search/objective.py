@@ -101,7 +101,7 @@ class Objective:
 
 
 def _margin_part(weight: float, data: ObjectiveData) -> Part:
-    from adapruner.evaluation.margins import TaskMargins  # loads lm-eval, which takes seconds
+    from adapruner.evaluation.tasks.margins import TaskMargins  # loads lm-eval, which takes seconds
 
     half = slice(int(data.held_out), None, 2)
     margins = TaskMargins.read(ckpt.load_tokenizer(data.checkpoint), data.tasks, half)

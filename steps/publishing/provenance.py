@@ -15,7 +15,7 @@ from adapruner.hashing import hash_directory, hash_file, hash_json
 from steps.mlflow_support.tracking import redacted
 
 if TYPE_CHECKING:
-    from adapruner.data.sources import TextSources
+    from adapruner.data.texts.sources import TextSources
     from adapruner.models.sources import CheckpointSource
 
 PACKAGES = (

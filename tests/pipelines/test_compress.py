@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.adapruner.evaluation.task_rows import write_rows
+from tests.adapruner.evaluation.tasks.task_rows import write_rows
 from tests.pipelines import small
 from tests.pipelines.small import AFTER_PRUNING, ALWAYS, BEFORE_PRUNING
 from tests.pipelines.workplace import Result, Workplace, make_workplace

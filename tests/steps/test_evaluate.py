@@ -6,7 +6,7 @@ import pytest
 
 from adapruner.config import EvaluationConfig
 from adapruner.evaluation.quality import Evaluation
-from adapruner.evaluation.tasks import resolve_tasks
+from adapruner.evaluation.tasks.selection import resolve_tasks
 from steps.evaluate import evaluate
 from tests.adapruner.conftest import Workplace
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from adapruner.data.sources import TextSource, TextSources
+from adapruner.data.texts.sources import TextSource, TextSources
 from adapruner.files import read_json
 from adapruner.models.sources import CheckpointSource
 from adapruner.pruning.plan import PruningPlan

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from adapruner.data.sources import TextSources
+from adapruner.data.texts.sources import TextSources
 from adapruner.errors import UserError
-from adapruner.evaluation.objective_rows import ObjectiveTasks
-from adapruner.evaluation.tasks import TaskSelection
+from adapruner.evaluation.tasks.objective_rows import ObjectiveTasks
+from adapruner.evaluation.tasks.selection import TaskSelection
 from adapruner.hashing import hash_directory
 from adapruner.models.sources import CheckpointSource
 from steps.resolve_source import resolve_source
 from tests.adapruner.conftest import Workplace
-from tests.adapruner.evaluation.task_rows import write_rows
+from tests.adapruner.evaluation.tasks.task_rows import write_rows
 from tests.steps.configs import minimal_config
 
 

@@ -16,7 +16,7 @@ from adapruner.comparison.candidate import (
 from adapruner.comparison.cells import ComparisonConfig, candidate_config, cells
 from adapruner.config import RunConfig
 from adapruner.config.parsing import parse_section
-from adapruner.evaluation.tasks import resolve_tasks
+from adapruner.evaluation.tasks.selection import resolve_tasks
 from adapruner.search.inputs import SearchInputs
 from tests.adapruner.conftest import Workplace, write_importance
 from tests.models import small_model

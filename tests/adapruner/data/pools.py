@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from adapruner.config import RunConfig
 from adapruner.data.build_pool import PoolSettings, build_pool
 from adapruner.data.pool import Pool, PoolSummary, TestTexts, read_finetune_rows
-from adapruner.data.sources import TextSource, resolve_texts
+from adapruner.data.texts.sources import TextSource, resolve_texts
 
 ROOT = Path(__file__).parents[3]
 DATA = ROOT.parent / "shared" / "data"

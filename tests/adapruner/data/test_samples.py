@@ -9,7 +9,6 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from adapruner.config import CalibrationConfig
-from adapruner.data.readers import Record
 from adapruner.data.samples import (
     Deduplicator,
     SampleTokenizer,
@@ -18,6 +17,7 @@ from adapruner.data.samples import (
     records_of,
     samples_of,
 )
+from adapruner.data.texts.readers import Record
 from adapruner.errors import UserError
 from tests.adapruner.data.pools import save_tokenizer, sentences
 

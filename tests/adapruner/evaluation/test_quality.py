@@ -14,10 +14,10 @@ from adapruner.errors import UserError
 from adapruner.evaluation.perplexity import perplexity, windows_of
 from adapruner.evaluation.quality import FAILED, Evaluation, evaluate, measure_perplexity
 from adapruner.evaluation.results import read_rows
-from adapruner.evaluation.tasks import resolve_tasks
+from adapruner.evaluation.tasks.selection import resolve_tasks
 from adapruner.models import checkpoint as ckpt
 from tests.adapruner.conftest import Workplace
-from tests.adapruner.evaluation.task_files import write_task_files
+from tests.adapruner.evaluation.tasks.task_files import write_task_files
 
 
 def evaluated(workplace: Workplace, settings: EvaluationConfig, folder: Path) -> Path:

@@ -14,14 +14,14 @@ from torch import Tensor
 from adapruner.config import SearchConfig
 from adapruner.config.search import ObjectiveName
 from adapruner.evaluation.divergence import TOP_K, top_log_probs, window_divergences
-from adapruner.evaluation.margins import TaskMargins
 from adapruner.evaluation.perplexity import perplexity
+from adapruner.evaluation.tasks.margins import TaskMargins
 from adapruner.models.checkpoint import load_model, load_tokenizer
 from adapruner.models.structures import describe_model
 from adapruner.pruning.surgery import narrowed
 from adapruner.search.objective import STEP_TOKENS, WORST, Objective, ObjectiveData
 from tests.adapruner.conftest import Workplace
-from tests.adapruner.evaluation.test_margins import margins_of, resolved, write_word_rows
+from tests.adapruner.evaluation.tasks.test_margins import margins_of, resolved, write_word_rows
 from tests.adapruner.pruning.plans import plan_for, plan_keeping
 from tests.models import small_model, tokens
 

@@ -29,7 +29,7 @@ DEPENDENCIES: dict[str, tuple[set[str], set[str]]] = {
         {"importance", "search", "recovery", "evaluation", "report", "data"},
     ),
     "filter_calibration_pool": (
-        {"data/build_pool.py", "data/sources.py", "data/contamination.py"},
+        {"data/build_pool.py", "data/texts/sources.py", "data/contamination.py"},
         {"importance", "search", "recovery", "report"},
     ),
     "select_test_texts": (
@@ -58,7 +58,7 @@ DEPENDENCIES: dict[str, tuple[set[str], set[str]]] = {
             "pruning/reconstruction/least_squares.py",
             "pruning/allocation/global_ranking.py",
         },
-        {"recovery", "report", "evaluation/zero_shot.py", "evaluation/quality.py"},
+        {"recovery", "report", "evaluation/tasks/zero_shot.py", "evaluation/quality.py"},
     ),
     "prune": (
         {
@@ -79,7 +79,8 @@ DEPENDENCIES: dict[str, tuple[set[str], set[str]]] = {
         {"search", "report", "importance", "pruning"},
     ),
     "evaluate": (
-        {"evaluation/quality.py", "evaluation/zero_shot.py", "evaluation/perplexity.py"} | MODELS,
+        {"evaluation/quality.py", "evaluation/tasks/zero_shot.py", "evaluation/perplexity.py"}
+        | MODELS,
         {"search", "recovery", "report", "importance", "evaluation/retention.py"},
     ),
     "measure_efficiency": (

@@ -16,7 +16,7 @@ import torch
 from adapruner.config import QualityConfig
 from adapruner.errors import UserError, first_line
 from adapruner.evaluation.results import RowResult, TaskResult
-from adapruner.evaluation.scoring import (
+from adapruner.evaluation.tasks.scoring import (
     SEED,
     answer_of,
     margin_of,
@@ -24,7 +24,7 @@ from adapruner.evaluation.scoring import (
     score_metric,
     set_examples,
 )
-from adapruner.evaluation.tasks import task_manager
+from adapruner.evaluation.tasks.selection import task_manager
 from adapruner.progress import announce
 
 
@@ -52,7 +52,7 @@ def zero_shot(
     if not quality.tasks:
         return outcome
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from adapruner.evaluation.shared_context_lm import SharedContextLM
+    from adapruner.evaluation.tasks.shared_context_lm import SharedContextLM
 
     with tempfile.TemporaryDirectory() as scratch:
         manager = task_manager(quality.tasks, quality.tasks_dir, tasks, Path(scratch))

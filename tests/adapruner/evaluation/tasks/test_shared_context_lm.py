@@ -11,7 +11,7 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from adapruner.evaluation.shared_context_lm import SharedContextLM
+from adapruner.evaluation.tasks.shared_context_lm import SharedContextLM
 from adapruner.models import checkpoint as ckpt
 from adapruner.pruning.surgery import apply
 from tests.adapruner.conftest import Workplace

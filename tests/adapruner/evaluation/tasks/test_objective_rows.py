@@ -13,18 +13,18 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from adapruner.config import RunConfig
 from adapruner.errors import UserError
-from adapruner.evaluation.objective_rows import (
+from adapruner.evaluation.tasks.objective_rows import (
     ObjectiveTasks,
     drawn_from_split,
     resolve_objective_tasks,
     unscored_split,
 )
-from adapruner.evaluation.questions import questions_of, read_questions
-from adapruner.evaluation.tasks import batch_size_of, packaged_tasks, resolve_tasks
+from adapruner.evaluation.tasks.questions import questions_of, read_questions
+from adapruner.evaluation.tasks.selection import batch_size_of, packaged_tasks, resolve_tasks
 from adapruner.hashing import hash_directory
-from tests.adapruner.evaluation.task_rows import ROWS, write_rows
+from tests.adapruner.evaluation.tasks.task_rows import ROWS, write_rows
 
-REAL = Path(__file__).parents[4] / "shared" / "data"
+REAL = Path(__file__).parents[5] / "shared" / "data"
 
 
 def config(seed: int = 0, evaluation: dict[str, Any] | None = None, **search: Any) -> RunConfig:

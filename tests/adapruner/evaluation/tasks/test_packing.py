@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 
-from adapruner.evaluation.packing import CALL_TOKENS, Request, groups_of, packed
+from adapruner.evaluation.tasks.packing import CALL_TOKENS, Request, groups_of, packed
 
 
 def requests(seed: int) -> list[Request]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from adapruner.errors import first_line
-from adapruner.evaluation.packing import Group, Request, groups_of, packed
+from adapruner.evaluation.tasks.packing import Group, Request, groups_of, packed
 from adapruner.progress import announce, console, track
 
 TOKENS_PER_SEQUENCE = 128

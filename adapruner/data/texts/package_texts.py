@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from adapruner.data import python_code
+from adapruner.data.texts import python_code
 from adapruner.errors import UserError
 from adapruner.hashing import hash_file, hash_json
 

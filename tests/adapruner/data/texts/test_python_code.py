@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from adapruner.data import python_code
+from adapruner.data.texts import python_code
 from adapruner.errors import UserError
 
 

@@ -7,10 +7,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from adapruner.evaluation.objective_rows import ObjectiveTasks
-from adapruner.evaluation.questions import Question, read_questions
-from adapruner.evaluation.shared_context_lm import Pair, SharedContextLM
-from adapruner.evaluation.tasks import batch_size_of
+from adapruner.evaluation.tasks.objective_rows import ObjectiveTasks
+from adapruner.evaluation.tasks.questions import Question, read_questions
+from adapruner.evaluation.tasks.selection import batch_size_of
+from adapruner.evaluation.tasks.shared_context_lm import Pair, SharedContextLM
 
 BATCH_ROWS = 64
 """Rows of a batch: few enough that a trial can stop early, enough to be packed with little

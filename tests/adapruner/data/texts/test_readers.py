@@ -10,8 +10,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from adapruner.data.readers import read_records, read_rows, read_text
-from adapruner.data.sources import TextSource
+from adapruner.data.texts.readers import read_records, read_rows, read_text
+from adapruner.data.texts.sources import TextSource
 from adapruner.errors import UserError
 from tests.adapruner.data.pools import DATA, needs_data, resolve
 

@@ -22,7 +22,7 @@ import torch
 
 from adapruner.config import CalibrationConfig, DeviceConfig
 from adapruner.config.calibration import SELF, SELF_CHAT
-from adapruner.data.sources import TextSource
+from adapruner.data.texts.sources import TextSource
 from adapruner.errors import UserError
 from adapruner.hashing import hash_file
 from adapruner.models import checkpoint as ckpt

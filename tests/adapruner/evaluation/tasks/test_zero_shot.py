@@ -11,11 +11,11 @@ import torch
 
 from adapruner.config import EvaluationConfig
 from adapruner.evaluation.results import TaskResult
-from adapruner.evaluation.tasks import batch_size_of, resolve_tasks
-from adapruner.evaluation.zero_shot import Outcome, flat_metrics, zero_shot
+from adapruner.evaluation.tasks.selection import batch_size_of, resolve_tasks
+from adapruner.evaluation.tasks.zero_shot import Outcome, flat_metrics, zero_shot
 from adapruner.models import checkpoint as ckpt
 from tests.adapruner.conftest import Workplace
-from tests.adapruner.evaluation.task_files import ROWS, write_task_files
+from tests.adapruner.evaluation.tasks.task_files import ROWS, write_task_files
 
 
 def run(workplace: Workplace, folder: Path, *tasks: str, limit: int | None = None) -> Outcome:

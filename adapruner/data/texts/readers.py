@@ -9,8 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from adapruner.data import python_code
-from adapruner.data.sources import TextSource
+from adapruner.data.texts import python_code
+from adapruner.data.texts.sources import TextSource
 from adapruner.errors import UserError
 
 ALPACA_FIELDS = ("instruction", "input", "output")
@@ -148,7 +148,7 @@ def _blocks(source: TextSource) -> Iterator[tuple[int, str]]:
 
 
 def _wikipedia(source: TextSource) -> Iterator[Record]:
-    from adapruner.data import wikipedia
+    from adapruner.data.texts import wikipedia
 
     for title, markup in wikipedia.articles(Path(source.location)):
         for passage in wikipedia.passages(markup):

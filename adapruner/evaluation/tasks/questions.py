@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from adapruner.errors import UserError
-from adapruner.evaluation.scoring import (
+from adapruner.evaluation.tasks.scoring import (
     answer_of,
     margin_of,
     row_scores,
     score_metric,
     set_examples,
 )
-from adapruner.evaluation.tasks import task_manager
+from adapruner.evaluation.tasks.selection import task_manager
 
 
 @dataclass(frozen=True)

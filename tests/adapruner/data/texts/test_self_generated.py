@@ -13,8 +13,8 @@ import torch
 from adapruner.config import ModelConfig, RunConfig
 from adapruner.data.build_pool import PoolSettings, build_pool
 from adapruner.data.pool import Pool, TestTexts, read_finetune_rows
-from adapruner.data.self_generated import dialogues, with_generated_texts
-from adapruner.data.sources import resolve_texts
+from adapruner.data.texts.self_generated import dialogues, with_generated_texts
+from adapruner.data.texts.sources import resolve_texts
 from adapruner.errors import UserError
 from adapruner.models.checkpoint import load_model, load_tokenizer
 from adapruner.models.sources import materialize, resolve

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from adapruner.config import RunConfig, Sources
 from adapruner.config.calibration import SELF, SELF_CHAT
-from adapruner.data.package_texts import find_package_text
+from adapruner.data.texts.package_texts import find_package_text
 from adapruner.errors import UserError
 from adapruner.files import Artifact
 from adapruner.hashing import hash_file, hash_json

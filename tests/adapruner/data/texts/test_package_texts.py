@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from adapruner.data.package_texts import find_package_text
-from adapruner.data.readers import read_records, read_rows, read_text
+from adapruner.data.texts.package_texts import find_package_text
+from adapruner.data.texts.readers import read_records, read_rows, read_text
 from tests.adapruner.data.pools import needs_gensim, resolve
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from adapruner.data.sources import TextSource, TextSources, as_tuple, resolve_texts
+from adapruner.data.texts.sources import TextSource, TextSources, as_tuple, resolve_texts
 from adapruner.errors import UserError
 from tests.adapruner.data.pools import resolve, run_config
 

@@ -13,8 +13,13 @@ from typing import Any, ClassVar, TypeVar
 from adapruner.config import EvaluationConfig, RunConfig, SearchConfig
 from adapruner.config.parsing import nearest
 from adapruner.errors import UserError, first_line
-from adapruner.evaluation.local_rows import local_rows
-from adapruner.evaluation.tasks import BATCH_SIZE, check_local, packaged_tasks, task_manager
+from adapruner.evaluation.tasks.local_rows import local_rows
+from adapruner.evaluation.tasks.selection import (
+    BATCH_SIZE,
+    check_local,
+    packaged_tasks,
+    task_manager,
+)
 from adapruner.files import Artifact, write_json
 
 T = TypeVar("T")
@@ -84,7 +89,7 @@ def drawn(rows: Sequence[T], count: int, seed: int, task: str) -> list[T]:
 
 def drawn_from_split(task: Any, count: int, seed: int) -> list[str]:
     """At most `count` rows of the unscored split of lm-eval's `task`, one line of JSON each."""
-    from adapruner.evaluation.questions import check_choices
+    from adapruner.evaluation.tasks.questions import check_choices
 
     check_choices(task)
     rows = task.dataset[unscored_split(task)]
@@ -134,7 +139,7 @@ def _check_disjoint(
     search: SearchConfig, evaluation: EvaluationConfig, tasks: Path, out: Path
 ) -> None:
     """Raises UserError where a drawn row has prompt and right answer of an evaluated row."""
-    from adapruner.evaluation.questions import read_questions
+    from adapruner.evaluation.tasks.questions import read_questions
 
     if evaluation.tasks and evaluation.tasks_dir is not None:
         raise UserError(
@@ -161,7 +166,7 @@ def _check_disjoint(
 
 def _evaluated(task: str, tasks: Path, limit: int | None) -> set[tuple[str, str]]:
     """Prompt and right answer of every row that is evaluated, local or from the hub."""
-    from adapruner.evaluation.questions import read_questions
+    from adapruner.evaluation.tasks.questions import read_questions
 
     try:
         return {question.right for question in read_questions((task,), tasks, limit)[task]}

@@ -14,8 +14,8 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from adapruner.config import EvaluationConfig
 from adapruner.errors import UserError
-from adapruner.evaluation.local_rows import SCHEMAS
-from adapruner.evaluation.tasks import (
+from adapruner.evaluation.tasks.local_rows import SCHEMAS
+from adapruner.evaluation.tasks.selection import (
     TaskSelection,
     batch_size_of,
     packaged_tasks,
@@ -23,9 +23,9 @@ from adapruner.evaluation.tasks import (
     task_manager,
 )
 from adapruner.hashing import hash_directory
-from tests.adapruner.evaluation.task_rows import write_rows
+from tests.adapruner.evaluation.tasks.task_rows import write_rows
 
-REAL = Path(__file__).parents[4] / "shared" / "data"
+REAL = Path(__file__).parents[5] / "shared" / "data"
 
 
 def upstream_task(name: str, rows: list[dict[str, Any]]) -> Any:

@@ -12,20 +12,20 @@ from typing import Any
 import pytest
 
 from adapruner.config import EvaluationConfig, ModelConfig, RunConfig
-from adapruner.evaluation import margins as module
-from adapruner.evaluation.margins import TaskMargins
-from adapruner.evaluation.objective_rows import resolve_objective_tasks
 from adapruner.evaluation.results import RowResult
-from adapruner.evaluation.zero_shot import zero_shot
+from adapruner.evaluation.tasks import margins as module
+from adapruner.evaluation.tasks.margins import TaskMargins
+from adapruner.evaluation.tasks.objective_rows import resolve_objective_tasks
+from adapruner.evaluation.tasks.zero_shot import zero_shot
 from adapruner.models import checkpoint as ckpt
 from adapruner.models.sources import materialize, resolve
 from adapruner.pruning.surgery import apply, narrowed
 from tests.adapruner.conftest import Workplace
-from tests.adapruner.evaluation.task_rows import lettered
+from tests.adapruner.evaluation.tasks.task_rows import lettered
 from tests.adapruner.pruning.plans import plan_for
 from tests.models import small_model
 
-REAL = Path(__file__).parents[4] / "shared" / "data"
+REAL = Path(__file__).parents[5] / "shared" / "data"
 TASKS = ("piqa", "winogrande", "hellaswag", "openbookqa")
 
 

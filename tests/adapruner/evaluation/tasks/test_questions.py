@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from adapruner.errors import UserError
-from adapruner.evaluation.questions import Question, questions_of, read_questions
-from adapruner.evaluation.tasks import packaged_tasks, task_manager
-from tests.adapruner.evaluation.task_files import write_task_files
-from tests.adapruner.evaluation.task_rows import ROWS, write_rows
+from adapruner.evaluation.tasks.questions import Question, questions_of, read_questions
+from adapruner.evaluation.tasks.selection import packaged_tasks, task_manager
+from tests.adapruner.evaluation.tasks.task_files import write_task_files
+from tests.adapruner.evaluation.tasks.task_rows import ROWS, write_rows
 
 RIGHT = {
     "piqa": ("Question: Cool the tea\nAnswer:", " Wait."),

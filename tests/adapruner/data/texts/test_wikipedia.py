@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from adapruner.data import wikipedia
-from adapruner.data.readers import read_records
+from adapruner.data.texts import wikipedia
+from adapruner.data.texts.readers import read_records
 from adapruner.errors import UserError
 from tests.adapruner.data.pools import needs_gensim, resolve
 

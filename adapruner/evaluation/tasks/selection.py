@@ -21,7 +21,7 @@ import yaml
 from adapruner.config import EvaluationConfig
 from adapruner.config.parsing import nearest
 from adapruner.errors import UserError
-from adapruner.evaluation.local_rows import SCHEMAS, local_rows
+from adapruner.evaluation.tasks.local_rows import SCHEMAS, local_rows
 from adapruner.files import Artifact, read_json, write_json
 from adapruner.hashing import hash_directory
 from adapruner.progress import console

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from adapruner.errors import UserError
-from adapruner.evaluation.local_rows import SCHEMAS, local_rows
-from tests.adapruner.evaluation.task_rows import ROWS, write_rows
+from adapruner.evaluation.tasks.local_rows import SCHEMAS, local_rows
+from tests.adapruner.evaluation.tasks.task_rows import ROWS, write_rows
 
 Change = Callable[[dict[str, Any]], str]
 

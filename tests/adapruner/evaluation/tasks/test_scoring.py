@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adapruner.evaluation.scoring import score_metric
+from adapruner.evaluation.tasks.scoring import score_metric
 
 
 def test_the_score_follows_the_papers_convention() -> None:
