@@ -9,7 +9,6 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import geometric_mean
 from typing import Any
 
 import pytest
@@ -34,7 +33,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 SMALL = (
     "calibration.pool_size=16",
-    "calibration.update_size=16",
+    "calibration.update_size=96",
     "calibration.objective_tokens=512",
     "search.trials=6",
     "search.finalists=1",
@@ -151,10 +150,8 @@ def test_plan_beats_element_wise_scores_of_ten_random_samples_on_the_test_texts(
             return {name: perplexity(model, part) for name, part in windows.items()}
 
     ours = PruningPlan.read(demo.results)
-    # The plan is chosen on text of all domains, so their geometric mean counts.
-    assert geometric_mean(values(ours, updated=True).values()) < geometric_mean(
-        values(baseline, updated=True).values()
-    )
+    selected, random = values(ours, updated=True), values(baseline, updated=True)
+    assert all(selected[name] < random[name] for name in windows), (selected, random)
     reported = demo.report["metrics"]["pruned"]["wikipedia_ppl_seq128"]
     assert reported < values(baseline, updated=False)["wikipedia"]
     assert reported < values(ours, updated=False)["wikipedia"], "the update of the cut layers helps"
