@@ -21,29 +21,48 @@ RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0)
 RIDGE = 0.1
 """The ridge where reconstruction.ridge is not set and there is no text to choose on."""
 
+RANK_TOLERANCE = 1e-5
+"""Eigenvalues below this share of the largest one are rounding errors."""
+
 
 def updated_weight(weight: Tensor, gram: Tensor, kept: list[int], ridge: float) -> Tensor:
     """The kept columns of `weight` [out, C] after the update, [out, kept].
 
-    `gram` is X^T X, float32 [C, C]. The system is solved in float64.
+    `gram` is X^T X, float32 [C, C]. The system is solved by a Cholesky decomposition in float32,
+    scaled to a unit diagonal because the sizes of channels differ by orders of magnitude.
     """
-    mask = _mask(weight, kept)
-    gram, whole = gram.to(weight.device).double(), weight.double()
-    inner = gram[mask][:, mask]
+    inside, outside = _indices(weight, kept)
+    whole, gram = weight.float(), gram.to(weight.device)
+    rows = gram.index_select(0, inside)
+    inner = rows.index_select(1, inside)
     inner.diagonal().add_(ridge * gram.diagonal().mean().clamp_min(1e-30))
-    moved = torch.linalg.solve(inner, gram[mask][:, ~mask] @ whole[:, ~mask].T)
-    kept_columns: Tensor = whole[:, mask] + moved.T
+    target = rows.index_select(1, outside) @ whole.index_select(1, outside).T
+    moved = _solve(inner, target)
+    kept_columns: Tensor = whole.index_select(1, inside) + moved.T
     return kept_columns.to(weight.dtype)
 
 
 def output_error(weight: Tensor, narrow: Tensor, kept: list[int], gram: Tensor) -> float:
     """|X W^T - X_k V^T|^2 with V = `narrow` [out, kept], on the text with X^T X = `gram` [C, C]."""
     change = -weight.float()
-    change[:, _mask(weight, kept)] += narrow.float()
+    change[:, _indices(weight, kept)[0]] += narrow.float()
     return float(((change @ gram.to(change.device)) * change).sum())
 
 
-def _mask(weight: Tensor, kept: list[int]) -> Tensor:
+def _solve(matrix: Tensor, target: Tensor) -> Tensor:
+    """`matrix`^-1 `target` of a positive definite matrix.
+
+    A ridge below the rounding errors leaves it singular: then it is the shortest solution.
+    """
+    scale = matrix.diagonal().rsqrt().unsqueeze(1)
+    factor, failed = torch.linalg.cholesky_ex(matrix * scale * scale.T)
+    if failed:
+        return torch.linalg.pinv(matrix, rtol=RANK_TOLERANCE, hermitian=True) @ target
+    return scale * torch.cholesky_solve(scale * target, factor)
+
+
+def _indices(weight: Tensor, kept: list[int]) -> tuple[Tensor, Tensor]:
+    """The kept and the removed columns of `weight`."""
     mask = torch.zeros(weight.shape[1], dtype=torch.bool, device=weight.device)
     mask[kept] = True
-    return mask
+    return mask.nonzero().flatten(), (~mask).nonzero().flatten()

@@ -30,3 +30,22 @@ def test_output_error_is_the_squared_error_of_the_outputs() -> None:
     narrow = torch.randn(5, 3)
     expected = float((x @ weight.T - x[:, kept] @ narrow.T).square().sum())
     assert output_error(weight, narrow, kept, x.T @ x) == pytest.approx(expected, rel=1e-4)
+
+
+def test_update_is_exact_for_channels_of_very_different_sizes() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(400, 64).double() * torch.logspace(-3, 2, 64).double()
+    weight, kept, ridge = torch.randn(16, 64), list(range(0, 64, 2)), 1e-2
+    gram, removed = x.T @ x, [c for c in range(64) if c not in kept]
+    inner = gram[kept][:, kept] + ridge * gram.diagonal().mean() * torch.eye(32)
+    moved = torch.linalg.solve(inner, gram[kept][:, removed] @ weight[:, removed].T.double())
+    narrow = updated_weight(weight, gram.float(), kept, ridge)
+    torch.testing.assert_close(narrow, (weight[:, kept] + moved.T).float(), rtol=1e-4, atol=1e-4)
+
+
+def test_update_of_channels_that_are_copies_of_each_other_is_finite_and_exact() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(50, 4).repeat(1, 32)  # rank 4: indefinite in float32
+    weight, kept = torch.randn(8, 128), list(range(64))
+    narrow = updated_weight(weight, x.T @ x, kept, ridge=1e-9)
+    torch.testing.assert_close(x[:, kept] @ narrow.T, x @ weight.T, rtol=1e-2, atol=0.05)
