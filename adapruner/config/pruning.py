@@ -40,12 +40,19 @@ class ReconstructionConfig(Section):
 
     method: ReconstructionMethod = Field(
         "least_squares",
-        description="least_squares: update the output projections of cut MLPs; bias: add biases to "
-        "the output projections (Llama only); none",
+        description="least_squares: update the weights of cut MLPs; bias: add biases to the output "
+        "projections (Llama only); none",
     )
     ridge: float | None = Field(
         None,
         gt=0,
         description="regularization towards the old weights, 1 is strong; default: chosen for each "
         "layer on the objective text",
+    )
+    epochs: int = Field(
+        2,
+        ge=0,
+        description="least_squares only: passes over the update samples that fit all weights of "
+        "each cut MLP to the output of the whole one, after the update of its output projection in "
+        "closed form; 0: that update alone, as in the trials",
     )

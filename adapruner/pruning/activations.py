@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
 
@@ -17,7 +18,21 @@ MICRO_BATCH = 8
 
 
 class _Stop(Exception):  # noqa: N818
-    """Ends a forward pass once the first layer's input is recorded."""
+    """Ends a forward pass once an input is recorded."""
+
+
+@dataclass(frozen=True, eq=False)
+class MlpText:
+    """An MLP on a text of n tokens: its `inputs` and `outputs`, [n, hidden].
+
+    `gram` is X^T X of the inputs X of its output projection, float32 [C, C], in which each token
+    counts with its weight in `weights` [n].
+    """
+
+    inputs: Tensor
+    outputs: Tensor
+    weights: Tensor
+    gram: Tensor
 
 
 class ActivationStream:
@@ -38,15 +53,22 @@ class ActivationStream:
             self._enter(model, batch.to(device).long())
 
     @torch.no_grad()
-    def gram(self, linear: nn.Linear, weights: Tensor | None = None) -> Tensor:
-        """X^T X of the inputs X of `linear` in the current layer, float32 [in, in].
+    def observe(self, mlp: nn.Module, down: nn.Linear, weights: Tensor | None = None) -> MlpText:
+        """What the MLP of the current layer, with the projection `down`, computes.
 
         The tokens of sample n count with `weights[n]`, all with 1 where it is None.
         """
-        with _summed_gram(linear, self._split(weights)) as total:
-            for hidden in self.hidden:
-                self._run(hidden)
-        return total
+        inputs = [self._input_of(mlp, hidden) for hidden in self.hidden]
+        with _summed_gram(down, self._split(weights)) as gram:
+            outputs = [mlp(batch) for batch in inputs]
+        samples, tokens = sum(map(len, inputs)), inputs[0].shape[1]
+        each = torch.ones(samples) if weights is None else weights
+        return MlpText(
+            inputs=torch.cat(inputs).flatten(0, 1),
+            outputs=torch.cat(outputs).flatten(0, 1),
+            weights=each.repeat_interleave(tokens).to(gram.device),
+            gram=gram,
+        )
 
     def advance_with_gram(self, linear: nn.Linear) -> Tensor:
         """`advance`, and X^T X of the inputs X of `linear` in the layer that is passed."""
@@ -59,6 +81,23 @@ class ActivationStream:
         """Replaces the hidden states by the output of the current layer and moves to the next."""
         self.hidden = [self._run(hidden) for hidden in self.hidden]
         self.position += 1
+
+    def _input_of(self, module: nn.Module, hidden: Tensor) -> Tensor:
+        """The input of `module` where the current layer gets `hidden`."""
+        inputs: list[Tensor] = []
+
+        def record(_: nn.Module, args: Any) -> None:
+            inputs.append(args[0])
+            raise _Stop
+
+        handle = module.register_forward_pre_hook(record)
+        try:
+            self._run(hidden)
+        except _Stop:
+            pass
+        finally:
+            handle.remove()
+        return inputs[0]
 
     def _split(self, weights: Tensor | None) -> Iterator[Tensor | None]:
         """The weights of the samples of each batch."""

@@ -30,7 +30,7 @@ def prune(
     method = method_module(reconstruction.method)
     method.check_supported(ckpt.inspect(checkpoint))
     correct = method.reconstruct(
-        ReconstructionRequest(checkpoint, decided, Pool.read(pool), model, reconstruction.ridge)
+        ReconstructionRequest(checkpoint, decided, Pool.read(pool), model, reconstruction)
     )
     stored = ckpt.load_model(checkpoint, model, dtype=ckpt.stored_dtype(checkpoint))
     apply(stored, decided)

@@ -57,7 +57,8 @@ def _solve(matrix: Tensor, target: Tensor) -> Tensor:
     scale = matrix.diagonal().rsqrt().unsqueeze(1)
     factor, failed = torch.linalg.cholesky_ex(matrix * scale * scale.T)
     if failed:
-        return torch.linalg.pinv(matrix, rtol=RANK_TOLERANCE, hermitian=True) @ target
+        inverse: Tensor = torch.linalg.pinv(matrix, rtol=RANK_TOLERANCE, hermitian=True)
+        return inverse @ target
     return scale * torch.cholesky_solve(scale * target, factor)
 
 

@@ -1,19 +1,23 @@
-"""Least-squares update of the output projections of cut MLPs, layer after layer.
+"""Least-squares update of cut MLPs, layer after layer.
 
-Each layer is updated on the output of the cut and updated layers below it, see `pruning.update`.
-Only one layer's X^T X is held at a time; with an open ridge, also that of the text it is chosen on.
+Each layer is updated on the output of the cut and updated layers below it: its output projection in
+closed form, see `pruning.update`, then all its weights by gradient descent, see `pruning.fit_mlp`.
+Only one layer's activations are held at a time.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from adapruner.models import checkpoint as ckpt
 from adapruner.models.structures import LayerModules, Structures, describe_model, layer_modules
 from adapruner.progress import announce, track
-from adapruner.pruning.activations import ActivationStream
+from adapruner.pruning.activations import ActivationStream, MlpText
+from adapruner.pruning.fit_mlp import fit_mlp
 from adapruner.pruning.plan import LayerPlan, PruningPlan
 from adapruner.pruning.reconstruction.request import Correction, ReconstructionRequest
 from adapruner.pruning.surgery import (
@@ -33,7 +37,7 @@ def check_supported(structures: Structures) -> None:
 
 
 def reconstruct(request: ReconstructionRequest) -> Correction:
-    """The updated down projections of all cut layers, computed on the plan's mix of the domains.
+    """The updated MLPs of all cut layers, computed on the plan's mix of the domains.
 
     Where neither the settings nor the plan have a ridge, it is chosen for each layer on the
     objective text.
@@ -41,54 +45,70 @@ def reconstruct(request: ReconstructionRequest) -> Correction:
     pool, plan = request.pool, request.plan
     weights = plan.update.sample_weights(pool.domain)
     samples, weights = pool.update[weights > 0], weights[weights > 0]
-    announce(f"update: {len(samples)} x {samples.shape[1]} tokens, twice through every layer")
+    settings = request.settings
+    announce(
+        f"update: {len(samples)} x {samples.shape[1]} tokens, twice through every layer and "
+        f"{settings.epochs} epochs of each cut MLP"
+    )
     model = ckpt.load_model(request.checkpoint, request.device)
     dense = [layer.down.in_features for layer in layer_modules(model)]
-    ridge = request.ridge or plan.update.ridge
-    apply_and_update(model, plan, samples, ridge, pool.objective, weights)
+    text = UpdateText(samples, weights, pool.objective)
+    apply_and_update(model, plan, text, settings.ridge or plan.update.ridge, settings.epochs)
     updated = {
-        index: layer.down.weight.detach().cpu()
+        index: {name: weight.detach().cpu() for name, weight in layer.mlp.named_parameters()}
         for index, (layer, width) in enumerate(zip(layer_modules(model), dense, strict=True))
         if layer.down.in_features < width
     }
 
     def correct(cut: Any) -> None:
         layers = layer_modules(cut)
-        for index, weight in updated.items():
-            layers[index].down.weight.data.copy_(weight)
+        for index, weights in updated.items():
+            for name, stored in layers[index].mlp.named_parameters():
+                # A copy of an unchanged weight would be rounded to the type that is computed in.
+                if not torch.equal(stored.cpu().to(weights[name].dtype), weights[name]):
+                    stored.data.copy_(weights[name])
 
     return correct
 
 
+@dataclass(frozen=True, eq=False)
+class UpdateText:
+    """The text of an update: `samples`, int [N, T], with `weights` [N] or all the same weight.
+
+    `fresh`, int [M, T], is text that the update is not computed from, to choose on.
+    """
+
+    samples: Tensor
+    weights: Tensor | None = None
+    fresh: Tensor | None = None
+
+
 def apply_and_update(
-    model: Any,
-    plan: PruningPlan,
-    samples: Tensor,
-    ridge: float | None,
-    fresh: Tensor | None = None,
-    weights: Tensor | None = None,
+    model: Any, plan: PruningPlan, text: UpdateText, ridge: float | None, epochs: int = 0
 ) -> list[float]:
     """`surgery.apply` with the update of every layer whose MLP is cut; the ridges used.
 
-    `samples` is int [N, T], with `weights` [N] or all the same weight. With `ridge` None each layer
-    uses that of `RIDGES` with the lowest error on `fresh`, int [M, T], text that the update is not
-    computed from.
+    With `ridge` None each layer uses that of `RIDGES` with the lowest error on `text.fresh`.
+    `epochs` are those of `fit_mlp`.
     """
     structures = describe_model(model)
     check_fits(plan, structures)
-    stream = ActivationStream(model, samples)
-    choice = ActivationStream(model, fresh) if ridge is None and fresh is not None else None
+    stream = ActivationStream(model, text.samples)
+    fresh_text = text.fresh if ridge is None or epochs else None
+    choice = None if fresh_text is None else ActivationStream(model, fresh_text)
     ridges = []
     layers = list(zip(layer_modules(model), structures.layers, plan.layers, strict=True))
     for modules, dense, kept in track(layers, "update"):
-        whole = modules.down.weight.detach()
         cut_layer(modules, dense, kept, structures.head_dim, ATTENTION_PARTS)
         if len(kept.channels()) < dense.mlp_channels:
-            gram = stream.gram(modules.down, weights)
-            fresh_gram = choice.gram(modules.down) if choice else None
+            whole = modules.down.weight.detach()
+            seen = stream.observe(modules.mlp, modules.down, text.weights)
+            fresh = choice.observe(modules.mlp, modules.down) if choice else None
             cut_layer(modules, dense, kept, structures.head_dim, MLP_PARTS)
-            candidates = RIDGES if fresh_gram is not None else (ridge or RIDGE,)
-            ridges.append(_update(modules, whole, kept, gram, candidates, fresh_gram))
+            candidates = (ridge,) if ridge else RIDGES if fresh else (RIDGE,)
+            ridges.append(_update(modules, whole, kept, candidates, seen, fresh))
+            if epochs:
+                fit_mlp(modules.mlp, seen, fresh, epochs)
         stream.advance()
         if choice:
             choice.advance()
@@ -100,15 +120,15 @@ def _update(
     modules: LayerModules,
     whole: Tensor,
     kept: LayerPlan,
-    gram: Tensor,
     ridges: tuple[float, ...],
-    fresh_gram: Tensor | None,
+    seen: MlpText,
+    fresh: MlpText | None,
 ) -> float:
     """Puts the best update into the cut layer; its ridge."""
     channels = kept.channels()
-    weights = {ridge: updated_weight(whole, gram, channels, ridge) for ridge in ridges}
+    weights = {ridge: updated_weight(whole, seen.gram, channels, ridge) for ridge in ridges}
     errors = {
-        ridge: 0.0 if fresh_gram is None else output_error(whole, weight, channels, fresh_gram)
+        ridge: 0.0 if fresh is None else output_error(whole, weight, channels, fresh.gram)
         for ridge, weight in weights.items()
     }
     best = min(ridges, key=errors.__getitem__)

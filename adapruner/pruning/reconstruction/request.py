@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapruner.config import DeviceConfig
+from adapruner.config import DeviceConfig, ReconstructionConfig
 from adapruner.data.pool import Pool
 from adapruner.pruning.plan import PruningPlan
 
@@ -17,10 +17,10 @@ Correction = Callable[[Any], None]
 
 @dataclass(frozen=True)
 class ReconstructionRequest:
-    """The dense checkpoint, the plan, the pool, and the settings of the method."""
+    """The dense checkpoint, the plan, the pool, and the settings."""
 
     checkpoint: Path
     plan: PruningPlan
     pool: Pool
     device: DeviceConfig
-    ridge: float | None
+    settings: ReconstructionConfig

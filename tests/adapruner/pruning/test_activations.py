@@ -29,8 +29,11 @@ def test_each_layer_s_gram_matrix_is_that_of_a_whole_forward_pass(kind: str) -> 
     stream = ActivationStream(model, samples)
     for layer in model.model.layers:
         down = layer.mlp.down_proj
-        rows = inputs_of(model, down, samples)
-        torch.testing.assert_close(stream.gram(down), rows.T @ rows, rtol=1e-4, atol=1e-5)
+        rows, states = inputs_of(model, down, samples), inputs_of(model, layer.mlp, samples)
+        text = stream.observe(layer.mlp, down)
+        torch.testing.assert_close(text.gram, rows.T @ rows, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(text.inputs, states, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(text.outputs, down(rows), rtol=1e-4, atol=1e-5)
         stream.advance()
 
 
@@ -38,7 +41,7 @@ def test_a_failed_pass_leaves_no_hook() -> None:
     model = small_model("llama")
     stream = ActivationStream(model, tokens(2, 12))
     stream.hidden = [torch.zeros(2, 12, 5)]  # not the hidden size
-    down = model.model.layers[0].mlp.down_proj
+    mlp = model.model.layers[0].mlp
     with pytest.raises(RuntimeError):
-        stream.gram(down)
-    assert not down._forward_pre_hooks
+        stream.observe(mlp, mlp.down_proj)
+    assert not mlp._forward_pre_hooks and not mlp.down_proj._forward_pre_hooks

@@ -81,20 +81,34 @@ def test_transformers_loads_the_pruned_checkpoint_in_a_fresh_process(
     )
 
 
-@pytest.mark.parametrize("method", ["none", "least_squares"])
+@pytest.mark.parametrize(
+    ("method", "epochs", "updated"),
+    [
+        ("none", 0, ()),
+        ("least_squares", 0, ("down_proj",)),
+        ("least_squares", 20, ("down_proj", "gate_proj", "up_proj")),
+    ],
+)
 @pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("computed", ["float32", "bfloat16"])
 def test_weights_that_are_not_updated_keep_their_stored_bits(
-    stored: torch.dtype, computed: Any, method: Any, tmp_path: Path
+    stored: torch.dtype,
+    computed: Any,
+    method: Any,
+    epochs: int,
+    updated: tuple[str, ...],
+    tmp_path: Path,
 ) -> None:
     model = small_model("llama").to(stored)
     model.save_pretrained(tmp_path / "dense")
     plan = plan_for(model, "channels")
-    out = pruned(tmp_path, plan, ReconstructionConfig(method=method), computed)
+    out = pruned(tmp_path, plan, ReconstructionConfig(method=method, epochs=epochs), computed)
     reloaded = AutoModelForCausalLM.from_pretrained(out)
     assert reloaded.dtype == ckpt.stored_dtype(out) == stored
     apply(model, plan)
     weights = reloaded.state_dict()
-    for name, weight in model.state_dict().items():
-        same = torch.equal(weights[name], weight)
-        assert same == (method == "none" or "down_proj" not in name), name
+    changed = {n for n, weight in model.state_dict().items() if not torch.equal(weights[n], weight)}
+    for name in weights:
+        assert name not in changed or any(part in name for part in updated), name
+    for part in updated:
+        assert any(part in name for name in changed), part

@@ -25,7 +25,7 @@ from adapruner.hashing import hash_file
 from adapruner.models import checkpoint as ckpt
 from adapruner.pruning.gram_matrices import GramMatrices
 from adapruner.pruning.plan import PruningPlan
-from adapruner.pruning.reconstruction.least_squares import apply_and_update
+from adapruner.pruning.reconstruction.least_squares import UpdateText, apply_and_update
 from adapruner.pruning.surgery import narrowed
 from adapruner.search.inputs import SearchInputs
 from adapruner.search.results import SearchResult, Trial, Trials
@@ -162,7 +162,7 @@ def test_trials_and_finalists_are_evaluated_as_updated_models(
     assert best.held_out == pytest.approx(values["held_out"], rel=1e-5)
     with narrowed(model, plan):
         assert perplexity(model, pool.held_out) != pytest.approx(best.held_out, rel=1e-3)
-    apply_and_update(model, plan, pool.update, None)
+    apply_and_update(model, plan, UpdateText(pool.update), None)
     assert best.held_out == pytest.approx(perplexity(model, pool.held_out), rel=0.02)
 
 

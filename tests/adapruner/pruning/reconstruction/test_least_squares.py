@@ -12,7 +12,7 @@ from torch import Tensor
 from adapruner.errors import UserError
 from adapruner.models.structures import layer_modules
 from adapruner.pruning.plan import Update
-from adapruner.pruning.reconstruction.least_squares import RIDGES, apply_and_update
+from adapruner.pruning.reconstruction.least_squares import RIDGES, UpdateText, apply_and_update
 from adapruner.pruning.surgery import apply
 from tests.adapruner.pruning.plans import plan_for
 from tests.models import KINDS, small_model, tokens
@@ -32,14 +32,14 @@ def mlp_outputs(model: Any, ids: Tensor, layer: int) -> Tensor:
 def test_open_ridge_is_the_best_of_each_layer_on_fresh_text() -> None:
     model, plan = small_model("llama"), plan_for(small_model("llama"), "channels")
     samples, fresh = tokens(6, 16, seed=5), tokens(30, 16, seed=6)
-    chosen = apply_and_update(copy.deepcopy(model), plan, samples, None, fresh)
+    chosen = apply_and_update(copy.deepcopy(model), plan, UpdateText(samples, fresh=fresh), None)
     assert len(chosen) == sum(len(p.channels()) < 48 for p in plan.layers) > 1
     first = next(i for i, kept in enumerate(plan.layers) if len(kept.channels()) < 48)
     target = mlp_outputs(model, fresh, first)
     errors = {}
     for ridge in RIDGES:
         updated_model = copy.deepcopy(model)
-        apply_and_update(updated_model, plan, samples, ridge)
+        apply_and_update(updated_model, plan, UpdateText(samples), ridge)
         errors[ridge] = float((mlp_outputs(updated_model, fresh, first) - target).square().sum())
     assert chosen[0] == min(errors, key=lambda r: errors[r]), (
         "the layers below the first cut layer are dense"
@@ -52,7 +52,7 @@ def test_update_lowers_the_error_of_a_cut_block_on_fresh_text(kind: str) -> None
     model, plan, fresh = small_model(kind), plan_for(small_model(kind), "ragged"), tokens(30, 16)
     cut, better = copy.deepcopy(model), copy.deepcopy(model)
     apply(cut, plan)
-    apply_and_update(better, plan, tokens(120, 16, seed=5), ridge=0.01)
+    apply_and_update(better, plan, UpdateText(tokens(120, 16, seed=5)), ridge=0.01)
     assert better.config.to_dict() == cut.config.to_dict()
     for modules, other in zip(layer_modules(better), layer_modules(cut), strict=True):
         for name in ("gate", "up", "query", "key", "value", "output"):
@@ -72,7 +72,7 @@ def test_update_lowers_the_error_of_a_cut_block_on_fresh_text(kind: str) -> None
 def test_update_changes_nothing_when_nothing_is_cut(kind: str) -> None:
     model, ids = small_model(kind), tokens(11, 16)
     before = model(ids.long()).logits
-    apply_and_update(model, plan_for(model, "nothing"), ids, ridge=0.1)
+    apply_and_update(model, plan_for(model, "nothing"), UpdateText(ids), ridge=0.1)
     assert torch.equal(model(ids.long()).logits, before)
 
 
@@ -85,8 +85,8 @@ def test_update_on_weighted_samples_equals_the_update_on_the_mixed_text() -> Non
     assert not weights[18:].any()
     mixed = [n for n in range(18) for _ in range(1 if n < 12 else 3)]
     weighted, repeated = copy.deepcopy(model), copy.deepcopy(model)
-    apply_and_update(weighted, plan, samples, 0.05, weights=weights)
-    apply_and_update(repeated, plan, samples[mixed], 0.05)
+    apply_and_update(weighted, plan, UpdateText(samples, weights), 0.05)
+    apply_and_update(repeated, plan, UpdateText(samples[mixed]), 0.05)
     for one, other in zip(layer_modules(weighted), layer_modules(repeated), strict=True):
         torch.testing.assert_close(one.down.weight, other.down.weight, rtol=2e-3, atol=1e-4)
 
