@@ -95,7 +95,7 @@ def study_dependencies(inputs: SearchInputs, pool: Pool, config: PlanConfig) -> 
         "dtype": ckpt.compute_dtype(config.model),
         "search": search,
         "pruning": config.pruning.model_dump(),
-        "reconstruction": config.reconstruction.model_dump(),
+        "reconstruction": config.reconstruction.model_dump(exclude={"epochs"}),
         "seed": config.seed,
         "code": [hash_file(file) for file in source_files(__name__, ("adapruner",))],
     }
