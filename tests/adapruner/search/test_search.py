@@ -83,6 +83,18 @@ def trials(out: Path) -> tuple[Trial, ...]:
     return Trials.read(out).trials
 
 
+def value(values: dict[str, float] | None) -> float:
+    """The value of the only objective."""
+    assert values is not None
+    (single,) = values.values()
+    return single
+
+
+def held_out(rows: tuple[Trial, ...]) -> list[float]:
+    """The held-out values of the only objective."""
+    return [value(row.held_out) for row in rows if row.held_out is not None]
+
+
 def studies(root: Path) -> list[optuna.Study]:
     storage = f"sqlite:///{root / 'studies.db'}"
     names = optuna.get_all_study_names(storage)
@@ -119,11 +131,13 @@ def test_selected_plan_is_never_worse_than_a_warm_start_on_held_out_text(
     rows, result = trials(out), SearchResult.read(out)
     assert len(rows) == result.trials == 9
     assert {"fisher", "llm-pruner-element"} <= set(result.warm_starts)
-    evaluated = {row.number: row.held_out for row in rows if row.held_out is not None}
     assert result.held_out is not None
-    assert result.best.held_out == result.held_out.value == min(evaluated.values())
-    assert result.best.held_out <= min(v for v in result.held_out.warm_starts.values() if v)
-    assert result.objective == changes.get("objective", "perplexity")
+    assert result.best.held_out == result.held_out.values
+    assert value(result.best.held_out) == min(held_out(rows))
+    warm = [value(values) for values in result.held_out.warm_starts.values()]
+    assert len(warm) == len(result.warm_starts) and value(result.best.held_out) <= min(warm)
+    assert result.held_out.front == (result.best.number,)
+    assert result.objectives == (changes.get("objective", "perplexity"),)
     assert result.objective_tokens == Pool.read(workplace.pool).objective.numel() == 6 * 16
     plan = PruningPlan.read(out)
     assert plan.provenance["trial"] == result.best.number
@@ -143,8 +157,7 @@ def test_held_out_text_never_enters_a_trial(
     ]
     assert without[0] == without[1], "the trials and their order are the same"
     assert [row.held_out for row in trials(ours)] != [row.held_out for row in trials(other)]
-    values = [row.held_out for row in trials(ours) if row.held_out is not None]
-    assert SearchResult.read(ours).best.held_out == min(values)
+    assert value(SearchResult.read(ours).best.held_out) == min(held_out(trials(ours)))
 
 
 def test_trials_and_finalists_are_evaluated_as_updated_models(
@@ -158,12 +171,13 @@ def test_trials_and_finalists_are_evaluated_as_updated_models(
     with narrowed(model, plan, grams.updated_projections(model, plan)):
         values = {name: perplexity(model, windows) for name, windows in texts.items()}
     best = SearchResult.read(out).best
-    assert best.value == pytest.approx(values["objective"], rel=1e-5)
-    assert best.held_out == pytest.approx(values["held_out"], rel=1e-5)
+    selected = value(best.held_out)
+    assert value(best.values) == pytest.approx(values["objective"], rel=1e-5)
+    assert selected == pytest.approx(values["held_out"], rel=1e-5)
     with narrowed(model, plan):
-        assert perplexity(model, pool.held_out) != pytest.approx(best.held_out, rel=1e-3)
+        assert perplexity(model, pool.held_out) != pytest.approx(selected, rel=1e-3)
     apply_and_update(model, plan, pool.update, None)
-    assert best.held_out == pytest.approx(perplexity(model, pool.held_out), rel=0.02)
+    assert selected == pytest.approx(perplexity(model, pool.held_out), rel=0.02)
 
 
 def test_protection_varies_only_where_the_ratio_can_be_reached(
@@ -223,7 +237,7 @@ def test_all_warm_starts_are_evaluated_even_for_fewer_trials(
     out = run(workplace, table, tmp_path, "out", trials=1)
     rows, result = trials(out), SearchResult.read(out)
     assert len(rows) == len(result.warm_starts) == 5
-    assert result.best.held_out == min(row.held_out for row in rows if row.held_out is not None)
+    assert value(result.best.held_out) == min(held_out(rows))
 
 
 @pytest.mark.slow
