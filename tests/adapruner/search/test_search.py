@@ -101,11 +101,13 @@ def studies(root: Path) -> list[optuna.Study]:
     return [optuna.load_study(study_name=name, storage=storage) for name in names]
 
 
-def program(work: Workplace, table: Path, root: Path, name: str, count: int) -> list[str]:
+def program(
+    work: Workplace, table: Path, root: Path, name: str, **changes: Any
+) -> list[str]:
     arguments = {
         "inputs": [str(path) for path in vars(inputs_of(work, table)).values()],
         "out": str(root / name),
-        "config": config(work, trials=count).model_dump(mode="json"),
+        "config": config(work, **changes).model_dump(mode="json"),
         "storage": f"sqlite:///{root / f'{name}.db'}",
     }
     return [sys.executable, "-c", PROGRAM, json.dumps(arguments)]
@@ -241,11 +243,13 @@ def test_all_warm_starts_are_evaluated_even_for_fewer_trials(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("changes", [{}, {"objective": ("perplexity", "kl"), "sampler": "tpe"}])
 def test_killed_and_resumed_search_makes_the_same_plan(
-    workplace: Workplace, table: Path, tmp_path: Path
+    changes: Any, workplace: Workplace, table: Path, tmp_path: Path
 ) -> None:
-    whole = subprocess.Popen(program(workplace, table, tmp_path, "whole", 120))
-    killed = subprocess.Popen(program(workplace, table, tmp_path, "killed", 120))
+    changes = {"trials": 120, **changes}
+    whole = subprocess.Popen(program(workplace, table, tmp_path, "whole", **changes))
+    killed = subprocess.Popen(program(workplace, table, tmp_path, "killed", **changes))
     database = tmp_path / "killed.db"
     deadline = time.monotonic() + 120
     while _finished(database) < 40 and time.monotonic() < deadline:
@@ -255,7 +259,7 @@ def test_killed_and_resumed_search_makes_the_same_plan(
     before = _finished(database)
     assert 40 <= before < 120
     (tmp_path / "killed").rename(tmp_path / "gone")
-    subprocess.run(program(workplace, table, tmp_path, "killed", 120), check=True)
+    subprocess.run(program(workplace, table, tmp_path, "killed", **changes), check=True)
     assert whole.wait() == 0
     for file in ("plan.json", "trials.json", "search.json"):
         assert hash_file(tmp_path / "whole" / file) == hash_file(tmp_path / "killed" / file), file
