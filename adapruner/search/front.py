@@ -15,7 +15,9 @@ Values = tuple[float, ...]
 
 def front(values: Mapping[int, Values]) -> list[int]:
     """The numbers of the values that no other one dominates, in increasing order."""
-    return sorted(n for n, v in values.items() if not any(_dominates(w, v) for w in values.values()))
+    return sorted(
+        n for n, v in values.items() if not any(_dominates(w, v) for w in values.values())
+    )
 
 
 def nearest_to_ideal(values: Mapping[int, Values]) -> int:

@@ -48,7 +48,7 @@ class ObjectiveData:
 
 @dataclass(frozen=True)
 class Part:
-    """One of the objectives, with its weight: the losses of `count` windows or rows, batch after batch."""
+    """A weighted objective: the losses of `count` windows or rows, batch after batch."""
 
     weight: float
     count: int
@@ -59,8 +59,9 @@ class Part:
 class Objective:
     """What a trial minimizes: the value of each of `names`, see `SearchConfig.objective_names`.
 
-    One name is for the weighted sum of the mean losses of all parts, several for one part each, in
-    nats. The value of the name perplexity is that of its loss. `dense` are the dense model's values.
+    A single name is the weighted sum of the mean losses of all parts, each of several names the
+    mean loss of one part, in nats; but that named perplexity is the loss as a perplexity. `dense`
+    are the dense model's values.
     """
 
     names: tuple[str, ...]

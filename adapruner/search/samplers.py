@@ -38,7 +38,7 @@ def check_sampler(name: str, objectives: int) -> None:
     except (ValueError, RuntimeError) as error:
         raise UserError(
             f"search.sampler '{name}' takes no {objectives} objectives ({first_line(error)}): use "
-            f"gp, tpe or random, or one name or weights in search.objective"
+            "gp, tpe or random, or one name or weights in search.objective"
         ) from None
 
 

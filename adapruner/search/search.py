@@ -57,8 +57,8 @@ from adapruner.search.study import TRIAL, is_stopped, owned_study, run_trials
 def search(inputs: SearchInputs, config: PlanConfig, storage: str, out: Path) -> None:
     """Writes the selected plan, the trials and their summary to `out`, see `results`.
 
-    `storage` is an Optuna storage URL. Raises UserError when the ratio can't be reached, the sampler
-    can't be used or another process owns the study, before the model is loaded.
+    `storage` is an Optuna storage URL. Raises UserError when the ratio can't be reached, the
+    sampler can't be used or another process owns the study, before the model is loaded.
     """
     table = ImportanceTable.read(inputs.importance)
     target = PruningTarget(ckpt.inspect(inputs.checkpoint), config.pruning)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -56,4 +57,4 @@ def test_a_long_front_is_represented_by_its_middle_its_ends_and_the_widest_gaps(
     crowded = {n: ((n / 10) ** 4, 1 - (n / 10) ** 4) for n in range(11)}
     chosen = [crowded[n][0] for n in sorted(best(crowded, 4))]
     assert chosen[0] == 0 and chosen[-1] == 1
-    assert max(b - a for a, b in zip(chosen, chosen[1:], strict=False)) < 0.5
+    assert max(b - a for a, b in pairwise(chosen)) < 0.5

@@ -101,9 +101,7 @@ def studies(root: Path) -> list[optuna.Study]:
     return [optuna.load_study(study_name=name, storage=storage) for name in names]
 
 
-def program(
-    work: Workplace, table: Path, root: Path, name: str, **changes: Any
-) -> list[str]:
+def program(work: Workplace, table: Path, root: Path, name: str, **changes: Any) -> list[str]:
     arguments = {
         "inputs": [str(path) for path in vars(inputs_of(work, table)).values()],
         "out": str(root / name),
