@@ -31,6 +31,7 @@ def make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
 
 def check_sampler(name: str, objectives: int) -> None:
     """Raises UserError where search.sampler names none, or one that takes fewer objectives."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = make_sampler(name, 0)
     study = optuna.create_study(directions=["minimize"] * objectives, sampler=sampler)
     try:

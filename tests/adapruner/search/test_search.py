@@ -241,21 +241,24 @@ def test_all_warm_starts_are_evaluated_even_for_fewer_trials(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changes", [{}, {"objective": ("perplexity", "kl"), "sampler": "tpe"}])
+@pytest.mark.parametrize(
+    ("total", "some", "changes"),
+    [(120, 40, {}), (40, 10, {"objective": ("perplexity", "kl"), "sampler": "tpe"})],
+)
 def test_killed_and_resumed_search_makes_the_same_plan(
-    changes: Any, workplace: Workplace, table: Path, tmp_path: Path
+    total: int, some: int, changes: Any, workplace: Workplace, table: Path, tmp_path: Path
 ) -> None:
-    changes = {"trials": 120, **changes}
+    changes = {"trials": total, **changes}
     whole = subprocess.Popen(program(workplace, table, tmp_path, "whole", **changes))
     killed = subprocess.Popen(program(workplace, table, tmp_path, "killed", **changes))
     database = tmp_path / "killed.db"
     deadline = time.monotonic() + 120
-    while _finished(database) < 40 and time.monotonic() < deadline:
+    while _finished(database) < some and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
     before = _finished(database)
-    assert 40 <= before < 120
+    assert some <= before < total
     (tmp_path / "killed").rename(tmp_path / "gone")
     subprocess.run(program(workplace, table, tmp_path, "killed", **changes), check=True)
     assert whole.wait() == 0
