@@ -27,12 +27,13 @@ def compare(config: RunConfig, comparison: ComparisonConfig) -> None:
     of that seed.
     """
     model = config.model
-    shared = run_shared_steps(config, COMPARISON)
+    plans = {cell: candidate_config(cell, config, comparison) for cell in cells(config, comparison)}
+    has_search = any(plan.search.is_searched for plan in plans.values())
+    shared = run_shared_steps(config, has_search, COMPARISON)
     dense, pool, table = shared.dense, shared.pool, shared.importance_table
     teacher = config.finetune.teacher if comparison.finetune else None
     logits = compute_teacher_logits(dense, pool, model, teacher)
 
-    plans = {cell: candidate_config(cell, config, comparison) for cell in cells(config, comparison)}
     # Other candidates get an empty result, so that they do not depend on the matrices.
     uses = {uses_gram_matrices(plan.reconstruction.method) for plan in plans.values()}
     grams = {

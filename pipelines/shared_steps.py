@@ -29,15 +29,18 @@ class SharedOutputs(NamedTuple):
     dense_evaluation: Any
 
 
-def run_shared_steps(config: RunConfig, result_file: str = REPORT) -> SharedOutputs:
+def run_shared_steps(
+    config: RunConfig, has_search: bool, result_file: str = REPORT
+) -> SharedOutputs:
     """From the sources to the importance table and the evaluation of the dense model.
 
-    `result_file` identifies results of this kind of run, see `resolve_source`. Call it inside a
+    `has_search` is whether any plan is searched, and `result_file` identifies results of this kind
+    of run, see `resolve_source`. Call it inside a
     pipeline function.
     """
     expire_damaged_results()
     model, seed = config.model, config.seed
-    source, texts, tasks, objective_tasks = resolve_source(config, result_file)
+    source, texts, tasks, objective_tasks = resolve_source(config, result_file, has_search)
     dense = load_model(source)
     evaluation = config.evaluation.only("texts", "text_field", "sequence_length", "max_windows")
     pool = filter_calibration_pool(

@@ -16,7 +16,7 @@ from steps.zenml_support.workspace import stage
 
 @uncached_step
 def resolve_source(
-    config: RunConfig, result_file: str = "report.json"
+    config: RunConfig, result_file: str = "report.json", has_search: bool = True
 ) -> tuple[
     Annotated[Path, "source"],
     Annotated[Path, "texts"],
@@ -26,8 +26,8 @@ def resolve_source(
     """`source.json`, `texts.json`, `tasks.json` and `objective_tasks.json`, each in a directory.
 
     The rows of tasks that have local files are beside `tasks.json`, the rows of the search's
-    objective beside `objective_tasks.json`. `result_file` identifies an
-    output folder with results of the same kind of run, which may be replaced.
+    objective beside `objective_tasks.json`, unless the run has no search. `result_file` identifies
+    an output folder with results of the same kind of run, which may be replaced.
 
     Raises UserError, before any long computation, for a source, task or device that does not exist,
     objective rows that are evaluated, an MLflow server that does not answer, and an output folder
@@ -52,5 +52,5 @@ def resolve_source(
         registered_checkpoints.resolve(config.model).write(source)
         resolve_texts(config).write(texts)
         resolve_tasks(config.evaluation, tasks)
-        resolve_objective_tasks(config, tasks, objective_tasks)
+        resolve_objective_tasks(config, tasks, objective_tasks, is_used=has_search)
     return source, texts, tasks, objective_tasks

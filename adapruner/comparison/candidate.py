@@ -22,7 +22,7 @@ from adapruner.pruning.plan import PruningPlan
 from adapruner.pruning.reconstruction import method_module
 from adapruner.recovery.finetune import CHECKPOINT, RecoveryRequest, finetune
 from adapruner.search.inputs import SearchInputs
-from adapruner.search.results import TRIAL_SECONDS, SearchResult
+from adapruner.search.results import TRIAL_SECONDS, NamedValues, SearchResult
 from adapruner.search.search import search
 
 STAGE_SECONDS = "stage_seconds.json"
@@ -31,8 +31,8 @@ STAGE_SECONDS = "stage_seconds.json"
 class CandidateResult(Artifact):
     """Metrics of the pruned and the fine-tuned model; the `reason` alone where it is unreachable.
 
-    `achieved_all` and `achieved_blocks` are the removed shares of parameters; `objective` is the
-    selected trial's value.
+    `achieved_all` and `achieved_blocks` are the removed shares of parameters; `objective` are
+    the selected trial's values by objective.
     """
 
     FILE: ClassVar[str] = "candidate.json"
@@ -43,7 +43,7 @@ class CandidateResult(Artifact):
     params: int | None = None
     achieved_all: float | None = None
     achieved_blocks: float | None = None
-    objective: float | None = None
+    objective: NamedValues | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class _Run:
             params=ckpt.inspect(cut).total_params,
             achieved_all=ratio.achieved_all,
             achieved_blocks=ratio.achieved_blocks,
-            objective=SearchResult.read(plan).best.value,
+            objective=SearchResult.read(plan).best.values,
         )
 
     def _search(self, storage: str) -> Path:

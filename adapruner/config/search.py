@@ -20,7 +20,7 @@ from adapruner.config.choices import METRIC, OneOf
 SEARCHED = "searched"
 SAMPLERS = ("gp", "tpe", "random")
 
-MARGIN = "margin"
+PERPLEXITY, MARGIN = "perplexity", "margin"
 
 ObjectiveName = Literal["perplexity", "kl"]
 """An objective on text."""
@@ -38,13 +38,15 @@ def _parse_objective(value: Any, parse: ValidatorFunctionWrapHandler) -> Any:
         return parse(value)
     except ValidationError:
         raise ValueError(
-            "expected perplexity, kl or margin, or weights > 0 of them, such as "
-            "{kl: 1.0, margin: 0.5}"
+            "expected perplexity, kl or margin, weights > 0 of them, such as "
+            "{kl: 1.0, margin: 0.5}, or a list of at least two, such as [kl, margin]"
         ) from None
 
 
 Objective = Annotated[
-    AnyObjective | Annotated[dict[AnyObjective, Weight], Field(min_length=1)],
+    AnyObjective
+    | Annotated[dict[AnyObjective, Weight], Field(min_length=1)]
+    | Annotated[tuple[AnyObjective, ...], Field(min_length=2)],
     WrapValidator(_parse_objective),
 ]
 
@@ -61,8 +63,9 @@ class SearchConfig(Section):
         "perplexity",
         description="what a trial minimizes: perplexity or kl, the divergence from the dense "
         "model's next-token distributions, both on the objective text; margin, the negative mean "
-        "margin of the right choice on rows of `tasks`; or weights of several, such as "
-        "{kl: 1.0, margin: 0.5}, whose sum is in nats (perplexity as its logarithm)",
+        "margin of the right choice on rows of `tasks`; weights of several, such as "
+        "{kl: 1.0, margin: 0.5}, whose sum is in nats (perplexity as its logarithm); or a list of "
+        "several, such as [kl, margin], whose Pareto front is searched",
     )
     tasks: tuple[str, ...] = Field(
         (), description="tasks whose margin is part of the objective, by lm-eval's names"
@@ -109,7 +112,7 @@ class SearchConfig(Section):
         4,
         ge=1,
         description="number of best trials that are evaluated on the held-out text, with the warm "
-        "starts",
+        "starts; with several objectives, trials that are spread along the front",
     )
     storage: str | None = Field(None, description="Optuna storage URL; default: local SQLite")
 
@@ -122,27 +125,35 @@ class SearchConfig(Section):
 
     @model_validator(mode="after")
     def _check_objectives(self) -> Self:
-        if len(self.objectives) - (MARGIN in self.objectives) > 1:
+        if isinstance(self.objective, tuple) and len(self.objectives) < len(self.objective):
+            raise ValueError("objective lists a name twice")
+        if isinstance(self.objective, dict) and {"perplexity", "kl"} <= set(self.objectives):
             raise ValueError("objective has weights of perplexity and of kl; choose one of them")
         if MARGIN in self.objectives and not self.tasks:
             raise ValueError("objective margin needs search.tasks; name some")
         if self.tasks and MARGIN not in self.objectives:
             raise ValueError(
-                "search.tasks are read by the objective margin alone; set objective to margin or "
-                "to weights with it, or leave out tasks"
+                "search.tasks are read by the objective margin alone; set objective to margin, to "
+                "weights or to a list with it, or leave out tasks"
             )
         return self
 
     @property
-    def objectives(self) -> dict[str, float]:
-        """Objective -> its weight; a single name has the weight 1."""
-        if isinstance(self.objective, dict):
-            return cast(dict[str, float], self.objective)
-        return {self.objective: 1.0}
+    def is_searched(self) -> bool:
+        """Whether there are trials."""
+        return self.metric == SEARCHED
 
     @property
-    def objective_name(self) -> str:
-        """`kl`, or with weights `1 kl + 0.5 margin`."""
-        if isinstance(self.objective, str):
-            return self.objective
-        return " + ".join(f"{weight:g} {name}" for name, weight in self.objective.items())
+    def objectives(self) -> dict[str, float]:
+        """Objective -> its weight, which is 1 without weights."""
+        if isinstance(self.objective, dict):
+            return cast(dict[str, float], self.objective)
+        names = self.objective if isinstance(self.objective, tuple) else (self.objective,)
+        return dict.fromkeys(names, 1.0)
+
+    @property
+    def objective_names(self) -> tuple[str, ...]:
+        """The names of a trial's values: `kl`; with weights one, `1 kl + 0.5 margin`."""
+        if isinstance(self.objective, dict):
+            return (" + ".join(f"{weight:g} {name}" for name, weight in self.objective.items()),)
+        return tuple(self.objectives)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from adapruner.files import flatten
@@ -53,6 +53,13 @@ def number(value: Any) -> str:
         return f"{value:.2e}"
     digits = next(d for limit, d in ((1000, 0), (100, 1), (10, 2), (0, 3)) if abs(value) >= limit)
     return f"{value:,.{digits}f}"
+
+
+def named_numbers(values: Mapping[str, float | None]) -> str:
+    """The number of a single value; of several `kl 0.412, margin -0.220`."""
+    if len(values) == 1:
+        return number(*values.values())
+    return ", ".join(f"{name} {number(value)}" for name, value in values.items())
 
 
 def percent(share: float | None) -> str:

@@ -60,6 +60,7 @@ def _breakable(name: str) -> Markup:
 FILTERS: dict[str, Callable[..., str]] = {
     "typeset": _typeset,
     "number": text.number,
+    "named_numbers": text.named_numbers,
     "percent": lambda share: _typeset(text.percent(share)),
     "duration": lambda seconds: _typeset(text.duration(seconds)),
     "breakable": _breakable,

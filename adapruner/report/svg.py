@@ -10,7 +10,7 @@ import html
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import matplotlib as mpl
 from markupsafe import Markup
@@ -118,6 +118,12 @@ def mark(axes: Axes, x: float, y: float, colour: str, marker: str = "o", width: 
     return artist
 
 
+def mark_selected(axes: Axes, x: float, y: float) -> None:
+    """A ring around the mark at a point."""
+    (ring,) = axes.plot(x, y, "o", markersize=15, color="none")
+    ring.set(markeredgecolor=COLOURS["accent"], markeredgewidth=2)
+
+
 def add_tip(tips: Tips, artist: Any, text: str) -> None:
     """Gives `artist` the tooltip `text`."""
     name = f"tip{len(tips)}"
@@ -135,17 +141,18 @@ def whole_numbers(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def scale_values(axes: Axes, values: Sequence[float]) -> None:
-    """A logarithmic y axis for a wide range of values, so that one bad trial hides no other."""
+def scale_values(axes: Axes, values: Sequence[float], which: Literal["x", "y"] = "y") -> None:
+    """A logarithmic axis for a wide range of values, so that one bad trial hides no other."""
     low, high = min(values), max(values)
+    axis = axes.xaxis if which == "x" else axes.yaxis
     if low > 0 and high / low > WIDE_RANGE:
-        axes.set_yscale("log")
+        axes.set(**{f"{which}scale": "log"})
         factors = (1, 2, 5, 10) if high / low > 10 else (1, 1.5, 2, 3, 4, 5, 7, 10)
         ticks = [f * 10.0**e for e in range(-3, 12) for f in factors]
-        axes.set_yticks([t for t in dict.fromkeys(ticks) if low / 1.1 <= t <= high * 1.1])
-        axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.yaxis.set_tick_params(which="minor", size=0)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
+        axis.set_ticks([t for t in dict.fromkeys(ticks) if low / 1.1 <= t <= high * 1.1])
+        axis.set_minor_formatter(NullFormatter())
+        axis.set_tick_params(which="minor", size=0)
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
 
 
 def _whisker(axes: Axes, interval: Interval, y: float, colour: str) -> Any:

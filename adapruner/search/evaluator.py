@@ -18,6 +18,7 @@ from adapruner.pruning.gram_matrices import GramMatrices
 from adapruner.pruning.plan import PruningPlan, Update
 from adapruner.pruning.surgery import narrowed
 from adapruner.pruning.target import PruningTarget
+from adapruner.search.front import Values
 from adapruner.search.objective import Objective
 from adapruner.search.space import PROTECTION_RANGE
 
@@ -88,6 +89,6 @@ class Evaluator:
                     break
         return Evaluation(losses, {"plan_s": plan_s, "total_s": time.perf_counter() - start})
 
-    def value(self, recipe: Recipe, objective: Objective) -> float:
-        """The objective's value of the model that the recipe leads to."""
-        return objective.value_of(self.evaluate(recipe, objective).losses)
+    def values(self, recipe: Recipe, objective: Objective) -> Values:
+        """The objective's values of the model that the recipe leads to."""
+        return objective.values_of(self.evaluate(recipe, objective).losses)

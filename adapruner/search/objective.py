@@ -1,4 +1,4 @@
-"""The objective of the search: how good a plan is, on text and on rows of tasks."""
+"""The objectives of the search: how good a plan is, on text and on rows of tasks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from adapruner.config import SearchConfig
-from adapruner.config.search import MARGIN
+from adapruner.config.search import MARGIN, PERPLEXITY
 from adapruner.evaluation.divergence import (
     TOP_K,
     TopLogProbs,
@@ -26,6 +26,7 @@ from adapruner.evaluation.perplexity import batches_of, perplexity_of, window_lo
 from adapruner.evaluation.prefix import prefix_states, resumed
 from adapruner.models import checkpoint as ckpt
 from adapruner.pruning.sensitivity import WORST
+from adapruner.search.front import Values
 
 STEP_TOKENS = 1024
 """Tokens after which a trial may be stopped."""
@@ -47,7 +48,7 @@ class ObjectiveData:
 
 @dataclass(frozen=True)
 class Part:
-    """One of the weighted objectives: the losses of `count` windows or rows, batch after batch."""
+    """A weighted objective: the losses of `count` windows or rows, batch after batch."""
 
     weight: float
     count: int
@@ -56,15 +57,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Objective:
-    """What a trial minimizes: the weighted sum of the mean losses of its parts, in nats.
+    """What a trial minimizes: the value of each of `names`, see `SearchConfig.objective_names`.
 
-    With `as_perplexity`, the value is the perplexity of the single part instead. `dense` is the
-    dense model's value.
+    A single name is the weighted sum of the mean losses of all parts, each of several names the
+    mean loss of one part, in nats; but that named perplexity is the loss as a perplexity. `dense`
+    are the dense model's values.
     """
 
+    names: tuple[str, ...]
     parts: tuple[Part, ...]
-    as_perplexity: bool
-    dense: float = 0.0
+    dense: Values = ()
 
     @classmethod
     def of(
@@ -77,10 +79,10 @@ class Objective:
             else _text_part(weight, dense, data.windows, first_layer, is_kl=name == "kl")
             for name, weight in search.objectives.items()
         )
-        objective = cls(parts, as_perplexity=search.objective == "perplexity")
+        objective = cls(search.objective_names, parts)
         if [*search.objectives] == ["kl"]:
-            return objective  # the dense model's divergence from itself is 0
-        return replace(objective, dense=objective.value(dense))
+            return replace(objective, dense=(0.0,))  # the divergence from itself
+        return replace(objective, dense=objective.values(dense))
 
     def losses(self, model: Any) -> Iterator[list[float]]:
         """The weighted losses of all windows and rows, in nats, batch after batch."""
@@ -89,15 +91,19 @@ class Objective:
                 values = torch.tensor(losses).nan_to_num(WORST, WORST, -WORST)
                 yield (part.weight * values.clamp(-WORST, WORST)).tolist()
 
-    def value_of(self, losses: Sequence[float]) -> float:
-        """The value of a model with these losses of all windows and rows."""
+    def values_of(self, losses: Sequence[float]) -> Values:
+        """The values of a model with these losses of all windows and rows."""
         rest = iter(losses)
-        total = sum(fmean(islice(rest, part.count)) for part in self.parts)
-        return perplexity_of(total) if self.as_perplexity else total
+        means = [fmean(islice(rest, part.count)) for part in self.parts]
+        totals = means if len(self.names) > 1 else [sum(means)]
+        return tuple(
+            perplexity_of(total) if name == PERPLEXITY else total
+            for name, total in zip(self.names, totals, strict=True)
+        )
 
-    def value(self, model: Any) -> float:
-        """The value of a model."""
-        return self.value_of([loss for part in self.losses(model) for loss in part])
+    def values(self, model: Any) -> Values:
+        """The values of a model."""
+        return self.values_of([loss for part in self.losses(model) for loss in part])
 
 
 def _margin_part(weight: float, data: ObjectiveData) -> Part:

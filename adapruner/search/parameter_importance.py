@@ -16,13 +16,15 @@ CATEGORICAL = ("slot_", "align_")
 """Prefixes of parameters whose numbers are labels: they have no order, or no distances."""
 
 
-def parameter_importance(trials: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def parameter_importance(trials: Sequence[Mapping[str, Any]], objective: str) -> dict[str, float]:
     """Parameter -> its share of importance, largest first; empty for fewer than MIN_TRIALS.
+
+    It is that for the values of one `objective`.
 
     PED-ANOVA (arXiv 2304.10255): how far the distribution of a parameter among the best quarter
     of the trials differs from that among all. Trials without all parameters are left out.
     """
-    evaluated = [t for t in trials if t.get("value") is not None and t.get("params")]
+    evaluated = [t for t in trials if t["values"][objective] is not None and t.get("params")]
     names = {name for trial in evaluated for name in trial["params"]}
     whole = [t for t in evaluated if set(t["params"]) == names]
     ranges = {name: _distribution(name, [t["params"][name] for t in whole]) for name in names}
@@ -33,9 +35,8 @@ def parameter_importance(trials: Sequence[Mapping[str, Any]]) -> dict[str, float
     study = optuna.create_study()
     for trial in whole:
         params = {name: trial["params"][name] for name in space}
-        study.add_trial(
-            optuna.create_trial(params=params, distributions=space, value=trial["value"])
-        )
+        value = trial["values"][objective]
+        study.add_trial(optuna.create_trial(params=params, distributions=space, value=value))
     evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=BEST_SHARE)
     shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
     return {name: float(share) for name, share in shares.items()}

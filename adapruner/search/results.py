@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -10,12 +11,16 @@ from pydantic import Field
 
 from adapruner.files import Artifact, Record, write_json
 from adapruner.pruning.plan import PruningPlan
+from adapruner.search.front import Values
+
+NamedValues = dict[str, float]
+"""Objective, named as in `SearchConfig.objective_names` -> its value; lower is better."""
 
 TRIAL_SECONDS = "trial_seconds.json"
 
 
 class Trial(Record):
-    """One evaluated recipe. `held_out` is its value on the held-out text, where evaluated.
+    """One evaluated recipe. `held_out` are its values on the held-out text, where evaluated.
 
     A trial that was stopped was evaluated on its first `windows` of the objective text; its value
     is estimated from them.
@@ -23,12 +28,11 @@ class Trial(Record):
 
     number: int
     name: str
-    value: float
-    held_out: float | None = None
+    values: NamedValues
+    held_out: NamedValues | None = None
     state: Literal["complete", "stopped"] = "complete"
     windows: int | None = None
     params: dict[str, Any] = Field(default_factory=dict)
-    best_so_far: float
 
 
 class Trials(Artifact):
@@ -44,16 +48,20 @@ class SelectedTrial(Record):
 
     number: int
     name: str
-    value: float
-    held_out: float | None = None
+    values: NamedValues
+    held_out: NamedValues | None = None
 
 
 class HeldOut(Record):
-    """Values on the held-out text: of the dense model, the selected trial and the warm starts."""
+    """Values on the held-out text: of the dense model, the selected trial and the warm starts.
 
-    dense_value: float
-    value: float
-    warm_starts: dict[str, float | None]
+    `front` are the numbers of the trials that no other one dominates there.
+    """
+
+    dense_values: NamedValues
+    values: NamedValues
+    warm_starts: dict[str, NamedValues]
+    front: tuple[int, ...]
 
 
 class Sensitivity(Record):
@@ -68,37 +76,39 @@ class SearchResult(Artifact):
 
     FILE: ClassVar[str] = "search.json"
 
-    objective: str
+    objectives: tuple[str, ...]
     objective_tokens: int
     held_out_tokens: int | None = None
-    dense_value: float
+    dense_values: NamedValues
     study: str | None = None
     best: SelectedTrial
-    warm_starts: dict[str, float]
+    warm_starts: dict[str, NamedValues]
     held_out: HeldOut | None = None
     sensitivity: Sensitivity | None = None
     trials: int
 
 
-def trial_rows(trials: list[FrozenTrial], held_out: dict[int, float]) -> tuple[Trial, ...]:
-    """The completed trials of a study; `held_out` maps trial numbers to held-out values."""
-    rows: list[Trial] = []
-    for number, trial in enumerate(trials):
-        assert trial.value is not None
-        lowest = min(trial.value, rows[-1].best_so_far) if rows else trial.value
-        rows.append(
-            Trial(
-                number=number,
-                name=trial.user_attrs["name"],
-                value=trial.value,
-                held_out=held_out.get(number),
-                state="stopped" if trial.user_attrs["stopped"] else "complete",
-                windows=trial.user_attrs["windows"],
-                params=trial.params,
-                best_so_far=lowest,
-            )
+def named(names: Sequence[str], values: Sequence[float]) -> NamedValues:
+    """The values by the names of their objectives."""
+    return dict(zip(names, values, strict=True))
+
+
+def trial_rows(
+    trials: Sequence[FrozenTrial], names: Sequence[str], held_out: Mapping[int, Values]
+) -> tuple[Trial, ...]:
+    """The trials with values by name; `held_out` maps trial numbers to held-out values."""
+    return tuple(
+        Trial(
+            number=number,
+            name=trial.user_attrs["name"],
+            values=named(names, trial.values),
+            held_out=named(names, held_out[number]) if number in held_out else None,
+            state="stopped" if trial.user_attrs["stopped"] else "complete",
+            windows=trial.user_attrs["windows"],
+            params=trial.params,
         )
-    return tuple(rows)
+        for number, trial in enumerate(trials)
+    )
 
 
 def write_results(

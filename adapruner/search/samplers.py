@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import optuna
 
-from adapruner.errors import UserError
+from adapruner.errors import UserError, first_line
 
 STARTUP_TRIALS = 8
 """Random trials before a sampler uses its model."""
@@ -27,6 +27,20 @@ def make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return _SAMPLERS[name](seed) if name in _SAMPLERS else _imported_sampler(name, seed)
+
+
+def check_sampler(name: str, objectives: int) -> None:
+    """Raises UserError where search.sampler names none, or one that takes fewer objectives."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sampler = make_sampler(name, 0)
+    study = optuna.create_study(directions=["minimize"] * objectives, sampler=sampler)
+    try:
+        study.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"search.sampler '{name}' takes no {objectives} objectives ({first_line(error)}): use "
+            "gp, tpe or random, or one name or weights in search.objective"
+        ) from None
 
 
 def _imported_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:

@@ -5,7 +5,8 @@ the objective text. The study is stored: an interrupted search continues where i
 with the same plan.
 
 Many trials on one text also fit that text alone. So the best trials and all warm starts are
-evaluated again on held-out text that no trial has seen, and the lowest value there is selected.
+evaluated again on held-out text that no trial has seen, and the lowest value there is selected; of
+several objectives, the value nearest to the ideal point, see `front`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from optuna.trial import FrozenTrial
 from torch import Tensor
 
 from adapruner.config import PlanConfig, ReconstructionConfig
-from adapruner.config.search import SEARCHED
 from adapruner.data.pool import Pool
 from adapruner.dependencies import source_files
 from adapruner.hashing import hash_directory, hash_file, hash_json
@@ -36,6 +36,7 @@ from adapruner.pruning.sensitivity import measure_sensitivity
 from adapruner.pruning.target import PruningTarget
 from adapruner.pruning.update import RIDGE
 from adapruner.search.evaluator import Evaluator, Planner
+from adapruner.search.front import Values, best, front, nearest_to_ideal
 from adapruner.search.inputs import SearchInputs
 from adapruner.search.objective import Objective, ObjectiveData
 from adapruner.search.results import (
@@ -43,9 +44,11 @@ from adapruner.search.results import (
     SearchResult,
     SelectedTrial,
     Sensitivity,
+    named,
     trial_rows,
     write_results,
 )
+from adapruner.search.samplers import check_sampler
 from adapruner.search.single_metric import plan_with_metric
 from adapruner.search.space import PROTECTION_RANGE, build_space
 from adapruner.search.study import TRIAL, is_stopped, owned_study, run_trials
@@ -54,21 +57,23 @@ from adapruner.search.study import TRIAL, is_stopped, owned_study, run_trials
 def search(inputs: SearchInputs, config: PlanConfig, storage: str, out: Path) -> None:
     """Writes the selected plan, the trials and their summary to `out`, see `results`.
 
-    `storage` is an Optuna storage URL. Raises UserError when the ratio can't be reached or another
-    process owns the study, before the model is loaded.
+    `storage` is an Optuna storage URL. Raises UserError when the ratio can't be reached, the
+    sampler can't be used or another process owns the study, before the model is loaded.
     """
     table = ImportanceTable.read(inputs.importance)
     target = PruningTarget(ckpt.inspect(inputs.checkpoint), config.pruning)
-    if config.search.metric != SEARCHED:
+    if not config.search.is_searched:
         grams = gram_matrices(inputs, config.reconstruction)
         plan_with_metric(inputs, config, table, target, grams, out)
         return
     planner = Planner(table, target)
     planner.plan(Recipe(samples=tuple(range(table.samples))))
+    objectives = len(config.search.objective_names)
+    check_sampler(config.search.sampler, objectives)
     pool = Pool.read(inputs.pool)
     dependencies = study_dependencies(inputs, pool, config)
     name = f"adapruner-{hash_json(dependencies)[:16]}"
-    with owned_study(name, storage) as study:
+    with owned_study(name, storage, objectives) as study:
         grams = gram_matrices(inputs, config.reconstruction)
         run = _Search(inputs, config, pool, study, planner, grams)
         outcome = run.execute(ckpt.load_model(inputs.checkpoint, config.model))
@@ -115,11 +120,11 @@ class _Outcome:
     """The finished trials, their held-out values by number, and the values of the dense model."""
 
     trials: list[FrozenTrial]
-    held_out_values: dict[int, float]
+    held_out_values: dict[int, Values]
     planner: Planner
     pool: Pool
-    dense_value: float
-    dense_held_out: float
+    dense_values: Values
+    dense_held_out: Values
 
 
 @dataclass(frozen=True)
@@ -155,7 +160,7 @@ class _Search:
             lambda recipe, is_hopeless: evaluator.evaluate(
                 recipe, objective, is_hopeless if len(objective.parts) == 1 else None
             ),
-            objective.value_of,
+            objective.values_of,
         )
         held_out_data = replace(data, windows=pool.held_out, held_out=True)
         held_out = Objective.of(model, held_out_data, search, first)
@@ -192,48 +197,59 @@ class _Search:
 
     def _held_out_values(
         self, trials: list[FrozenTrial], evaluator: Evaluator, held_out: Objective
-    ) -> dict[int, float]:
-        """Trial number -> held-out value, of the warm starts and the finalists.
+    ) -> dict[int, Values]:
+        """Trial number -> held-out values, of the warm starts and the finalists.
 
         Values are cached in the study, so that an interrupted search continues here, too.
         """
         warm = [n for n, trial in enumerate(trials) if trial.user_attrs["name"] != TRIAL]
-        others = [n for n in range(len(trials)) if n not in warm and not is_stopped(trials[n])]
-        others.sort(key=lambda n: (trials[n].value, n))
+        others = {
+            n: tuple(trial.values)
+            for n, trial in enumerate(trials)
+            if n not in warm and not is_stopped(trial)
+        }
+        finalists = best(others, self.config.search.finalists)
         values = {}
-        for number in track([*warm, *others[: self.config.search.finalists]], "held-out text"):
+        for number in track([*warm, *finalists], "held-out text"):
             recipe = Recipe.model_validate_json(trials[number].user_attrs["recipe"])
             key = f"held_out:{hash_json(recipe.model_dump(mode='json'))[:16]}"
             cached = self.study.user_attrs.get(key)
-            values[number] = evaluator.value(recipe, held_out) if cached is None else cached
+            values[number] = tuple(cached) if cached else evaluator.values(recipe, held_out)
             self.study.set_user_attr(key, values[number])
         return values
 
 
 def _write(outcome: _Outcome, config: PlanConfig, provenance: dict[str, Any], out: Path) -> None:
-    """Selects the trial with the lowest held-out value and writes the results."""
-    values = outcome.held_out_values
-    chosen = min(values, key=lambda number: (values[number], number))
-    rows = trial_rows(outcome.trials, values)
+    """Selects a trial by the held-out values and writes the results."""
+    values, names = outcome.held_out_values, config.search.objective_names
+    chosen = nearest_to_ideal(values)
+    rows = trial_rows(outcome.trials, names, values)
     warm = [row for row in rows if row.name != TRIAL]
+    held_out = HeldOut(
+        dense_values=named(names, outcome.dense_held_out),
+        values=named(names, values[chosen]),
+        warm_starts={row.name: named(names, values[row.number]) for row in warm},
+        front=tuple(front(values)),
+    )
     result = SearchResult(
-        objective=config.search.objective_name,
+        objectives=names,
         objective_tokens=outcome.pool.objective.numel(),
         held_out_tokens=outcome.pool.held_out.numel(),
-        dense_value=outcome.dense_value,
+        dense_values=named(names, outcome.dense_values),
         study=provenance["study"],
         best=SelectedTrial(**rows[chosen].model_dump(include={*SelectedTrial.model_fields})),
-        warm_starts={row.name: row.value for row in warm},
-        held_out=HeldOut(
-            dense_value=outcome.dense_held_out,
-            value=values[chosen],
-            warm_starts={row.name: row.held_out for row in warm},
-        ),
+        warm_starts={row.name: row.values for row in warm},
+        held_out=held_out,
         sensitivity=_sensitivity_rows(outcome.planner.sensitivity),
         trials=len(rows),
     )
     recipe = Recipe.model_validate_json(outcome.trials[chosen].user_attrs["recipe"])
-    origin = {"trial": chosen, "recipe": recipe.model_dump(mode="json")}
+    origin = {
+        "trial": chosen,
+        "values": result.best.values,
+        "held_out": held_out.values,
+        "recipe": recipe.model_dump(mode="json"),
+    }
     plan = outcome.planner.plan(recipe, provenance | origin)
     seconds = [trial.user_attrs["seconds"] for trial in outcome.trials]
     write_results(out, plan, rows, result, seconds)

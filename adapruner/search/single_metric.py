@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from adapruner.config import PlanConfig
+from adapruner.config.search import PERPLEXITY
 from adapruner.data.pool import Pool
 from adapruner.evaluation.perplexity import perplexity
 from adapruner.hashing import hash_file, hash_json
@@ -51,20 +52,20 @@ def plan_with_metric(
     plan_s = time.perf_counter() - start
     announce(f"search: no trials, the importance metric is '{metric}'")
     model = ckpt.load_model(inputs.checkpoint, config.model)
-    dense = perplexity(model, windows)
+    dense = {PERPLEXITY: perplexity(model, windows)}
     start = time.perf_counter()
     with narrowed(model, plan, grams.updated_projections(model, plan) if grams else {}):
-        value = perplexity(model, windows)
+        values = {PERPLEXITY: perplexity(model, windows)}
     seconds = {"plan_s": plan_s, "total_s": plan_s + time.perf_counter() - start}
     result = SearchResult(
-        objective="perplexity",
+        objectives=(PERPLEXITY,),
         objective_tokens=windows.numel(),
-        dense_value=dense,
-        best=SelectedTrial(number=0, name=metric, value=value),
-        warm_starts={metric: value},
+        dense_values=dense,
+        best=SelectedTrial(number=0, name=metric, values=values),
+        warm_starts={metric: values},
         trials=1,
     )
-    trial = Trial(number=0, name=metric, value=value, best_so_far=value)
+    trial = Trial(number=0, name=metric, values=values)
     write_results(out, plan, (trial,), result, [seconds])
 
 

@@ -21,6 +21,7 @@ from adapruner.hashing import hash_json
 from adapruner.importance.recipe import Recipe
 from adapruner.progress import track
 from adapruner.search.evaluator import Evaluation, IsHopeless
+from adapruner.search.front import Values
 from adapruner.search.samplers import make_sampler
 from adapruner.search.space import SearchSpace
 
@@ -38,12 +39,14 @@ STARTUP_WINDOWS = 8
 """Windows before a trial may be stopped."""
 
 Evaluate = Callable[[Recipe, IsHopeless | None], Evaluation]
-ValueOf = Callable[[Sequence[float]], float]
+ValuesOf = Callable[[Sequence[float]], Values]
 
 
 @contextmanager
-def owned_study(name: str, storage: str) -> Iterator[optuna.Study]:
+def owned_study(name: str, storage: str, objectives: int = 1) -> Iterator[optuna.Study]:
     """The study, created if absent, which no other process can own until the block ends.
+
+    Its trials have as many values as there are `objectives`, all minimized.
 
     Trials that a killed process left unfinished are marked as failed. Raises UserError when the
     storage can't be opened or the study has an owner. A study in a database server can have one
@@ -52,7 +55,10 @@ def owned_study(name: str, storage: str) -> Iterator[optuna.Study]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         study = optuna.create_study(
-            study_name=name, storage=storage, direction="minimize", load_if_exists=True
+            study_name=name,
+            storage=storage,
+            directions=["minimize"] * objectives,
+            load_if_exists=True,
         )
     except Exception as error:
         raise UserError(
@@ -91,14 +97,14 @@ def run_trials(
     search: SearchConfig,
     seed: int,
     evaluate: Evaluate,
-    value_of: ValueOf,
+    values_of: ValuesOf,
 ) -> list[FrozenTrial]:
     """Runs the missing trials; returns the first `search.trials`, all warm starts at least.
 
     The sampler of each trial is seeded with the number of finished trials, so that an interrupted
-    study ends like one that was not interrupted. `value_of` makes a value of the losses of all
-    windows. A trial whose losses are significantly above those of the best one on the same windows
-    is stopped.
+    study ends like one that was not interrupted. `values_of` makes a trial's values of the losses
+    of all windows. With one objective, a trial whose losses are significantly above those of the
+    best one on the same windows is stopped.
     """
     study.pruner = _pruner()
     names = {trial.user_attrs["name"] for trial in finished_trials(study)}
@@ -106,10 +112,10 @@ def run_trials(
     missing = [name for name in space.warm_starts if name not in names]
     for position in track(range(total - len(finished_trials(study))), "search"):
         if position < len(missing):
-            _run_warm_start(study, space, missing[position], evaluate, value_of)
+            _run_warm_start(study, space, missing[position], evaluate, values_of)
         else:
             study.sampler = make_sampler(search.sampler, seed + len(finished_trials(study)))
-            _run_trial(study, space, evaluate, value_of)
+            _run_trial(study, space, evaluate, values_of)
     return finished_trials(study)[:total]
 
 
@@ -127,12 +133,11 @@ def is_stopped(trial: FrozenTrial) -> bool:
 
 
 def _run_trial(
-    study: optuna.Study, space: SearchSpace, evaluate: Evaluate, value_of: ValueOf
+    study: optuna.Study, space: SearchSpace, evaluate: Evaluate, values_of: ValuesOf
 ) -> None:
     trial = study.ask(space.distributions)
     recipe = space.recipe(trial.params)
-    values = study.best_trial.intermediate_values
-    best, seen = [values[step] for step in sorted(values)], list[float]()
+    best, seen = _losses_of_best(study), list[float]()
 
     def is_hopeless(losses: list[float]) -> bool:
         for loss in losses:
@@ -141,12 +146,20 @@ def _run_trial(
         # The test compares ranks: a few windows may outweigh many.
         return trial.should_prune() and fmean(seen) > fmean(best[: len(seen)])
 
-    result = evaluate(recipe, is_hopeless)
+    result = evaluate(recipe, is_hopeless if best else None)
     stopped = len(result.losses) < len(best)
     losses = _completed(result.losses, best) if stopped else result.losses
     for name, attribute in _attributes(TRIAL, recipe, result, stopped).items():
         trial.set_user_attr(name, attribute)
-    study.tell(trial, value_of(losses))
+    study.tell(trial, values_of(losses))
+
+
+def _losses_of_best(study: optuna.Study) -> list[float]:
+    """The losses of the best trial, by window; none with several objectives."""
+    if len(study.directions) > 1:
+        return []
+    losses = study.best_trial.intermediate_values
+    return [losses[step] for step in sorted(losses)]
 
 
 def _completed(losses: list[float], best: list[float]) -> list[float]:
@@ -159,17 +172,18 @@ def _completed(losses: list[float], best: list[float]) -> list[float]:
 
 
 def _run_warm_start(
-    study: optuna.Study, space: SearchSpace, name: str, evaluate: Evaluate, value_of: ValueOf
+    study: optuna.Study, space: SearchSpace, name: str, evaluate: Evaluate, values_of: ValuesOf
 ) -> None:
     params, recipe = space.warm_starts[name]
-    result = evaluate(recipe, None)
+    result, is_single = evaluate(recipe, None), len(study.directions) == 1
     study.add_trial(
         create_trial(
             state=OUTSIDE if space.distributions and not params else TrialState.COMPLETE,
             params=params,
             distributions={key: space.distributions[key] for key in params},
-            value=value_of(result.losses),
-            intermediate_values=dict(enumerate(result.losses)),
+            values=values_of(result.losses),
+            # Some samplers order trials outside by them, which needs one objective.
+            intermediate_values=dict(enumerate(result.losses)) if is_single else {},
             user_attrs=_attributes(name, recipe, result, stopped=False),
         )
     )

@@ -59,7 +59,7 @@ def log_run(
             client.log_artifact(run, str(path))
         client.log_dict(run, content["provenance"], "provenance.json")
         if trials := content["search"]["trials"]:
-            client.log_table(run, _columns(trials), "trials.json")
+            client.log_table(run, _columns([*map(_trial_row, trials)]), "trials.json")
         for step, status in statuses.items():
             child_tags = {MLFLOW_PARENT_RUN_ID: run, "step": step, "status": status}
             child = client.create_run(experiment, tags=child_tags, run_name=step).info.run_id
@@ -110,6 +110,14 @@ def _log_values(
     for start in range(0, max(len(entries), len(numbers)), BATCH_SIZE):
         batch = slice(start, start + BATCH_SIZE)
         client.log_batch(run, numbers[batch], entries[batch], no_tags)
+
+
+def _trial_row(trial: Mapping[str, Any]) -> dict[str, Any]:
+    """A trial with a column for each of its values, so that they are numbers."""
+    values = {name: trial[name] or {} for name in ("values", "held_out")}
+    return {name: value for name, value in trial.items() if name not in values} | dict(
+        flatten(values)
+    )
 
 
 def _columns(rows: list[Mapping[str, Any]]) -> dict[str, list[Any]]:

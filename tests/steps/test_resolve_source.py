@@ -69,6 +69,8 @@ def test_objective_rows_are_resolved_to_their_content(
     file = rows / "tasks" / "piqa.jsonl"
     file.write_text(file.read_text().replace("cage", "box"))
     *_, same_tasks, other_objective = resolve_source.entrypoint(config)
+    *_, unused = resolve_source.entrypoint(config, has_search=False)
     assert ObjectiveTasks.read(objective).tasks == ("piqa",)
+    assert ObjectiveTasks.read(unused) == ObjectiveTasks()
     assert hash_directory(tasks) == hash_directory(same_tasks)
     assert hash_directory(objective) != hash_directory(other_objective)

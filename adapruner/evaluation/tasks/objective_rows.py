@@ -42,15 +42,18 @@ class ObjectiveTasks(Artifact):
     max_length: int = EvaluationConfig.model_fields["max_length"].default
 
 
-def resolve_objective_tasks(config: RunConfig, tasks: Path, out: Path) -> ObjectiveTasks:
+def resolve_objective_tasks(
+    config: RunConfig, tasks: Path, out: Path, *, is_used: bool = True
+) -> ObjectiveTasks:
     """Writes `objective_tasks.json`, `batch_size.json` and `<task>.jsonl` with the drawn rows.
 
-    `tasks` is the directory of `resolve_tasks`. Raises UserError for an unknown task, for missing
+    `tasks` is the directory of `resolve_tasks`. Where no search uses the rows, none are read and
+    the result is that without tasks. Raises UserError for an unknown task, for missing
     or invalid rows, and for rows that are evaluated.
     """
     search, evaluation = config.search, config.evaluation
     resolved = ObjectiveTasks()
-    if search.tasks:
+    if search.tasks and is_used:
         _check_names(search)
         for task in search.tasks:
             lines = "".join(_drawn_lines(task, search, config.seed))

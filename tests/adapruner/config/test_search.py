@@ -1,4 +1,4 @@
-"""The objectives of the search: one name, or weights of several."""
+"""The objectives of the search: one name, weights of several, or a list."""
 
 from __future__ import annotations
 
@@ -12,19 +12,27 @@ from adapruner.errors import UserError
 
 
 @pytest.mark.parametrize(
-    ("objective", "tasks", "weights"),
+    ("objective", "tasks", "weights", "names"),
     [
-        ("kl", [], {"kl": 1.0}),
-        ("margin", ["piqa"], {"margin": 1.0}),
-        ({"kl": 1, "margin": 0.5}, ["piqa"], {"kl": 1.0, "margin": 0.5}),
-        ({"perplexity": 2.0}, [], {"perplexity": 2.0}),
+        ("kl", [], {"kl": 1.0}, ("kl",)),
+        ("margin", ["piqa"], {"margin": 1.0}, ("margin",)),
+        (
+            {"kl": 1, "margin": 0.5},
+            ["piqa"],
+            {"kl": 1.0, "margin": 0.5},
+            ("1 kl + 0.5 margin",),
+        ),
+        ({"perplexity": 2.0}, [], {"perplexity": 2.0}, ("2 perplexity",)),
+        (["margin", "kl"], ["piqa"], {"margin": 1.0, "kl": 1.0}, ("margin", "kl")),
+        (["perplexity", "kl"], [], {"perplexity": 1.0, "kl": 1.0}, ("perplexity", "kl")),
     ],
 )
-def test_objectives_are_weights_by_name(
-    objective: Any, tasks: list[str], weights: dict[str, float]
+def test_objectives_have_weights_and_names(
+    objective: Any, tasks: list[str], weights: dict[str, float], names: tuple[str, ...]
 ) -> None:
     config = SearchConfig.model_validate({"objective": objective, "tasks": tasks})
     assert config.objectives == weights
+    assert config.objective_names == names
     assert SearchConfig.model_validate(config.model_dump()) == config
 
 
@@ -44,6 +52,11 @@ def test_the_default_is_perplexity() -> None:
         ({"objective": {}}, ("search.objective", "weights > 0")),
         ({"objective": {"accuracy": 1.0}}, ("search.objective", "margin")),
         ({"objective": "accuracy"}, ("search.objective", "'accuracy'", "margin")),
+        ({"objective": ["kl", "margin"]}, ("margin", "search.tasks")),
+        ({"objective": ["kl", "kl"]}, ("objective", "twice")),
+        ({"objective": ["kl"]}, ("search.objective", "at least two", "[kl, margin]")),
+        ({"objective": []}, ("search.objective", "at least two")),
+        ({"objective": ["kl", "accuracy"]}, ("search.objective", "'accuracy'", "margin")),
         ({"rows": 0}, ("search.rows",)),
     ],
 )

@@ -25,6 +25,7 @@ from adapruner.pruning.plan import LayerPlan, Params, PruningPlan, Ratio
 from adapruner.recovery.finetune import CurvePoint, RecoveryResult
 from adapruner.report.build import build_report
 from adapruner.report.sections import Inputs
+from adapruner.search.front import front, nearest_to_ideal
 from adapruner.search.results import (
     HeldOut,
     SearchResult,
@@ -80,37 +81,52 @@ def plan(layers: int) -> PruningPlan:
     )
 
 
-def trials(total: int) -> tuple[Trial, ...]:
-    """Trials 0 and 1 are the warm starts."""
-    values = [40 + 30 / (i + 1) + 11 * (i % 3) for i in range(total)]
+def trials(total: int, *objectives: str) -> tuple[Trial, ...]:
+    """Trials 0 and 1 are the warm starts. All objectives but the first rise with the trials."""
+    names = objectives or ("perplexity",)
     return tuple(
         Trial(
             number=i,
             name={0: "fisher-pool", 1: HOSTILE}.get(i, "trial"),
-            value=value,
+            values=dict(zip(names, values, strict=True)),
             params={"alpha_coarse": i / total, "set_size": 10 + i % 3},
-            held_out=value + 3 * (i % 2),
-            best_so_far=min(values[: i + 1]),
+            held_out={n: v + 3 * (i % 2) for n, v in zip(names, values, strict=True)},
         )
-        for i, value in enumerate(values)
+        for i, values in enumerate(_values(total, len(names)))
     )
+
+
+def _values(total: int, objectives: int) -> list[list[float]]:
+    return [
+        [40 + 30 / (i + 1) + 11 * (i % 3), *[j / 5 + i / 20 + i % 2 for j in range(1, objectives)]]
+        for i in range(total)
+    ]
 
 
 def search_result(trials: tuple[Trial, ...], layers: int = 4, **fields: Any) -> SearchResult:
     """The summary of `trials`; `fields` replace its fields."""
-    best = min(trials, key=lambda trial: trial.value)
+    names = tuple(trials[0].values)
+    held_out = {n: tuple(t.held_out.values()) for n, t in enumerate(trials) if t.held_out}
+    best = min(trials, key=lambda trial: trial.values[names[0]])
+    if len(names) > 1:
+        best = trials[nearest_to_ideal(held_out)]
     losses = tuple(
         tuple((i + 1) ** -0.5 * share for share in (0.02, 0.05, 0.2)) for i in range(layers)
     )
     values: dict[str, Any] = {
-        "objective": "perplexity",
+        "objectives": names,
         "objective_tokens": 512,
         "held_out_tokens": 256,
-        "dense_value": 21.5,
+        "dense_values": dict.fromkeys(names, 21.5),
         "study": "adapruner-0",
         "best": SelectedTrial(**best.model_dump(include=set(SelectedTrial.model_fields))),
-        "warm_starts": {trial.name: trial.value for trial in trials if trial.name != "trial"},
-        "held_out": HeldOut(dense_value=21.0, value=best.held_out or 0.0, warm_starts={}),
+        "warm_starts": {trial.name: trial.values for trial in trials if trial.name != "trial"},
+        "held_out": HeldOut(
+            dense_values=dict.fromkeys(names, 21.0),
+            values=best.held_out or {},
+            warm_starts={},
+            front=tuple(front(held_out)),
+        ),
         "sensitivity": Sensitivity(removed=(0.25, 0.5, 0.95), losses=losses),
         "trials": len(trials),
     }

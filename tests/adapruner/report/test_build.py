@@ -56,10 +56,10 @@ def test_same_inputs_give_the_same_files(stages: dict[str, Path], tmp_path: Path
 
 def test_numbers_that_are_not_finite_become_null(tmp_path: Path) -> None:
     rows = list(trials(5))
-    rows[2] = rows[2].model_copy(update={"value": float("inf")})
+    rows[2] = rows[2].model_copy(update={"values": {"perplexity": float("inf")}})
     stages = {"search": write_search(tmp_path / "search", tuple(rows))}
     report = build(stages)
-    values = [trial["value"] is None for trial in report["search"]["trials"]]
+    values = [trial["values"]["perplexity"] is None for trial in report["search"]["trials"]]
     assert values == [False, False, True, False, False]
     json.dumps(report, allow_nan=False)
 
@@ -111,9 +111,9 @@ def test_rows_of_a_section_are_in_the_terminal(
 
 
 def test_objective_of_the_search_decides_the_unit_in_the_report(tmp_path: Path) -> None:
-    stages = {"search": write_search(tmp_path / "search", trials(6), objective="kl")}
+    stages = {"search": write_search(tmp_path / "search", trials(6, "kl"))}
     report = build(stages)
-    assert report["search"]["objective"] == "kl"
+    assert report["search"]["objectives"] == ["kl"]
     shown = page(report)
     assert "KL divergence from the dense model on the objective text" in shown
     assert "perplexity on the objective text" not in shown

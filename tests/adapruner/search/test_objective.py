@@ -36,10 +36,10 @@ def objective_of(model: Any, windows: Tensor, name: Any, first_layer: int = 0) -
 def test_a_model_without_finite_logits_has_the_worst_value(name: ObjectiveName) -> None:
     model = small_model("llama")
     objective = objective_of(model, tokens(4, 16), name)
-    assert objective.value(model) == pytest.approx(objective.dense, abs=1e-4)
+    assert objective.values(model) == pytest.approx(objective.dense, abs=1e-4)
     with torch.no_grad():
         model.get_input_embeddings().weight[:] = math.nan
-    assert objective.value(model) == (math.exp(WORST) if name == "perplexity" else WORST)
+    assert objective.values(model) == (math.exp(WORST) if name == "perplexity" else WORST,)
 
 
 @pytest.mark.parametrize("name", get_args(ObjectiveName))
@@ -48,7 +48,7 @@ def test_losses_of_all_windows_give_the_value(name: ObjectiveName) -> None:
     objective = objective_of(model, windows, name)
     with narrowed(model, plan_for(model, "channels")):
         parts = list(objective.losses(model))
-        value = objective.value(model)
+        (value,) = objective.values(model)
         assert [len(part) for part in parts] == [STEP_TOKENS // 16] * 2 + [3]
         expected = perplexity(model, windows)
     if name == "kl":
@@ -56,7 +56,7 @@ def test_losses_of_all_windows_give_the_value(name: ObjectiveName) -> None:
         with narrowed(model, plan_for(model, "channels")):
             expected = window_divergences(model, windows, teacher).mean().item()
     assert value == pytest.approx(expected, rel=1e-5)
-    assert objective.value_of([loss for part in parts for loss in part]) == value
+    assert objective.values_of([loss for part in parts for loss in part]) == (value,)
 
 
 def test_states_below_the_first_cut_layer_change_no_loss() -> None:
@@ -73,9 +73,21 @@ def test_states_below_the_first_cut_layer_change_no_loss() -> None:
 
 def test_weighted_objectives_add_in_nats() -> None:
     model, windows = small_model("llama"), tokens(70, 16)
-    plain = objective_of(model, windows, "perplexity")
+    (plain,) = objective_of(model, windows, "perplexity").values(model)
     weighted = objective_of(model, windows, {"perplexity": 0.5})
-    assert weighted.value(model) == pytest.approx(0.5 * math.log(plain.value(model)), rel=1e-5)
+    assert weighted.values(model) == pytest.approx((0.5 * math.log(plain),), rel=1e-5)
+
+
+def test_objectives_of_a_list_have_a_value_each() -> None:
+    model, windows = small_model("llama"), tokens(70, 16)
+    names = ("kl", "perplexity")
+    alone = [objective_of(model, windows, name) for name in names]
+    listed = objective_of(model, windows, names)
+    assert listed.names == names
+    assert listed.dense == pytest.approx([single.dense[0] for single in alone], abs=1e-5)
+    with narrowed(model, plan_for(model, "channels")):
+        expected = [single.values(model)[0] for single in alone]
+        assert listed.values(model) == pytest.approx(expected, rel=1e-5)
 
 
 def test_margins_of_one_half_of_the_rows_are_minimized_and_the_other_half_is_held_out(
@@ -94,10 +106,14 @@ def test_margins_of_one_half_of_the_rows_are_minimized_and_the_other_half_is_hel
         every = margins_of(TaskMargins.read(tokenizer, tasks), model)
     assert [len(half) for half in margins] == [20, 20]
     assert sorted(margins[0] + margins[1]) == pytest.approx(sorted(every), abs=1e-4)
-    divergence = objective_of(model, windows, "kl")
+    divergence, both = objective_of(model, windows, "kl"), ("margin", "kl")
     for held_out in (False, True):
         data = ObjectiveData(windows, workplace.checkpoint, tasks, held_out)
         objective = Objective.of(model, data, search)
+        listed = Objective.of(model, data, search.model_copy(update={"objective": both}))
         with narrowed(model, plan):
-            expected = divergence.value(model) - 0.5 * fmean(margins[held_out])
-            assert objective.value(model) == pytest.approx(expected, abs=1e-4)
+            (nats,) = divergence.values(model)
+            expected = nats - 0.5 * fmean(margins[held_out])
+            assert objective.values(model) == pytest.approx((expected,), abs=1e-4)
+            separate = (-fmean(margins[held_out]), nats)
+            assert listed.values(model) == pytest.approx(separate, abs=1e-4)

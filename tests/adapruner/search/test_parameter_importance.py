@@ -17,11 +17,11 @@ def trials(count: int) -> list[dict[str, Any]]:
         {"alpha": drawn.random(), "idle": drawn.random(), "slot_0": drawn.randrange(4), "fixed": 1}
         for _ in range(count)
     ]
-    return [{"params": p, "value": (p["alpha"] - 0.2) ** 2} for p in params]
+    return [{"params": p, "values": {"kl": (p["alpha"] - 0.2) ** 2}} for p in params]
 
 
 def test_the_parameter_that_decides_the_value_has_the_largest_share() -> None:
-    shares = parameter_importance(trials(64))
+    shares = parameter_importance(trials(64), "kl")
     assert next(iter(shares)) == "alpha"
     assert shares["alpha"] > 0.5
     assert sum(shares.values()) == pytest.approx(1)
@@ -30,12 +30,13 @@ def test_the_parameter_that_decides_the_value_has_the_largest_share() -> None:
 
 
 def test_few_trials_have_no_importances() -> None:
-    assert parameter_importance(trials(MIN_TRIALS - 1)) == {}
-    assert parameter_importance([]) == {}
+    assert parameter_importance(trials(MIN_TRIALS - 1), "kl") == {}
+    assert parameter_importance([], "kl") == {}
 
 
 def test_trials_without_a_value_or_without_all_parameters_do_not_count() -> None:
     whole = trials(32)
-    partial = [{"params": {"alpha": 0.5}, "value": 0.0}, {"params": {}, "value": 0.0}]
-    failed = [{**whole[0], "value": None}]
-    assert parameter_importance([*whole, *partial, *failed]) == parameter_importance(whole)
+    partial = [{"params": p, "values": {"kl": 0.0}} for p in ({"alpha": 0.5}, {})]
+    failed = [{**whole[0], "values": {"kl": None}}]
+    shares = parameter_importance(whole, "kl")
+    assert parameter_importance([*whole, *partial, *failed], "kl") == shares

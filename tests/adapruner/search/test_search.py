@@ -83,17 +83,29 @@ def trials(out: Path) -> tuple[Trial, ...]:
     return Trials.read(out).trials
 
 
+def value(values: dict[str, float] | None) -> float:
+    """The value of the only objective."""
+    assert values is not None
+    (single,) = values.values()
+    return single
+
+
+def held_out(rows: tuple[Trial, ...]) -> list[float]:
+    """The held-out values of the only objective."""
+    return [value(row.held_out) for row in rows if row.held_out is not None]
+
+
 def studies(root: Path) -> list[optuna.Study]:
     storage = f"sqlite:///{root / 'studies.db'}"
     names = optuna.get_all_study_names(storage)
     return [optuna.load_study(study_name=name, storage=storage) for name in names]
 
 
-def program(work: Workplace, table: Path, root: Path, name: str, count: int) -> list[str]:
+def program(work: Workplace, table: Path, root: Path, name: str, **changes: Any) -> list[str]:
     arguments = {
         "inputs": [str(path) for path in vars(inputs_of(work, table)).values()],
         "out": str(root / name),
-        "config": config(work, trials=count).model_dump(mode="json"),
+        "config": config(work, **changes).model_dump(mode="json"),
         "storage": f"sqlite:///{root / f'{name}.db'}",
     }
     return [sys.executable, "-c", PROGRAM, json.dumps(arguments)]
@@ -119,11 +131,13 @@ def test_selected_plan_is_never_worse_than_a_warm_start_on_held_out_text(
     rows, result = trials(out), SearchResult.read(out)
     assert len(rows) == result.trials == 9
     assert {"fisher", "llm-pruner-element"} <= set(result.warm_starts)
-    evaluated = {row.number: row.held_out for row in rows if row.held_out is not None}
     assert result.held_out is not None
-    assert result.best.held_out == result.held_out.value == min(evaluated.values())
-    assert result.best.held_out <= min(v for v in result.held_out.warm_starts.values() if v)
-    assert result.objective == changes.get("objective", "perplexity")
+    assert result.best.held_out == result.held_out.values
+    assert value(result.best.held_out) == min(held_out(rows))
+    warm = [value(values) for values in result.held_out.warm_starts.values()]
+    assert len(warm) == len(result.warm_starts) and value(result.best.held_out) <= min(warm)
+    assert result.held_out.front == (result.best.number,)
+    assert result.objectives == (changes.get("objective", "perplexity"),)
     assert result.objective_tokens == Pool.read(workplace.pool).objective.numel() == 6 * 16
     plan = PruningPlan.read(out)
     assert plan.provenance["trial"] == result.best.number
@@ -143,8 +157,7 @@ def test_held_out_text_never_enters_a_trial(
     ]
     assert without[0] == without[1], "the trials and their order are the same"
     assert [row.held_out for row in trials(ours)] != [row.held_out for row in trials(other)]
-    values = [row.held_out for row in trials(ours) if row.held_out is not None]
-    assert SearchResult.read(ours).best.held_out == min(values)
+    assert value(SearchResult.read(ours).best.held_out) == min(held_out(trials(ours)))
 
 
 def test_trials_and_finalists_are_evaluated_as_updated_models(
@@ -158,12 +171,13 @@ def test_trials_and_finalists_are_evaluated_as_updated_models(
     with narrowed(model, plan, grams.updated_projections(model, plan)):
         values = {name: perplexity(model, windows) for name, windows in texts.items()}
     best = SearchResult.read(out).best
-    assert best.value == pytest.approx(values["objective"], rel=1e-5)
-    assert best.held_out == pytest.approx(values["held_out"], rel=1e-5)
+    selected = value(best.held_out)
+    assert value(best.values) == pytest.approx(values["objective"], rel=1e-5)
+    assert selected == pytest.approx(values["held_out"], rel=1e-5)
     with narrowed(model, plan):
-        assert perplexity(model, pool.held_out) != pytest.approx(best.held_out, rel=1e-3)
+        assert perplexity(model, pool.held_out) != pytest.approx(selected, rel=1e-3)
     apply_and_update(model, plan, UpdateText(pool.update), None)
-    assert best.held_out == pytest.approx(perplexity(model, pool.held_out), rel=0.02)
+    assert selected == pytest.approx(perplexity(model, pool.held_out), rel=0.02)
 
 
 def test_protection_varies_only_where_the_ratio_can_be_reached(
@@ -223,25 +237,30 @@ def test_all_warm_starts_are_evaluated_even_for_fewer_trials(
     out = run(workplace, table, tmp_path, "out", trials=1)
     rows, result = trials(out), SearchResult.read(out)
     assert len(rows) == len(result.warm_starts) == 5
-    assert result.best.held_out == min(row.held_out for row in rows if row.held_out is not None)
+    assert value(result.best.held_out) == min(held_out(rows))
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("total", "some", "changes"),
+    [(120, 40, {}), (40, 10, {"objective": ("perplexity", "kl"), "sampler": "tpe"})],
+)
 def test_killed_and_resumed_search_makes_the_same_plan(
-    workplace: Workplace, table: Path, tmp_path: Path
+    total: int, some: int, changes: Any, workplace: Workplace, table: Path, tmp_path: Path
 ) -> None:
-    whole = subprocess.Popen(program(workplace, table, tmp_path, "whole", 120))
-    killed = subprocess.Popen(program(workplace, table, tmp_path, "killed", 120))
+    changes = {"trials": total, **changes}
+    whole = subprocess.Popen(program(workplace, table, tmp_path, "whole", **changes))
+    killed = subprocess.Popen(program(workplace, table, tmp_path, "killed", **changes))
     database = tmp_path / "killed.db"
     deadline = time.monotonic() + 120
-    while _finished(database) < 40 and time.monotonic() < deadline:
+    while _finished(database) < some and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
     before = _finished(database)
-    assert 40 <= before < 120
+    assert some <= before < total
     (tmp_path / "killed").rename(tmp_path / "gone")
-    subprocess.run(program(workplace, table, tmp_path, "killed", 120), check=True)
+    subprocess.run(program(workplace, table, tmp_path, "killed", **changes), check=True)
     assert whole.wait() == 0
     for file in ("plan.json", "trials.json", "search.json"):
         assert hash_file(tmp_path / "whole" / file) == hash_file(tmp_path / "killed" / file), file

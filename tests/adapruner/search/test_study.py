@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -52,6 +53,11 @@ def test_lock_of_a_database_server_depends_on_host_and_study_but_not_on_the_pass
     assert lock_file("a", "sqlite://") != files[0]
 
 
+def mean(losses: Sequence[float]) -> tuple[float]:
+    """The value of the only objective."""
+    return (fmean(losses),)
+
+
 def losses_of(quality: float) -> list[float]:
     """Losses of windows that differ far more than models: a model adds `quality` to each."""
     rng, noise = random.Random(0), random.Random(quality)
@@ -80,7 +86,7 @@ def test_a_trial_that_is_worse_on_the_same_windows_is_stopped_and_its_value_is_e
     with owned_study("stops", "sqlite://") as study:
         search = SearchConfig(set_size=4, trials=10)
         space = build_space(table, plan_config(search=search), 1)
-        trials = run_trials(study, space, search, 0, evaluate, fmean)
+        trials = run_trials(study, space, search, 0, evaluate, mean)
     others = [trial for trial in trials if trial.user_attrs["name"] == "trial"]
     assert [is_stopped(trial) for trial in others] == [True, True, False, True, True]
     for trial in others:
@@ -104,7 +110,7 @@ def test_all_complete_trials_have_the_parameters_that_samplers_need() -> None:
         return Evaluation(losses_of(0.0), {"plan_s": 0.0, "total_s": 0.0})
 
     with owned_study("gp", "sqlite://") as study:
-        trials = run_trials(study, space, search, 0, evaluate, fmean)
+        trials = run_trials(study, space, search, 0, evaluate, mean)
         common = intersection_search_space(study.get_trials())
     assert common == space.distributions
     assert len(trials) == 9
@@ -129,7 +135,7 @@ def test_a_trial_with_a_better_mean_is_not_stopped_for_its_ranks() -> None:
         return Evaluation(losses, {"plan_s": 0.0, "total_s": 0.0})
 
     with owned_study("ranks", "sqlite://") as study:
-        trials = run_trials(study, space, search, 0, evaluate, fmean)
+        trials = run_trials(study, space, search, 0, evaluate, mean)
     others = [trial for trial in trials if trial.user_attrs["name"] == "trial"]
     assert not is_stopped(others[0])
     assert others[0].value == pytest.approx(fmean(outlier))

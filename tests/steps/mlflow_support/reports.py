@@ -17,8 +17,20 @@ REPORT: dict[str, Any] = {
     "timings_s": {"search": 1.5, "evaluate_dense": 0.5},
     "search": {
         "trials": [
-            {"number": 0, "name": "whole_pool", "value": 12.0, "params": {"alpha1": 1}},
-            {"number": 1, "name": "trial", "value": None, "state": "FAIL"},
+            {
+                "number": 0,
+                "name": "whole_pool",
+                "values": {"kl": 0.5, "margin": 1.0},
+                "held_out": {"kl": 0.6, "margin": 1.1},
+                "params": {"alpha1": 1},
+            },
+            {
+                "number": 1,
+                "name": "trial",
+                "values": {"kl": None, "margin": None},
+                "held_out": None,
+                "state": "FAIL",
+            },
         ]
     },
     "provenance": {

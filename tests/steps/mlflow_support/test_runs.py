@@ -48,7 +48,8 @@ def test_the_files_of_the_report_are_artifacts_and_trials_are_a_table(
     logged = {file.path for file in client.list_artifacts(run_id)}
     assert logged == {"plan.json", "provenance.json", "report.json", "trials.json"}
     table = json.loads(Path(client.download_artifacts(run_id, "trials.json")).read_text())
-    assert table["columns"] == ["number", "name", "value", "params", "state"]
+    values = ["values.kl", "values.margin", "held_out.kl", "held_out.margin"]
+    assert table["columns"] == ["number", "name", "params", *values, "state"]
     assert len(table["data"]) == len(REPORT["search"]["trials"])
 
 

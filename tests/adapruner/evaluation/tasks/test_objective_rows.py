@@ -122,6 +122,14 @@ def test_without_tasks_nothing_is_read(tmp_path: Path) -> None:
     assert {path.name for path in out.iterdir()} == {"objective_tasks.json", "batch_size.json"}
 
 
+def test_rows_that_no_search_uses_are_not_read(tmp_path: Path) -> None:
+    settings = config(tasks=["piqa"], rows_dir=str(tmp_path / "missing"))
+    with pytest.raises(UserError, match=r"search\.rows_dir"):
+        resolve_objective_tasks(settings, tmp_path, tmp_path)
+    resolve_objective_tasks(settings, tmp_path, tmp_path, is_used=False)
+    assert ObjectiveTasks.read(tmp_path) == ObjectiveTasks()
+
+
 def test_rows_beside_the_evaluated_ones_are_accepted(tmp_path: Path) -> None:
     data = write_questions(tmp_path / "data", range(10))
     others = write_questions(tmp_path / "others", range(10, 20))
