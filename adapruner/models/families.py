@@ -30,6 +30,9 @@ class Family:
     heads_divide_hidden: bool = False
     """Whether the stock config demands that the number of query heads divides `hidden_size`."""
 
+    couples_heads: bool = False
+    """Whether one norm spans the queries of all heads, so that no head can be removed exactly."""
+
     bias_switches: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Projection (`down`, `output`) -> the config's field that gives its block biases.
 
@@ -68,6 +71,8 @@ class Family:
         return (self.query, self.key, self.value, self.output, self.gate, self.up, self.down)
 
 
+_LLAMA_BIASES = {"down": "mlp_bias", "output": "attention_bias"}
+
 FAMILIES = {
     family.model_type: family
     for family in (
@@ -75,12 +80,18 @@ FAMILIES = {
             "llama",
             "LlamaForCausalLM",
             heads_divide_hidden=True,
-            bias_switches={"down": "mlp_bias", "output": "attention_bias"},
+            bias_switches=_LLAMA_BIASES,
         ),
         Family("mistral", "MistralForCausalLM"),
         Family("qwen2", "Qwen2ForCausalLM"),
         Family("qwen3", "Qwen3ForCausalLM"),
         Family("gemma", "GemmaForCausalLM"),
+        Family("gemma2", "Gemma2ForCausalLM", heads_divide_hidden=True),
+        Family("gemma3_text", "Gemma3ForCausalLM", heads_divide_hidden=True),
+        Family("olmo2", "Olmo2ForCausalLM", couples_heads=True),
+        Family("olmo3", "Olmo3ForCausalLM", couples_heads=True),
+        Family("granite", "GraniteForCausalLM", bias_switches=_LLAMA_BIASES),
+        Family("smollm3", "SmolLM3ForCausalLM", bias_switches=_LLAMA_BIASES),
     )
 }
 
@@ -94,6 +105,11 @@ def family_of(model_type: str, architectures: list[str] | None) -> Family:
     supported = ", ".join(f.architecture for f in FAMILIES.values())
     if family is None:
         name = (architectures or [f"model_type '{model_type}'"])[0]
+        if name.endswith("ForConditionalGeneration"):
+            raise UserError(
+                f"{name} is multimodal or has an encoder; save its language model as a checkpoint "
+                f"of its own; supported are {supported}"
+            )
         raise UserError(f"architecture {name} is not supported; supported are {supported}")
     if architectures and architectures[0] not in (
         family.architecture,

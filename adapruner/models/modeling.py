@@ -6,7 +6,7 @@ everything else is the stock model.
 
 The classes of a family are made when they are first requested, by Transformers' names:
 `PerLayerLlamaConfig`, `PerLayerLlamaModel` and `PerLayerLlamaForCausalLM` derive from
-`LlamaConfig`, `LlamaModel` and `LlamaForCausalLM`, with layers of the class `LlamaDecoderLayer`.
+`LlamaForCausalLM`, its config class and its decoder, with layers of the class `LlamaDecoderLayer`.
 The model type is `adapruner_` and the stock one.
 
 A copy of this file is part of every per-layer checkpoint (`auto_map` in its config.json), so it
@@ -26,6 +26,7 @@ from typing import Any
 import transformers
 from huggingface_hub.dataclasses import strict
 from torch import nn
+from transformers import MODEL_MAPPING
 
 _CLASS_NAME = re.compile(r"PerLayer(?P<family>\w+?)(?P<role>Config|Model|ForCausalLM)")
 
@@ -88,20 +89,21 @@ def __getattr__(name: str) -> Any:
 @cache
 def _per_layer_class(family: str, role: str) -> Any:
     """The class of a family (`Llama`) in a role: Config, Model or ForCausalLM."""
-    stock = getattr(transformers, family + role)
+    name, causal = f"PerLayer{family}{role}", getattr(transformers, f"{family}ForCausalLM")
     if role == "Config":
+        stock = causal.config_class
         model_type = f"adapruner_{stock.model_type}"
-        return strict(_subclass(_PerLayerConfig, stock, {"model_type": model_type}))
+        return strict(_subclass(name, _PerLayerConfig, stock, {"model_type": model_type}))
     attributes = {"config_class": _per_layer_class(family, "Config")}
     if role == "ForCausalLM":
         attributes["decoder_class"] = _per_layer_class(family, "Model")
-        return _subclass(_PerLayerForCausalLM, stock, attributes)
-    attributes["layer_class"] = getattr(sys.modules[stock.__module__], f"{family}DecoderLayer")
-    return _subclass(_PerLayerModel, stock, attributes)
+        return _subclass(name, _PerLayerForCausalLM, causal, attributes)
+    attributes["layer_class"] = getattr(sys.modules[causal.__module__], f"{family}DecoderLayer")
+    decoder: Any = MODEL_MAPPING[causal.config_class]
+    return _subclass(name, _PerLayerModel, decoder, attributes)
 
 
-def _subclass(mixin: type, stock: type, attributes: dict[str, Any]) -> type:
-    """A class of this module, `PerLayer` and the stock name, that puts `mixin` before `stock`."""
-    name = f"PerLayer{stock.__name__}"
+def _subclass(name: str, mixin: type, stock: type, attributes: dict[str, Any]) -> type:
+    """The class `name` of this module, which puts `mixin` before `stock`."""
     described = {"__module__": __name__, "__qualname__": name, "__doc__": mixin.__doc__}
     return type(stock)(name, (mixin, stock), described | attributes)

@@ -56,13 +56,19 @@ def cut_layer(
 
 
 def check_fits(plan: PruningPlan, structures: Structures) -> None:
-    """Raises UserError when the plan was made for a model of other widths."""
+    """Raises UserError for a plan that was made for other widths or removes coupled heads."""
     dense = tuple(vars(widths) for widths in structures.layers)
     if plan.model_type != structures.family.model_type or plan.dense != dense:
         raise UserError(
             f"the plan is for a {plan.model_type} of {len(plan.dense)} layers, the model is a "
             f"{structures.family.model_type} of {len(dense)} with other widths; make a plan for it"
         )
+    for widths, kept in zip(structures.layers, plan.layers, strict=True):
+        if structures.family.couples_heads and len(kept.heads()) < widths.query_heads:
+            raise UserError(
+                f"the plan removes query heads, which {structures.family.architecture} normalises "
+                "together; make a plan with pruning.attention: none"
+            )
 
 
 @contextmanager

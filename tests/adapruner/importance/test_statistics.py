@@ -93,6 +93,8 @@ def test_coupled_projections_have_equal_coarse_sums(case: Any) -> None:
     groups = describe_model(model).layers[0].kv_groups
     down, up = products["down"].sum(1), products["up"].sum(1)
     torch.testing.assert_close(up, down, rtol=1e-3, atol=1e-4 * float(down.abs().max()))
+    if describe_model(model).family.couples_heads:
+        return  # and none of its heads is removed
     for few, many in (("key", "query"), ("value", "output")):
         heads = by_unit(model, many, products[many].sum(1)).view(groups, -1).sum(1)
         got = by_unit(model, few, products[few].sum(1))

@@ -30,7 +30,9 @@ def test_each_layer_s_gram_matrix_is_that_of_a_whole_forward_pass(kind: str) -> 
     for layer in model.model.layers:
         down = layer.mlp.down_proj
         rows = inputs_of(model, down, samples)
-        torch.testing.assert_close(stream.gram(down), rows.T @ rows, rtol=1e-4, atol=1e-5)
+        expected = rows.T @ rows
+        atol = max(1e-5, 1e-8 * float(expected.max()))  # the rounding of the largest sums
+        torch.testing.assert_close(stream.gram(down), expected, rtol=1e-4, atol=atol)
         stream.advance()
 
 

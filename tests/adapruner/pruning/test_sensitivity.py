@@ -26,6 +26,11 @@ CHANNELS = 48
 LAST = 3
 SMALL = 0.01
 """Factor of the columns that are removed, so that the divergence is of second order."""
+SMALL_OF = {"granite": 0.1}
+"""The factor of models that scale the MLP's output down."""
+WIDE = dict.fromkeys(("gemma2", "gemma3", "olmo2-mha", "olmo3"), 12)
+"""Columns that stay whole in models that normalise the MLP's output: with few, it is often near
+zero, and what is removed is not small."""
 
 
 def ascending_scores(model: Any) -> list[Tensor]:
@@ -38,10 +43,10 @@ def rows_of(model: Any, windows: Tensor, grams: Any = None) -> Tensor:
 
 
 def model_of_small_cuts(kind: str = "llama") -> Any:
-    """A model that loses little with all channels but the last two, which no candidate removes."""
+    """A model that loses little with all channels but the last ones, which no candidate removes."""
     model = small_model(kind)
     for modules in layer_modules(model):
-        modules.down.weight.data[:, :-2] *= SMALL
+        modules.down.weight.data[:, : -WIDE.get(kind, 2)] *= SMALL_OF.get(kind, SMALL)
     return model
 
 
