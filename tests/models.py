@@ -49,6 +49,12 @@ KINDS: dict[str, dict[str, Any]] = {
         "model_type": "qwen2",
         "use_sliding_window": True,
         "max_window_layers": 2,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 10000.0,
+            "factor": 4.0,
+            "original_max_position_embeddings": 16,
+        },
         **WINDOW,
     },
     "qwen3": {"model_type": "qwen3", "head_dim": 16},
@@ -71,6 +77,29 @@ KINDS: dict[str, dict[str, Any]] = {
         "logits_scaling": 2.0,
         "mlp_bias": True,
     },
+    "phi3": {
+        "model_type": "phi3",
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "partial_rotary_factor": 0.5,
+        },
+        **WINDOW,
+    },
+    "phi3-long": {
+        "model_type": "phi3",
+        "num_key_value_heads": 4,
+        "original_max_position_embeddings": 4,
+        "rope_parameters": {
+            "rope_type": "longrope",
+            "rope_theta": 10000.0,
+            "original_max_position_embeddings": 4,
+            "short_factor": [1.0, 1.1, 1.2, 1.3],
+            "long_factor": [1.0, 2.0, 3.0, 4.0],
+        },
+    },
+    "glm": {"model_type": "glm"},
+    "glm4": {"model_type": "glm4", "head_dim": 16},
     "smollm3": {"model_type": "smollm3", "use_sliding_window": True, **WINDOW},
 }
 """Kind of model -> the config fields that differ from BASE; every family has at least one."""

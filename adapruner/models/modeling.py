@@ -33,13 +33,31 @@ _CLASS_NAME = re.compile(r"PerLayer(?P<family>\w+?)(?P<role>Config|Model|ForCaus
 
 @contextmanager
 def _no_layers(config: Any) -> Iterator[None]:
-    """Lets a stock class build all but its layers, which it would build from one config."""
-    depth = config.num_hidden_layers
+    """Lets a stock class build all but its layers, which it would build from one config.
+
+    Meanwhile the config has no widths by layer, which some rotary embeddings don't let it have.
+    """
+    depth, widths = config.num_hidden_layers, vars(config).pop("_heterogeneity_spec", None)
     config.num_hidden_layers = 0
     try:
         yield
     finally:
         config.num_hidden_layers = depth
+        if widths is not None:
+            vars(config)["_heterogeneity_spec"] = widths
+
+
+class LayerConfig:
+    """A model's config as the attention of one layer sees it: with the layer's own head counts."""
+
+    def __init__(self, shared: Any, query_heads: int, kv_groups: int) -> None:
+        self._shared = shared
+        self.num_attention_heads, self.num_key_value_heads = query_heads, kv_groups
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_shared":  # while a copy is made
+            raise AttributeError(name)
+        return getattr(self._shared, name)
 
 
 class _PerLayerConfig:
@@ -48,11 +66,15 @@ class _PerLayerConfig:
     def validate_architecture(self) -> None:
         """Checks nothing: `head_dim` is always set, so no width derives from a head count."""
 
+    def validate_rope(self) -> None:
+        """Checks nothing: stock checks read a head count, and the stock config was checked."""
+
 
 class _PerLayerModel:
     """Builds layer i of a stock decoder from `config.per_layer_config[i]`."""
 
     layer_class: type[nn.Module]
+    rotary_emb: Any
 
     def __init__(self, config: Any) -> None:
         with _no_layers(config):
@@ -61,8 +83,10 @@ class _PerLayerModel:
             self.layer_class(config.per_layer_config[i], i) for i in range(config.num_hidden_layers)
         ]
         self.layers = nn.ModuleList(layers)
-        for layer in layers:
-            layer.self_attn.config = config
+        for layer, own in zip(layers, config.per_layer_config, strict=True):
+            heads = own.num_attention_heads, own.num_key_value_heads
+            layer.self_attn.config = LayerConfig(config, *heads)
+            self.rotary_emb.config = layer.self_attn.config  # its size is `head_dim` alone
         self.post_init()  # type: ignore[attr-defined]
 
 

@@ -28,7 +28,12 @@ SMALL = 0.01
 """Factor of the columns that are removed, so that the divergence is of second order."""
 SMALL_OF = {"granite": 0.1}
 """The factor of models that scale the MLP's output down."""
-WIDE = dict.fromkeys(("gemma2", "gemma3", "olmo2-mha", "olmo3"), 12)
+SENSITIVE = (
+    "llama", "llama-biased", "llama-mha", "mistral", "qwen2", "qwen3", "gemma-mqa", "gemma2",
+    "olmo2-mha", "granite", "phi3", "glm4",
+)  # fmt: skip
+"""Kinds of each family whose MLP differs from the others', or what follows it."""
+WIDE = dict.fromkeys(("gemma2", "olmo2-mha", "glm4"), 12)
 """Columns that stay whole in models that normalise the MLP's output: with few, it is often near
 zero, and what is removed is not small."""
 
@@ -95,7 +100,7 @@ def many_windows(monkeypatch: pytest.MonkeyPatch) -> Tensor:
     return tokens(512, 12, seed=3)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SENSITIVE)
 def test_estimate_of_a_small_cut_is_the_measured_divergence(
     kind: str, many_windows: Tensor
 ) -> None:
