@@ -124,6 +124,18 @@ FAMILIES = {
 }
 
 
+SHIPPED = frozenset(FAMILIES)
+"""The stock types of the table as it is shipped; `model.family: auto` adds others."""
+
+
+def is_tried(model_type: str) -> bool:
+    """Whether `model.family: auto` finds and proves the row of a checkpoint of this type.
+
+    A per-layer checkpoint has the row that it was made with beside it.
+    """
+    return model_type not in SHIPPED and not model_type.startswith(PER_LAYER_PREFIX)
+
+
 def family_of(model_type: str, architectures: list[str] | None) -> Family:
     """The family of a checkpoint, by its config's `model_type` and `architectures`.
 

@@ -20,7 +20,7 @@ from adapruner.pruning.allocation.width_profile import REMOVED, optimal_shares
 from adapruner.pruning.gram_matrices import compute_gram_matrices
 from adapruner.pruning.sensitivity import WORST, measure_sensitivity
 from adapruner.pruning.update import RIDGE, updated_weight
-from tests.models import BASE, KINDS, small_model, tokens
+from tests.models import BASE, small_model, tokens
 
 CHANNELS = 48
 LAST = 3
