@@ -13,8 +13,12 @@ from steps.zenml_support.workspace import stage
 def load_model(source: Path) -> Annotated[Path, "dense_checkpoint"]:
     """The checkpoint that `source.json` in the directory `source` names, as a directory."""
     from adapruner.models.sources import CheckpointSource
+    from adapruner.pruning.proof import prove
     from steps.mlflow_support import registered_checkpoints
 
+    resolved = CheckpointSource.read(source)
     with stage("load_model") as out:
-        registered_checkpoints.materialize(CheckpointSource.read(source), out)
+        registered_checkpoints.materialize(resolved, out)
+        if resolved.family == "auto":
+            prove(out)
     return out

@@ -24,23 +24,95 @@ BASE = {
 }
 """The config fields that all kinds share."""
 
+WINDOW = {"sliding_window": 6}
+"""A sliding window that is shorter than the tests' texts."""
+
 KINDS: dict[str, dict[str, Any]] = {
     "llama": {"model_type": "llama", "tie_word_embeddings": True},
     "llama-biased": {"model_type": "llama", "attention_bias": True, "mlp_bias": True},
     "llama-mha": {"model_type": "llama", "num_key_value_heads": 4},
+    "llama-scaled": {
+        "model_type": "llama",
+        "rope_parameters": {
+            "rope_type": "llama3",
+            "rope_theta": 10000.0,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 16,
+        },
+    },
     "mistral": {"model_type": "mistral"},
+    "mistral-sliding": {"model_type": "mistral", **WINDOW},
     "qwen2": {"model_type": "qwen2"},
+    "qwen2-sliding": {
+        "model_type": "qwen2",
+        "use_sliding_window": True,
+        "max_window_layers": 2,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 10000.0,
+            "factor": 4.0,
+            "original_max_position_embeddings": 16,
+        },
+        **WINDOW,
+    },
     "qwen3": {"model_type": "qwen3", "head_dim": 16},
     "gemma-mqa": {"model_type": "gemma", "num_key_value_heads": 1, "head_dim": 16},
+    "gemma2": {
+        "model_type": "gemma2",
+        "query_pre_attn_scalar": 16,
+        "attn_logit_softcapping": 2.0,
+        "final_logit_softcapping": 4.0,
+        **WINDOW,
+    },
+    "gemma3": {"model_type": "gemma3_text", "sliding_window_pattern": 2, **WINDOW},
+    "olmo2-mha": {"model_type": "olmo2", "num_key_value_heads": 4},
+    "olmo3": {"model_type": "olmo3", "tie_word_embeddings": True, **WINDOW},
+    "granite": {
+        "model_type": "granite",
+        "attention_multiplier": 0.2,
+        "embedding_multiplier": 3.0,
+        "residual_multiplier": 0.5,
+        "logits_scaling": 2.0,
+        "mlp_bias": True,
+    },
+    "phi3": {
+        "model_type": "phi3",
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "partial_rotary_factor": 0.5,
+        },
+        **WINDOW,
+    },
+    "phi3-long": {
+        "model_type": "phi3",
+        "num_key_value_heads": 4,
+        "original_max_position_embeddings": 4,
+        "rope_parameters": {
+            "rope_type": "longrope",
+            "rope_theta": 10000.0,
+            "original_max_position_embeddings": 4,
+            "short_factor": [1.0, 1.1, 1.2, 1.3],
+            "long_factor": [1.0, 2.0, 3.0, 4.0],
+        },
+    },
+    "glm": {"model_type": "glm"},
+    "glm4": {"model_type": "glm4", "head_dim": 16},
+    "smollm3": {"model_type": "smollm3", "use_sliding_window": True, **WINDOW},
 }
 """Kind of model -> the config fields that differ from BASE; every family has at least one."""
 
 assert {kind["model_type"] for kind in KINDS.values()} == set(FAMILIES)
 
 
-def small_model(kind: str, seed: int = 0) -> Any:
-    """A model of a kind of `KINDS` with random weights and biases, frozen, in eval mode."""
-    fields = BASE | KINDS[kind]
+def small_model(kind: str, seed: int = 0, **changes: Any) -> Any:
+    """A model of a kind of `KINDS` with random weights and biases, frozen, in eval mode.
+
+    `changes` are config fields that differ from the kind's.
+    """
+    fields = BASE | KINDS[kind] | changes
     return random_model(fields, FAMILIES[fields["model_type"]].architecture, seed)
 
 

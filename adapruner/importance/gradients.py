@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adapruner.errors import UserError
-from adapruner.models.structures import PROJECTIONS, LayerModules
+from adapruner.models.structures import PROJECTIONS, LayerModules, Projection, placed
 
-Sink = Callable[[int, str, nn.Linear, Tensor, Tensor], None]
+Sink = Callable[[int, str, Projection, Tensor, Tensor], None]
 Loss = Callable[[Tensor, Tensor], Tensor]
 """From logits [B, T - 1, V] in float32 and the next tokens [B, T - 1] to a number, in nats."""
 
@@ -48,20 +48,22 @@ def backward(model: Any, tokens: Tensor, loss_of: Loss = mean_token_losses) -> N
 def watched(
     layers: list[LayerModules], sink: Sink, names: Collection[str] = PROJECTIONS
 ) -> Iterator[None]:
-    """Within it, `sink` gets layer, projection, module, input [B, T, in] and output gradient.
+    """Within it, `sink` gets layer, name, projection, input [B, T, in] and output gradient.
 
     Only the projections `names` are watched.
     """
 
-    def watch(layer: int, name: str, module: nn.Linear, args: Any, output: Tensor) -> None:
-        inputs = args[0].detach()
-        reduce: Any = lambda grad: sink(layer, name, module, inputs, grad)  # noqa: E731
+    def watch(
+        layer: int, name: str, part: Projection, _: nn.Module, args: Any, output: Tensor
+    ) -> None:
+        inputs, rows = args[0].detach(), placed(part)[1]
+        reduce: Any = lambda grad: sink(layer, name, part, inputs, grad[..., rows])  # noqa: E731
         output.register_hook(reduce)  # type: ignore[no-untyped-call]
 
     handles = [
-        linear.register_forward_hook(partial(watch, index, name))
+        placed(part)[0].register_forward_hook(partial(watch, index, name, part))
         for index, layer in enumerate(layers)
-        for name, linear in layer.projections.items()
+        for name, part in layer.projections.items()
         if name in names
     ]
     try:
@@ -71,7 +73,7 @@ def watched(
             handle.remove()
 
 
-def with_bias(product: Tensor, delta: Tensor, module: nn.Linear, columns: bool) -> Tensor:
+def with_bias(product: Tensor, delta: Tensor, module: Projection, columns: bool) -> Tensor:
     """`product` with units as rows; a bias is a further last column."""
     if columns:
         return product.T

@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from adapruner.errors import UserError
 from adapruner.importance.gradients import backward, unit_sums, watched, with_bias
@@ -46,7 +46,7 @@ from adapruner.importance.table import (
     ImportanceTable,
     empty_table,
 )
-from adapruner.models.structures import LayerModules, describe_model, layer_modules
+from adapruner.models.structures import LayerModules, Projection, describe_model, layer_modules
 from adapruner.progress import announce, track
 
 MICRO_BATCH = 4
@@ -114,7 +114,7 @@ class _Accumulator:
     is_reference: bool
 
     def __call__(
-        self, layer: int, name: str, module: nn.Linear, inputs: Tensor, grads: Tensor
+        self, layer: int, name: str, module: Projection, inputs: Tensor, grads: Tensor
     ) -> None:
         """`inputs` [B, T, in] and output gradients `grads` [B, T, out] of one projection."""
         kind, rows = UNITS[name], self._rows(name)
@@ -140,7 +140,7 @@ class _Accumulator:
             self.table.mixed[kind][layer] += unit_sums(mixed, rows)[1]
 
     def _add_inputs(
-        self, layer: int, name: str, module: nn.Linear, inputs: Tensor, grad: Tensor, sample: int
+        self, layer: int, name: str, module: Projection, inputs: Tensor, grad: Tensor, sample: int
     ) -> None:
         """The sums over the inputs [T, in] of down or output, and the token statistic."""
         x = inputs.float()

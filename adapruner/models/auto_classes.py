@@ -18,5 +18,12 @@ def register(family: Family) -> None:
     AutoModelForCausalLM.register(config, model, exist_ok=True)
 
 
+def add(family: Family) -> None:
+    """Adds a family that was found to the table, unless its type has a row."""
+    if family.model_type not in FAMILIES:
+        FAMILIES[family.model_type] = family
+        register(family)
+
+
 for _family in FAMILIES.values():
     register(_family)

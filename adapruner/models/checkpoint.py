@@ -14,13 +14,12 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-import adapruner.models.auto_classes  # noqa: F401 (checkpoints may be of a per-layer type)
 from adapruner.config import DeviceConfig
 from adapruner.errors import UserError, first_line
 from adapruner.files import link_or_copy, read_json
 from adapruner.hashing import IGNORED
-from adapruner.models import modeling
-from adapruner.models.families import PER_LAYER_PREFIX, family_of
+from adapruner.models import auto_classes, modeling
+from adapruner.models.families import PER_LAYER_PREFIX, Family, family_of
 from adapruner.models.structures import Structures, describe_model
 from adapruner.models.weights import (
     INDEX_FILE,
@@ -34,6 +33,7 @@ from adapruner.models.weights import (
 from adapruner.progress import hide_library_bars
 
 __all__ = [
+    "FAMILY_FILE",
     "MODELING_FILE",
     "PLAN_FILE",
     "checkpoint_files",
@@ -51,6 +51,9 @@ __all__ = [
 
 MODELING_FILE = "modeling_adapruner.py"
 """The copy of `modeling.py` in a per-layer checkpoint, which its `auto_map` names."""
+
+FAMILY_FILE = "adapruner_family.json"
+"""The row of a family that is not in the table, in checkpoints of that family."""
 
 PLAN_FILE = "pruning_plan.json"
 """The pruning plan beside a registered checkpoint; not part of the checkpoint."""
@@ -83,6 +86,7 @@ def read_config(checkpoint: Path) -> Any:
     file = checkpoint / "config.json"
     if not file.is_file():
         raise UserError(f"'{checkpoint}' is not a checkpoint: it has no config.json")
+    _add_family(checkpoint)
     try:
         return AutoConfig.from_pretrained(
             checkpoint, local_files_only=True, trust_remote_code=False
@@ -98,6 +102,7 @@ def load_model(checkpoint: Path, model: DeviceConfig, dtype: torch.dtype | None 
     there are any. Raises UserError when part of the model would be offloaded to disk.
     """
     hide_library_bars()
+    _add_family(checkpoint)
     spread = model.device == "auto" and torch.cuda.is_available()
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         checkpoint,
@@ -208,6 +213,16 @@ def update_shares(checkpoint: Path) -> tuple[float, ...]:
     file = checkpoint / PLAN_FILE
     plan = read_json(file) if file.is_file() else {}
     return tuple(plan.get("update", {}).get("shares", ()))
+
+
+def _add_family(checkpoint: Path) -> None:
+    """Adds the row beside a checkpoint to the table."""
+    file = checkpoint / FAMILY_FILE
+    if file.is_file():
+        try:
+            auto_classes.add(Family(**read_json(file)))
+        except (TypeError, ValueError, AttributeError):
+            raise UserError(f"'{file}' is not the row of a family; fetch it again") from None
 
 
 def _small_files(checkpoint: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from adapruner.errors import UserError
 
@@ -20,8 +21,9 @@ PER_LAYER_PREFIX = "adapruner_"
 class Family:
     """One family: its Transformers names, its modules and what its config can express.
 
-    Module names are relative to the causal language model (`layers`) or to a decoder layer. Each of
-    the seven projections is a linear layer of its own; a family that fuses some is not supported.
+    Module names are relative to the causal language model (`layers`) or to a decoder layer.
+    Projections that name the same linear layer are fused: consecutive rows of it, in the order
+    query, key, value or gate, up.
     """
 
     model_type: str
@@ -29,6 +31,12 @@ class Family:
 
     heads_divide_hidden: bool = False
     """Whether the stock config demands that the number of query heads divides `hidden_size`."""
+
+    long_rope_fixes_heads: bool = False
+    """Whether the stock config derives the length of its rotary factors from the head count."""
+
+    couples_heads: bool = False
+    """Whether one norm spans the queries of all heads, so that no head can be removed exactly."""
 
     bias_switches: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Projection (`down`, `output`) -> the config's field that gives its block biases.
@@ -65,8 +73,22 @@ class Family:
     @property
     def projections(self) -> tuple[str, ...]:
         """The linear layers of one decoder layer, the targets of pruning and of LoRA."""
-        return (self.query, self.key, self.value, self.output, self.gate, self.up, self.down)
+        names = (self.query, self.key, self.value, self.output, self.gate, self.up, self.down)
+        return tuple(dict.fromkeys(names))
 
+    def stock_head_counts(self, config: Any) -> tuple[int, ...]:
+        """The numbers of query heads, up to the widest layer's, that a stock config accepts."""
+        most = max(layer.num_attention_heads for layer in config.per_layer_config)
+        hidden = config.hidden_size
+        if self.long_rope_fixes_heads and config.rope_parameters.get("short_factor"):
+            return (hidden // getattr(config, "head_dim", hidden // most),)
+        counts = range(1, most + 1)
+        return tuple(n for n in counts if not self.heads_divide_hidden or hidden % n == 0)
+
+
+_LLAMA_BIASES = {"down": "mlp_bias", "output": "attention_bias"}
+
+_FUSED_MLP: Any = {"gate": "mlp.gate_up_proj", "up": "mlp.gate_up_proj"}
 
 FAMILIES = {
     family.model_type: family
@@ -75,14 +97,43 @@ FAMILIES = {
             "llama",
             "LlamaForCausalLM",
             heads_divide_hidden=True,
-            bias_switches={"down": "mlp_bias", "output": "attention_bias"},
+            bias_switches=_LLAMA_BIASES,
         ),
         Family("mistral", "MistralForCausalLM"),
         Family("qwen2", "Qwen2ForCausalLM"),
         Family("qwen3", "Qwen3ForCausalLM"),
         Family("gemma", "GemmaForCausalLM"),
+        Family("gemma2", "Gemma2ForCausalLM", heads_divide_hidden=True),
+        Family("gemma3_text", "Gemma3ForCausalLM", heads_divide_hidden=True),
+        Family("olmo2", "Olmo2ForCausalLM", couples_heads=True),
+        Family("olmo3", "Olmo3ForCausalLM", couples_heads=True),
+        Family("granite", "GraniteForCausalLM", bias_switches=_LLAMA_BIASES),
+        Family("smollm3", "SmolLM3ForCausalLM", bias_switches=_LLAMA_BIASES),
+        Family(
+            "phi3",
+            "Phi3ForCausalLM",
+            long_rope_fixes_heads=True,
+            query="self_attn.qkv_proj",
+            key="self_attn.qkv_proj",
+            value="self_attn.qkv_proj",
+            **_FUSED_MLP,
+        ),
+        Family("glm", "GlmForCausalLM", **_FUSED_MLP),
+        Family("glm4", "Glm4ForCausalLM", **_FUSED_MLP),
     )
 }
+
+
+SHIPPED = frozenset(FAMILIES)
+"""The stock types of the table as it is shipped; `model.family: auto` adds others."""
+
+
+def is_tried(model_type: str) -> bool:
+    """Whether `model.family: auto` finds and proves the row of a checkpoint of this type.
+
+    A per-layer checkpoint has the row that it was made with beside it.
+    """
+    return model_type not in SHIPPED and not model_type.startswith(PER_LAYER_PREFIX)
 
 
 def family_of(model_type: str, architectures: list[str] | None) -> Family:
@@ -94,6 +145,11 @@ def family_of(model_type: str, architectures: list[str] | None) -> Family:
     supported = ", ".join(f.architecture for f in FAMILIES.values())
     if family is None:
         name = (architectures or [f"model_type '{model_type}'"])[0]
+        if name.endswith("ForConditionalGeneration"):
+            raise UserError(
+                f"{name} is multimodal or has an encoder; save its language model as a checkpoint "
+                f"of its own; supported are {supported}"
+            )
         raise UserError(f"architecture {name} is not supported; supported are {supported}")
     if architectures and architectures[0] not in (
         family.architecture,

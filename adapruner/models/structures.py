@@ -8,21 +8,57 @@ structure removes all of its weights, so the result is a smaller dense model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from adapruner.errors import UserError
 from adapruner.models.families import Family, family_of
 
-Shapes = Mapping[str, tuple[int, ...]]
-
 PROJECTIONS = ("gate", "up", "down", "query", "key", "value", "output")
-"""Names of the linear layers of a decoder layer, fields of `LayerModules`."""
+"""Names of the projections of a decoder layer, fields of `LayerModules`."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A projection that is `out_features` rows, from `start` on, of a fused linear layer."""
+
+    linear: nn.Linear
+    start: int
+    out_features: int
+
+    @property
+    def in_features(self) -> int:
+        """Columns of the weight."""
+        return self.linear.in_features
+
+    @property
+    def slice(self) -> slice:
+        """The rows in the fused layer."""
+        return slice(self.start, self.start + self.out_features)
+
+    @property
+    def weight(self) -> Tensor:
+        """A view of the fused weight, [out_features, in_features]."""
+        return self.linear.weight[self.slice]
+
+    @property
+    def bias(self) -> Tensor | None:
+        """A view of the fused bias, [out_features]."""
+        return None if self.linear.bias is None else self.linear.bias[self.slice]
+
+
+Projection = nn.Linear | Rows
+
+
+def placed(projection: Projection) -> tuple[nn.Linear, slice]:
+    """The linear layer that holds a projection, and the projection's rows in it."""
+    if isinstance(projection, Rows):
+        return projection.linear, projection.slice
+    return projection, slice(0, projection.out_features)
 
 
 @dataclass(frozen=True)
@@ -45,6 +81,7 @@ class Structures:
 
     `group_params` counts key and value alone, without the query heads of the group;
     `total_params` counts tied embeddings once; `block_params` are those of all decoder layers.
+    `stock_head_counts` are the numbers of query heads that the family's stock config accepts.
     """
 
     family: Family
@@ -56,6 +93,7 @@ class Structures:
     group_params: int
     total_params: int
     block_params: int
+    stock_head_counts: tuple[int, ...]
 
     @cached_property
     def grouped_query(self) -> bool:
@@ -80,22 +118,23 @@ def describe_model(model: Any) -> Structures:
     family = family_of(config.model_type, config.architectures)
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     layers = tuple(_widths(config, index) for index in range(config.num_hidden_layers))
-    sizes, first = _FirstLayerSizes(family, shapes), layers[0]
+    first, modules = layers[0], layer_modules(model)[0]
     # Biases of down and output belong to the hidden size, not to a structure.
-    gate_up, down = sizes.with_bias(family.gate, family.up), sizes.weight(family.down)
-    query, output = sizes.with_bias(family.query), sizes.weight(family.output)
+    gate_up, down = _size(modules.gate) + _size(modules.up), modules.down.weight.numel()
+    query, output = _size(modules.query), modules.output.weight.numel()
     return Structures(
         family=family,
-        head_dim=int(getattr(config, "head_dim", None) or config.hidden_size // first.query_heads),
+        head_dim=_head_dim(config),
         hidden_size=config.hidden_size,
         layers=layers,
         channel_params=(gate_up + down) // first.mlp_channels,
         head_params=(query + output) // first.query_heads,
-        group_params=sizes.with_bias(family.key, family.value) // first.kv_groups,
+        group_params=(_size(modules.key) + _size(modules.value)) // first.kv_groups,
         total_params=sum(prod(shape) for shape in shapes.values()),
         block_params=sum(
             prod(shape) for name, shape in shapes.items() if name.startswith(family.layers + ".")
         ),
+        stock_head_counts=family.stock_head_counts(config),
     )
 
 
@@ -105,17 +144,17 @@ class LayerModules:
 
     mlp: Any
     attention: Any
-    gate: nn.Linear
-    up: nn.Linear
+    gate: Projection
+    up: Projection
     down: nn.Linear
-    query: nn.Linear
-    key: nn.Linear
-    value: nn.Linear
+    query: Projection
+    key: Projection
+    value: Projection
     output: nn.Linear
 
     @property
-    def projections(self) -> dict[str, nn.Linear]:
-        """Name -> linear layer, for the seven projections."""
+    def projections(self) -> dict[str, Any]:
+        """Name -> linear layer, or rows of one, for the seven projections."""
         return {name: getattr(self, name) for name in PROJECTIONS}
 
 
@@ -124,28 +163,36 @@ def layer_modules(model: nn.Module) -> list[LayerModules]:
     config: Any = model.config
     family = family_of(config.model_type, config.architectures)
     layers = model.get_submodule(family.layers)
-    parts: list[dict[str, Any]] = [
-        {name: layer.get_submodule(getattr(family, name)) for name in LayerModules.__annotations__}
-        for layer in layers.children()
+    return [
+        _modules(family, layer, _widths(config, index), _head_dim(config))
+        for index, layer in enumerate(layers.children())
     ]
-    return [LayerModules(**part) for part in parts]
 
 
-@dataclass(frozen=True)
-class _FirstLayerSizes:
-    """Sizes of the projections of decoder layer 0, in parameters."""
+def _modules(family: Family, layer: nn.Module, widths: LayerWidths, head_dim: int) -> LayerModules:
+    names = {name: getattr(family, name) for name in LayerModules.__annotations__}
+    parts: dict[str, Any] = {name: layer.get_submodule(path) for name, path in names.items()}
+    query, key = widths.query_heads * head_dim, widths.kv_groups * head_dim
+    channels, ends = widths.mlp_channels, dict.fromkeys(names.values(), 0)
+    for name, rows in {
+        "query": query, "key": key, "value": key, "gate": channels, "up": channels
+    }.items():  # fmt: skip
+        path = names[name]
+        if list(names.values()).count(path) > 1:
+            parts[name] = Rows(parts[name], ends[path], rows)
+            ends[path] += rows
+    return LayerModules(**parts)
 
-    family: Family
-    shapes: Shapes
 
-    def weight(self, projection: str) -> int:
-        return prod(self.shapes[f"{self.family.layers}.0.{projection}.weight"])
+def _size(projection: Projection) -> int:
+    """Parameters of a projection, weight and bias."""
+    bias = projection.bias
+    return projection.weight.numel() + (0 if bias is None else bias.numel())
 
-    def with_bias(self, *projections: str) -> int:
-        """Parameters of the projections, weights and biases."""
-        biases = (f"{self.family.layers}.0.{p}.bias" for p in projections)
-        weights = sum(self.weight(projection) for projection in projections)
-        return weights + sum(prod(self.shapes.get(name, (0,))) for name in biases)
+
+def _head_dim(config: Any) -> int:
+    heads = config.per_layer_config[0].num_attention_heads
+    return int(getattr(config, "head_dim", None) or config.hidden_size // heads)
 
 
 def _widths(config: Any, index: int) -> LayerWidths:

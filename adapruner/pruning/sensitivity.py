@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from adapruner.importance.gradients import backward, watched
 from adapruner.importance.statistics import MICRO_BATCH
-from adapruner.models.structures import LayerModules, layer_modules
+from adapruner.models.structures import LayerModules, Projection, layer_modules
 from adapruner.progress import announce, track
 from adapruner.pruning.allocation.width_profile import REMOVED
 from adapruner.pruning.gram_matrices import GramMatrices
@@ -81,7 +81,7 @@ def _backward_pass(model: Any, layers: list[LayerModules], windows: Tensor) -> l
     announce(f"sensitivity: {windows.numel():,} tokens forward and backward")
     records: list[list[_Record]] = [[] for _ in layers]
 
-    def record(layer: int, _: str, __: nn.Linear, inputs: Tensor, gradients: Tensor) -> None:
+    def record(layer: int, _: str, __: Projection, inputs: Tensor, gradients: Tensor) -> None:
         records[layer].append((inputs.flatten(0, 1).cpu(), gradients.flatten(0, 1).cpu()))
 
     batches = torch.split(windows, MICRO_BATCH)

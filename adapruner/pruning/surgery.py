@@ -16,12 +16,14 @@ from transformers import AutoConfig
 
 from adapruner.errors import UserError
 from adapruner.models.checkpoint import MODELING_FILE
+from adapruner.models.modeling import LayerConfig
 from adapruner.models.structures import (
     LayerModules,
     LayerWidths,
     Structures,
     describe_model,
     layer_modules,
+    placed,
 )
 from adapruner.pruning.plan import LayerPlan, PruningPlan, kept_groups, kept_widths
 
@@ -47,22 +49,27 @@ def cut_layer(
     names: tuple[str, ...] = MLP_PARTS + ATTENTION_PARTS,
 ) -> None:
     """Removes from the named projections of one layer, in place, what the plan does not keep."""
-    for name, weight, bias in _slices(modules, dense, kept, head_dim, names):
-        linear = modules.projections[name]
+    for linear, weight, bias in _slices(modules, dense, kept, head_dim, names):
         _put(linear, weight, bias)
         linear.out_features, linear.in_features = weight.shape
     if "query" in names:
-        modules.attention.num_key_value_groups = kept_widths(dense, kept).heads_per_group
+        _set_heads(modules.attention, kept_widths(dense, kept))
 
 
 def check_fits(plan: PruningPlan, structures: Structures) -> None:
-    """Raises UserError when the plan was made for a model of other widths."""
+    """Raises UserError for a plan that was made for other widths or removes coupled heads."""
     dense = tuple(vars(widths) for widths in structures.layers)
     if plan.model_type != structures.family.model_type or plan.dense != dense:
         raise UserError(
             f"the plan is for a {plan.model_type} of {len(plan.dense)} layers, the model is a "
             f"{structures.family.model_type} of {len(dense)} with other widths; make a plan for it"
         )
+    for widths, kept in zip(structures.layers, plan.layers, strict=True):
+        if structures.family.couples_heads and len(kept.heads()) < widths.query_heads:
+            raise UserError(
+                f"the plan removes query heads, which {structures.family.architecture} normalises "
+                "together; make a plan with pruning.attention: none"
+            )
 
 
 @contextmanager
@@ -104,8 +111,7 @@ def narrow_config(config: Any, structures: Structures, plan: PruningPlan) -> Any
     fields = config.to_dict() | by_layer[0] | {"head_dim": structures.head_dim}
     for replaced in ("per_layer_config", "auto_map", "architectures", "model_type"):
         fields.pop(replaced, None)
-    refused = family.heads_divide_hidden and structures.hidden_size % widths[0].query_heads
-    if len(set(widths)) == 1 and not refused:
+    if len(set(widths)) == 1 and widths[0].query_heads in structures.stock_head_counts:
         narrow = AutoConfig.for_model(family.model_type, **fields)
         narrow.architectures = [family.architecture]
     else:
@@ -134,8 +140,8 @@ def _slices(
     kept: LayerPlan,
     head_dim: int,
     names: tuple[str, ...],
-) -> Iterator[tuple[str, Tensor, Tensor | None]]:
-    """Name, weight and bias of the named projections of a layer after the cut."""
+) -> Iterator[tuple[nn.Linear, Tensor, Tensor | None]]:
+    """The linear layers of the named projections, each with its weight and bias after the cut."""
     heads = kept.heads()
     rows = {
         "gate": kept.channels(),
@@ -145,20 +151,31 @@ def _slices(
         "value": _rows_of_heads(kept_groups(dense, heads), head_dim),
     }
     columns = {"down": rows["gate"], "output": rows["query"]}
+    of_linear: dict[nn.Linear, list[int]] = {}  # fused projections are cut together
     for name in names:
-        linear = modules.projections[name]
-        axis = 0 if name in rows else 1
-        index = torch.tensor((rows | columns)[name], device=linear.weight.device)
+        linear, placement = placed(modules.projections[name])
+        kept_here = (rows | columns)[name]
+        of_linear.setdefault(linear, []).extend(placement.start + i for i in kept_here)
+    for linear, indices in of_linear.items():
+        axis = 1 if linear in (modules.down, modules.output) else 0
+        index = torch.tensor(indices, device=linear.weight.device)
         weight = linear.weight.detach().index_select(axis, index)
         bias: Tensor | None = linear.bias
         if bias is not None and axis == 0:
-            yield name, weight, bias.detach().index_select(0, index)
+            yield linear, weight, bias.detach().index_select(0, index)
         else:
-            yield name, weight, bias
+            yield linear, weight, bias
 
 
 def _rows_of_heads(heads: list[int], head_dim: int) -> list[int]:
     return [head * head_dim + row for head in heads for row in range(head_dim)]
+
+
+def _set_heads(attention: Any, widths: LayerWidths) -> None:
+    """Sets what an attention module derives from the head counts of its config."""
+    attention.num_key_value_groups = widths.heads_per_group
+    attention.num_key_value_heads = widths.kv_groups
+    attention.config = LayerConfig(attention.config, widths.query_heads, widths.kv_groups)
 
 
 def _put(linear: nn.Linear, weight: Tensor, bias: Tensor | None) -> None:
@@ -186,23 +203,24 @@ class _Swap:
     ) -> None:
         self.modules, self.dense, self.kept, self.head_dim = modules, dense, kept, head_dim
         self.down = down
-        self.whole: dict[str, tuple[Tensor, Tensor | None]] = {}
+        self.whole: dict[nn.Linear, tuple[Tensor, Tensor | None]] = {}
+        self.config = modules.attention.config
 
     def enter(self, module: nn.Module, _: Any) -> None:
         names = MLP_PARTS if module is self.modules.mlp else ATTENTION_PARTS
-        for name, weight, bias in _slices(
-            self.modules, self.dense, self.kept, self.head_dim, names
-        ):
-            linear = self.modules.projections[name]
-            self.whole[name] = (linear.weight, linear.bias)
-            _put(linear, self.down if name == "down" and self.down is not None else weight, bias)
+        slices = _slices(self.modules, self.dense, self.kept, self.head_dim, names)
+        for linear, weight, bias in slices:
+            self.whole[linear] = (linear.weight, linear.bias)
+            if linear is self.modules.down and self.down is not None:
+                weight = self.down
+            _put(linear, weight, bias)
         if module is self.modules.attention:
-            widths = kept_widths(self.dense, self.kept)
-            module.num_key_value_groups = widths.heads_per_group
+            _set_heads(module, kept_widths(self.dense, self.kept))
 
     def leave(self, module: nn.Module, *_: Any) -> None:
-        for name, (weight, bias) in self.whole.items():
-            _put(self.modules.projections[name], weight, bias)
+        for linear, (weight, bias) in self.whole.items():
+            _put(linear, weight, bias)
         self.whole.clear()
         if module is self.modules.attention:
-            module.num_key_value_groups = self.dense.heads_per_group
+            _set_heads(module, self.dense)
+            module.config = self.config

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Literal
 
 from adapruner.config import PruningConfig
+from adapruner.errors import UserError
 from adapruner.models.structures import Structures
 
 Attention = Literal["none", "kv_groups", "query_heads"]
@@ -36,10 +37,20 @@ class PruningTarget:
     @cached_property
     def attention(self) -> Attention:
         """The attention structures to remove. `auto`: none for grouped-query models, which lose
-        too much with every group."""
-        if self.pruning.attention == "auto":
-            return "none" if self.structures.grouped_query else "kv_groups"
-        return self.pruning.attention
+        too much with every group.
+
+        Raises UserError where the family's heads can't be removed and the settings name some.
+        """
+        family, attention = self.structures.family, self.pruning.attention
+        if attention == "auto":
+            is_kept = self.structures.grouped_query or family.couples_heads
+            return "none" if is_kept else "kv_groups"
+        if family.couples_heads and attention != "none":
+            raise UserError(
+                f"pruning.attention {attention}: {family.architecture} normalises the queries of "
+                "all heads together, so none can be removed exactly; use none or auto"
+            )
+        return attention
 
     @cached_property
     def base(self) -> int:

@@ -37,10 +37,10 @@ def _heads_of_layer(scores: Scores, target: PruningTarget, i: int, share: float)
         else (dense.heads_per_group, dense.kv_groups)
     )
     # Some stock configs refuse a head count that does not divide the hidden size.
-    divides = target.pruning.layout == "uniform" and structures.family.heads_divide_hidden
+    is_stock = target.pruning.layout == "uniform"
     possible = [
         n for n in range(1, units + 1)
-        if not divides or structures.hidden_size % (n * heads_of_unit) == 0
+        if not is_stock or n * heads_of_unit in structures.stock_head_counts
     ]  # fmt: skip
     count = min(possible, key=lambda n: (abs(n - units * (1 - share)), -n), default=units)
     if whole_groups:

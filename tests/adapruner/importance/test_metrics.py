@@ -16,7 +16,7 @@ from adapruner.importance.scores import Scores, score
 from adapruner.importance.statistics import importance_table
 from adapruner.importance.table import KINDS as KINDS_OF_UNITS
 from adapruner.importance.table import UNITS, ImportanceTable
-from adapruner.models.structures import describe_model, layer_modules
+from adapruner.models.structures import describe_model, layer_modules, placed
 from tests.models import KINDS, small_model, tokens
 
 SAMPLES, LENGTH, LAYER = 7, 10, 1
@@ -63,14 +63,15 @@ class Case:
     def _by_rows(self, of: Any) -> dict[str, Tensor]:
         """Projection -> a matrix with its units' rows (columns of down and output), then biases."""
         matrices = {}
-        for name, linear in layer_modules(self.model)[LAYER].projections.items():
-            matrix = of(linear.weight)
+        for name, projection in layer_modules(self.model)[LAYER].projections.items():
+            linear, rows = placed(projection)
+            matrix = of(linear.weight)[rows]
             if name in ("down", "output"):
                 matrices[name] = matrix.T
             elif linear.bias is None:
                 matrices[name] = matrix
             else:
-                matrices[name] = torch.cat([matrix, of(linear.bias)[:, None]], 1)
+                matrices[name] = torch.cat([matrix, of(linear.bias)[rows, None]], 1)
         return matrices
 
     def summed(self, kind: str, of_row: Any) -> Tensor:

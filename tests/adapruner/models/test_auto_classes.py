@@ -27,7 +27,9 @@ def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_registration_is_idempotent() -> None:
     importlib.reload(auto_classes)
     for family in FAMILIES.values():
-        config = AutoConfig.for_model(family.per_layer_type, num_hidden_layers=0, vocab_size=8)
+        config = AutoConfig.for_model(
+            family.per_layer_type, num_hidden_layers=0, vocab_size=8, pad_token_id=0
+        )
         assert type(config) is getattr(modeling, family.per_layer_config)
         model = AutoModelForCausalLM.from_config(config)
         assert type(model) is getattr(modeling, family.per_layer_architecture)

@@ -18,23 +18,26 @@ from tests.models import BASE, random_model, tokens
 
 
 @pytest.fixture
-def granite(monkeypatch: pytest.MonkeyPatch) -> Family:
+def seed_oss(monkeypatch: pytest.MonkeyPatch) -> Family:
     """A family that is in Transformers and not in the table, added to it."""
-    family = Family("granite", "GraniteForCausalLM")
+    family = Family("seed_oss", "SeedOssForCausalLM")
     monkeypatch.setitem(FAMILIES, family.model_type, family)
     auto_classes.register(family)
     return family
 
 
-def test_a_row_alone_adds_a_family(granite: Family, tmp_path: Path) -> None:
-    stock, ids = random_model(BASE | {"model_type": "granite"}, granite.architecture), tokens(2, 9)
+def test_a_row_alone_adds_a_family(seed_oss: Family, tmp_path: Path) -> None:
+    stock, ids = (
+        random_model(BASE | {"model_type": "seed_oss"}, seed_oss.architecture),
+        tokens(2, 9),
+    )
     dense, out = tmp_path / "dense", tmp_path / "out"
     out.mkdir()
     stock.save_pretrained(dense)
     model = per_layer_model(stock, WIDTHS)
     save_checkpoint(model, dense, out)
     reloaded = AutoModelForCausalLM.from_pretrained(out)
-    assert type(reloaded).__name__ == granite.per_layer_architecture
+    assert type(reloaded).__name__ == seed_oss.per_layer_architecture
     assert torch.equal(reloaded(ids.long()).logits, model(ids.long()).logits)
     assert inspect(out) == describe_model(model)
 
@@ -65,6 +68,18 @@ def test_an_unsupported_architecture_is_refused_with_the_supported_ones() -> Non
         family_of("gpt2", ["GPT2LMHeadModel"])
     for name in ("GPT2LMHeadModel", *(family.architecture for family in FAMILIES.values())):
         assert name in str(error.value)
+
+
+def test_a_multimodal_checkpoint_is_refused_in_one_line(tmp_path: Path) -> None:
+    fields = {"vision_config": {"model_type": "siglip_vision_model"}, "text_config": {}}
+    config = AutoConfig.for_model("gemma3", **fields)
+    config.architectures = ["Gemma3ForConditionalGeneration"]
+    config.save_pretrained(tmp_path)
+    with pytest.raises(
+        UserError, match=r"Gemma3ForConditionalGeneration is multi.*of its own"
+    ) as e:
+        inspect(tmp_path)
+    assert "\n" not in str(e.value)
 
 
 def test_a_model_of_a_family_without_language_head_is_refused() -> None:

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from adapruner.models import modeling
 from adapruner.models.checkpoint import MODELING_FILE, save_checkpoint
+from adapruner.models.structures import layer_modules
 from tests.adapruner.models.checkpoints import WIDTHS, per_layer_model
 from tests.models import KINDS, small_model, tokens
 
@@ -45,13 +46,14 @@ def test_every_layer_has_its_own_widths(kind: str) -> None:
     stock = small_model(kind)
     model = per_layer_model(stock, WIDTHS)
     head_dim = stock.config.head_dim
-    for index, layer in enumerate(model.model.layers):
+    for index, layer in enumerate(layer_modules(model)):
         dense = {"intermediate_size": 48, "num_attention_heads": 4}
         dense["num_key_value_heads"] = stock.config.num_key_value_heads
         widths = dense | WIDTHS[index]
-        assert layer.mlp.down_proj.in_features == widths["intermediate_size"]
-        assert layer.self_attn.q_proj.out_features == widths["num_attention_heads"] * head_dim
-        assert layer.self_attn.k_proj.out_features == widths["num_key_value_heads"] * head_dim
+        assert layer.down.in_features == widths["intermediate_size"]
+        assert layer.query.out_features == widths["num_attention_heads"] * head_dim
+        assert layer.output.in_features == widths["num_attention_heads"] * head_dim
+        assert layer.key.out_features == widths["num_key_value_heads"] * head_dim
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from adapruner.errors import UserError
 from adapruner.models.structures import LayerWidths, describe_model, layer_modules
@@ -49,7 +50,22 @@ def test_kv_groups_of_unequal_size_are_refused() -> None:
         describe_model(model)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+FUSED = ("phi3", "phi3-long", "glm", "glm4")
+
+
+@pytest.mark.parametrize("kind", FUSED)
+def test_fused_projections_are_views_of_consecutive_rows(kind: str) -> None:
+    model = small_model(kind)
+    for modules, layer in zip(layer_modules(model), model.model.layers, strict=True):
+        fused = layer.mlp.gate_up_proj.weight
+        assert torch.equal(torch.cat([modules.gate.weight, modules.up.weight]), fused)
+        assert modules.gate.weight.data_ptr() == fused.data_ptr()
+        if "phi3" in kind:
+            parts = [modules.query.weight, modules.key.weight, modules.value.weight]
+            assert torch.equal(torch.cat(parts), layer.self_attn.qkv_proj.weight)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in FUSED])
 def test_modules_of_a_layer_are_its_projections(kind: str) -> None:
     model = small_model(kind)
     for modules, layer in zip(layer_modules(model), model.model.layers, strict=True):

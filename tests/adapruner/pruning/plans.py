@@ -32,12 +32,14 @@ def plan_for(model: Any, what: str) -> PruningPlan:
         channels = list(range(dense.mlp_channels))
         heads = list(range(dense.query_heads))
         per_group = dense.heads_per_group
-        ragged = what == "ragged"
+        ragged, fixed = what == "ragged", structures.family.couples_heads
         if what == "channels" or (ragged and index % 2):
             channels = [c for c in channels if (5 * c + index) % 3]
-        if (what == "kv_groups" or (ragged and index == 2)) and dense.kv_groups > 1:
+        if fixed:
+            pass  # no head can be removed
+        elif (what == "kv_groups" or (ragged and index == 2)) and dense.kv_groups > 1:
             heads = [h for h in heads if h // per_group != index % dense.kv_groups]
-        if (what == "query_heads" or (ragged and index == 0)) and per_group > 1:
+        elif (what == "query_heads" or (ragged and index == 0)) and per_group > 1:
             heads = [h for h in heads if h % per_group != index % per_group]
         keep.append((channels, heads))
     return plan_keeping(structures, keep, "per_layer" if what == "ragged" else "uniform")

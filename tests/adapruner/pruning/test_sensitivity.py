@@ -20,12 +20,22 @@ from adapruner.pruning.allocation.width_profile import REMOVED, optimal_shares
 from adapruner.pruning.gram_matrices import compute_gram_matrices
 from adapruner.pruning.sensitivity import WORST, measure_sensitivity
 from adapruner.pruning.update import RIDGE, updated_weight
-from tests.models import BASE, KINDS, small_model, tokens
+from tests.models import BASE, small_model, tokens
 
 CHANNELS = 48
 LAST = 3
 SMALL = 0.01
 """Factor of the columns that are removed, so that the divergence is of second order."""
+SMALL_OF = {"granite": 0.1}
+"""The factor of models that scale the MLP's output down."""
+SENSITIVE = (
+    "llama", "llama-biased", "llama-mha", "mistral", "qwen2", "qwen3", "gemma-mqa", "gemma2",
+    "olmo2-mha", "granite", "phi3", "glm4",
+)  # fmt: skip
+"""Kinds of each family whose MLP differs from the others', or what follows it."""
+WIDE = dict.fromkeys(("gemma2", "olmo2-mha", "glm4"), 12)
+"""Columns that stay whole in models that normalise the MLP's output: with few, it is often near
+zero, and what is removed is not small."""
 
 
 def ascending_scores(model: Any) -> list[Tensor]:
@@ -38,10 +48,10 @@ def rows_of(model: Any, windows: Tensor, grams: Any = None) -> Tensor:
 
 
 def model_of_small_cuts(kind: str = "llama") -> Any:
-    """A model that loses little with all channels but the last two, which no candidate removes."""
+    """A model that loses little with all channels but the last ones, which no candidate removes."""
     model = small_model(kind)
     for modules in layer_modules(model):
-        modules.down.weight.data[:, :-2] *= SMALL
+        modules.down.weight.data[:, : -WIDE.get(kind, 2)] *= SMALL_OF.get(kind, SMALL)
     return model
 
 
@@ -90,7 +100,7 @@ def many_windows(monkeypatch: pytest.MonkeyPatch) -> Tensor:
     return tokens(512, 12, seed=3)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SENSITIVE)
 def test_estimate_of_a_small_cut_is_the_measured_divergence(
     kind: str, many_windows: Tensor
 ) -> None:

@@ -11,8 +11,9 @@ from transformers import AutoModelForCausalLM
 
 from adapruner.errors import UserError
 from adapruner.models import checkpoint as ckpt
+from adapruner.models.structures import describe_model
 from adapruner.pruning.surgery import apply, narrowed
-from tests.adapruner.pruning.plans import masked, plan_for
+from tests.adapruner.pruning.plans import masked, plan_for, plan_keeping
 from tests.models import KINDS, small_model, tokens
 
 
@@ -67,6 +68,15 @@ def test_pruned_model_can_be_pruned_again(tmp_path: Path) -> None:
     apply(model, again)
     assert model.num_parameters() == again.params.pruned < once
     torch.testing.assert_close(model(ids).logits, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_plan_that_removes_heads_of_one_norm_is_refused() -> None:
+    model = small_model("olmo2-mha")
+    dense = describe_model(model).layers[0]
+    keep = [(range(dense.mlp_channels), range(dense.query_heads - 1))] * 4
+    plan = plan_keeping(describe_model(model), keep)
+    with pytest.raises(UserError, match=r"removes query heads.*pruning\.attention: none"):
+        apply(model, plan)
 
 
 def test_plan_for_another_model_is_refused() -> None:

@@ -14,8 +14,10 @@ from adapruner.data.pool import Pool
 from adapruner.errors import UserError
 from adapruner.evaluation.perplexity import mean_loss
 from adapruner.hashing import hash_directory
-from adapruner.models.checkpoint import PLAN_FILE, load_model
+from adapruner.models.checkpoint import PLAN_FILE, load_model, save_checkpoint
+from adapruner.models.structures import describe_model
 from adapruner.pruning.plan import Update
+from adapruner.pruning.surgery import apply
 from adapruner.recovery.finetune import CHECKPOINT
 from adapruner.recovery.lora import HELD_OUT_WINDOWS
 from tests.adapruner.conftest import Workplace
@@ -26,6 +28,7 @@ from tests.adapruner.recovery.requests import (
     start_and_end,
     with_domains,
 )
+from tests.models import KINDS, small_model
 
 
 def test_training_lowers_the_loss(workplace: Workplace, tmp_path: Path) -> None:
@@ -41,6 +44,26 @@ def test_adapters_are_merged_into_plain_weights(workplace: Workplace, tmp_path: 
     assert not [name for name, _ in model.named_parameters() if "lora" in name]
     held_out = Pool.read(workplace.pool).held_out[:HELD_OUT_WINDOWS]
     assert mean_loss(model, held_out) == pytest.approx(result.curve[-1].held_out, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_adapters_of_a_cut_model_are_merged(
+    kind: str, workplace: Workplace, tmp_path: Path
+) -> None:
+    model, cut = small_model(kind), tmp_path / "cut"
+    cut.mkdir()
+    apply(model, plan_for(model, "ragged"))
+    save_checkpoint(model, workplace.checkpoint, cut)
+    work = replace(workplace, checkpoint=cut)
+    result = recovered(work, settings(steps=2), tmp_path / "out")
+    merged = load_model(tmp_path / "out" / CHECKPOINT, workplace.model)
+    held_out = Pool.read(workplace.pool).held_out[:HELD_OUT_WINDOWS]
+    assert mean_loss(merged, held_out) == pytest.approx(result.curve[-1].held_out, rel=1e-4)
+    changed = {
+        n for n, w in merged.state_dict().items() if not torch.equal(w, model.state_dict()[n])
+    }
+    names = {name.rsplit(".", 1)[-1] for name in describe_model(model).family.projections}
+    assert {name.split(".")[-2] for name in changed} == names, "every projection has an adapter"
 
 
 def test_distillation_recovers_a_damaged_model(workplace: Workplace, tmp_path: Path) -> None:

@@ -71,7 +71,9 @@ def check(model: Any, workplace: Workplace, shares: bool, pairs: list[Pair]) -> 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_log_likelihoods_equal_lm_evals(kind: str, workplace: Workplace) -> None:
-    check(small_model(kind), workplace, True, requests())
+    # Rotary factors that depend on the length of the text give a prefix other keys.
+    shares = "sliding_window" not in KINDS[kind] and kind != "phi3-long"
+    check(small_model(kind), workplace, shares, requests())
 
 
 def test_a_per_layer_model_shares_contexts_too(workplace: Workplace, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ def structures(
         layers=(LayerWidths(channels, query_heads, kv_groups),) * depth,
         channel_params=3 * hidden, head_params=head, group_params=group,
         total_params=block + 49152 * hidden + hidden, block_params=block,
+        stock_head_counts=tuple(n for n in range(1, query_heads + 1) if hidden % n == 0),
     )  # fmt: skip
 
 

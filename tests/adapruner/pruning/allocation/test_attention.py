@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from adapruner.config import PruningConfig
+from adapruner.errors import UserError
 from adapruner.models.structures import describe_model
 from adapruner.pruning.allocation.allocate import allocate
 from adapruner.pruning.plan import kept_widths
@@ -23,6 +24,10 @@ def test_attention_keeps_equal_groups(kind: str, attention: Any) -> None:
         ratio=0.3, ratio_of="blocks", attention=attention, round_to=1,
         protect_first=1, protect_last=0,
     )  # fmt: skip
+    if shape.family.couples_heads:
+        with pytest.raises(UserError, match=f"attention {attention}: Olmo.* use none or auto"):
+            allocate(scores(shape), PruningTarget(shape, pruning), {})
+        return
     plan = allocate(scores(shape), PruningTarget(shape, pruning), {})
     for dense, layer in zip(shape.layers, plan.layers, strict=True):
         kept_widths(dense, layer)
