@@ -38,7 +38,7 @@ def run_shared_steps(config: RunConfig, result_file: str = REPORT) -> SharedOutp
     expire_damaged_results()
     model, seed = config.model, config.seed
     source, texts, tasks, objective_tasks = resolve_source(config, result_file)
-    dense = load_model(source)
+    dense = load_model(source, config.serving)
     evaluation = config.evaluation.only("texts", "text_field", "sequence_length", "max_windows")
     pool = filter_calibration_pool(
         texts, dense, config.calibration, config.finetune, evaluation, seed,

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Literal
 
 from adapruner.config import PruningConfig
+from adapruner.config.targets import TARGETS
 from adapruner.models.structures import Structures
 
 Attention = Literal["none", "kv_groups", "query_heads"]
@@ -36,10 +37,12 @@ class PruningTarget:
     @cached_property
     def attention(self) -> Attention:
         """The attention structures to remove. `auto`: none for grouped-query models, which lose
-        too much with every group."""
-        if self.pruning.attention == "auto":
-            return "none" if self.structures.grouped_query else "kv_groups"
-        return self.pruning.attention
+        too much with every group, and where the runtime takes equal head counts alone."""
+        pruning = self.pruning
+        if pruning.attention != "auto":
+            return pruning.attention
+        equal = pruning.layout == "per_layer" and not TARGETS[pruning.target].heads_by_layer
+        return "none" if equal or self.structures.grouped_query else "kv_groups"
 
     @cached_property
     def base(self) -> int:
