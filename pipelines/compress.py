@@ -11,6 +11,7 @@ from steps.compare_behaviour import compare_behaviour
 from steps.compute_gram_matrices import compute_gram_matrices
 from steps.compute_teacher_logits import compute_teacher_logits
 from steps.evaluate import evaluate
+from steps.export import export
 from steps.finetune import finetune
 from steps.measure_efficiency import measure_efficiency
 from steps.prune import prune
@@ -39,6 +40,8 @@ def compress(config: RunConfig) -> None:
     logits = compute_teacher_logits(dense, pool, model, config.finetune.teacher)
     finetuned = finetune(pruned, logits, pool, model, config.finetune, config.seed)
 
+    exports = export(finetuned, config.export)
+
     quality = evaluation.quality
     evaluations = {
         name: evaluate(checkpoint, texts, shared.tasks, device, quality, id=name)
@@ -65,4 +68,4 @@ def compress(config: RunConfig) -> None:
         compare_behaviour=behaviour,
         **evaluations,
     )
-    register(config, written, finetuned)
+    register(config, written, finetuned, exports)

@@ -41,7 +41,7 @@ def run_shared_steps(
     expire_damaged_results()
     model, seed = config.model, config.seed
     source, texts, tasks, objective_tasks = resolve_source(config, result_file, has_search)
-    dense = load_model(source)
+    dense = load_model(source, config.serving)
     evaluation = config.evaluation.only("texts", "text_field", "sequence_length", "max_windows")
     pool = filter_calibration_pool(
         texts, dense, config.calibration, config.finetune, evaluation, seed,

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
+from adapruner.config import ServingConfig
 from steps.zenml_support.cache import cached_step
 from steps.zenml_support.workspace import stage
 
+logger = logging.getLogger(__name__)
+
 
 @cached_step
-def load_model(source: Path) -> Annotated[Path, "dense_checkpoint"]:
-    """The checkpoint that `source.json` in the directory `source` names, as a directory."""
+def load_model(source: Path, serving: ServingConfig) -> Annotated[Path, "dense_checkpoint"]:
+    """The checkpoint that `source.json` in the directory `source` names, as a directory.
+
+    Raises UserError where the runtime or the exports of the run can't hold its result.
+    """
+    from adapruner.export.planned import check_planned
+    from adapruner.models.checkpoint import inspect
     from adapruner.models.sources import CheckpointSource
     from adapruner.pruning.proof import prove
+    from adapruner.pruning.target import PruningTarget
     from steps.mlflow_support import registered_checkpoints
 
-    resolved = CheckpointSource.read(source)
+    pruning, resolved = serving.pruning, CheckpointSource.read(source)
     with stage("load_model") as out:
         registered_checkpoints.materialize(resolved, out)
         if resolved.family == "auto":
             prove(out)
+        prunes_heads = PruningTarget(inspect(out), pruning).attention != "none"
+        for warning in check_planned(out, pruning, prunes_heads, serving.to):
+            logger.warning(warning)
     return out

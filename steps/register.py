@@ -17,14 +17,16 @@ logger = logging.getLogger(__name__)
 
 
 @uncached_step
-def register(config: RunConfig, report: Path, finetuned: Path) -> Annotated[Path, "model_version"]:
+def register(
+    config: RunConfig, report: Path, finetuned: Path, exports: Path
+) -> Annotated[Path, "model_version"]:
     """`model_version.json`. A model that failed the gate is registered without the alias.
 
     Raises UserError for a model without a finite perplexity, before anything is logged or
     published.
     """
     from steps.mlflow_support import model_versions, tracking
-    from steps.mlflow_support.runs import log_run
+    from steps.mlflow_support.runs import log_exports, log_run
     from steps.publishing.results import CHECKPOINT, publish, record_of
 
     content = read_json(report / "report.json")
@@ -39,8 +41,9 @@ def register(config: RunConfig, report: Path, finetuned: Path) -> Annotated[Path
     with stage("register") as out:
         client = tracking.connect()
         run_id = log_run(client, run.name, run_tags, report, statuses)
+        log_exports(client, run_id, exports)
         version = model_versions.register(client, registry, run_id, checkpoint, tags)
         record = record_of(client, version, registry.alias, run_id, tags["gate"])
-        target = publish(config, report, checkpoint, record)
+        target = publish(config, report, checkpoint, exports, record)
         record.model_copy(update={"results": str(target)}).write(out)
     return out

@@ -8,6 +8,7 @@ an invalid file is reported at once.
 from adapruner.config.base import SafeName, Section, Sources
 from adapruner.config.calibration import CalibrationConfig
 from adapruner.config.evaluation import EvaluationConfig, GateConfig, QualityConfig
+from adapruner.config.export import ExportConfig, ServingConfig
 from adapruner.config.model import DeviceConfig, ModelConfig
 from adapruner.config.presets import presets
 from adapruner.config.pruning import PruningConfig, ReconstructionConfig
@@ -19,6 +20,7 @@ __all__ = [
     "CalibrationConfig",
     "DeviceConfig",
     "EvaluationConfig",
+    "ExportConfig",
     "FinetuneConfig",
     "GateConfig",
     "ModelConfig",
@@ -31,6 +33,7 @@ __all__ = [
     "SafeName",
     "SearchConfig",
     "Section",
+    "ServingConfig",
     "Sources",
     "TeacherConfig",
     "presets",

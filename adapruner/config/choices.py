@@ -16,11 +16,13 @@ from pydantic import AfterValidator, GetCoreSchemaHandler
 from adapruner.config.parsing import nearest
 
 METRIC, RECONSTRUCTION, RECOVERY = "importance metric", "reconstruction method", "recovery method"
+EXPORT = "export format"
 
 _TABLES = {
     METRIC: ("adapruner.importance.metrics", "METRICS"),
     RECONSTRUCTION: ("adapruner.pruning.reconstruction", "METHODS"),
     RECOVERY: ("adapruner.recovery", "METHODS"),
+    EXPORT: ("adapruner.export", "FORMATS"),
 }
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from adapruner.config.base import Section
 from adapruner.config.choices import RECONSTRUCTION, OneOf
+from adapruner.config.targets import PORTABLE_MULTIPLE, TARGETS
 
 Layout = Literal["per_layer", "uniform"]
 RatioBase = Literal["all", "blocks"]
@@ -27,12 +29,45 @@ class PruningConfig(Section):
     )
     protect_first: int = Field(4, ge=0, description="per_layer only: first layers left unpruned")
     protect_last: int = Field(2, ge=0, description="per_layer only: last layers left unpruned")
-    round_to: int = Field(8, ge=1, description="MLP widths are multiples of this")
+    target: Literal["transformers", "vllm", "llama.cpp", "portable"] = Field(
+        "transformers",
+        description="the runtime that serves the result: sets round_to and the structures that it "
+        "can load; portable: all of them",
+    )
+    round_to: int = Field(
+        8,
+        ge=1,
+        description="MLP widths are multiples of this; default by target: transformers 8, vllm 64, "
+        "llama.cpp 32, portable 256",
+    )
     attention: Literal["auto", "none", "kv_groups", "query_heads"] = Field(
         "auto",
         description="attention structures to remove; auto: kv_groups for multi-head models, none "
-        "for grouped-query models",
+        "for grouped-query models and where the target takes equal heads alone",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apply_target(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or "round_to" in values:
+            return values
+        target = TARGETS.get(str(values.get("target")))
+        return {**values, "round_to": target.multiple} if target else values
+
+    @model_validator(mode="after")
+    def _check_target(self) -> PruningConfig:
+        heads_differ = self.layout == "per_layer" and self.attention in ("kv_groups", "query_heads")
+        if heads_differ and not TARGETS[self.target].heads_by_layer:
+            raise ValueError(
+                f"pruning.attention {self.attention} gives layers of different head counts, which "
+                f"pruning.target {self.target} can't load; use pruning.layout: uniform"
+            )
+        if self.target == "portable" and self.round_to % PORTABLE_MULTIPLE:
+            raise ValueError(
+                f"pruning.target portable needs pruning.round_to a multiple of "
+                f"{PORTABLE_MULTIPLE}, got {self.round_to}"
+            )
+        return self
 
 
 class ReconstructionConfig(Section):

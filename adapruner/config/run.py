@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from adapruner.config.base import SafeName, Section, check_shares
 from adapruner.config.calibration import CalibrationConfig
 from adapruner.config.evaluation import EvaluationConfig
+from adapruner.config.export import ExportConfig, ServingConfig
 from adapruner.config.model import ModelConfig
 from adapruner.config.presets import DEFAULT, apply_defaults, check_preset, presets
 from adapruner.config.pruning import PruningConfig, ReconstructionConfig
@@ -62,6 +63,7 @@ class RunConfig(Section):
     reconstruction: ReconstructionConfig = ReconstructionConfig()
     finetune: FinetuneConfig = FinetuneConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    export: ExportConfig = ExportConfig()
     registry: RegistryConfig
     output_dir: str = Field("runs", description="folder of the results")
 
@@ -69,6 +71,13 @@ class RunConfig(Section):
     def plan_config(self) -> PlanConfig:
         """The settings of the search."""
         return PlanConfig(**{name: getattr(self, name) for name in PlanConfig.model_fields})
+
+    @property
+    def serving(self) -> ServingConfig:
+        """What the dense model is checked against before anything is computed."""
+        names = {"target", "layout", "attention", "round_to", "protect_first", "protect_last"}
+        pruning = PruningConfig(**self.pruning.model_dump(include=names))
+        return ServingConfig(pruning=pruning, to=self.export.to)
 
     @model_validator(mode="before")
     @classmethod

@@ -19,7 +19,7 @@ from adapruner.errors import UserError, first_line
 from adapruner.files import link_or_copy, read_json
 from adapruner.hashing import IGNORED
 from adapruner.models import auto_classes, modeling
-from adapruner.models.families import PER_LAYER_PREFIX, Family, family_of
+from adapruner.models.families import PER_LAYER_CLASS, Family, family_of
 from adapruner.models.structures import Structures, describe_model
 from adapruner.models.weights import (
     INDEX_FILE,
@@ -36,6 +36,7 @@ __all__ = [
     "FAMILY_FILE",
     "MODELING_FILE",
     "PLAN_FILE",
+    "auto_map",
     "checkpoint_files",
     "copy_checkpoint",
     "device_of",
@@ -234,7 +235,23 @@ def _small_files(checkpoint: Path) -> list[Path]:
     return [checkpoint / name for name in sorted(names - IGNORED - {PLAN_FILE})]
 
 
+def auto_map(family: Family, stock_config: bool) -> dict[str, str]:
+    """Auto class -> class in the modelling file, for a checkpoint whose layers differ.
+
+    A checkpoint with the stock config names the model classes alone: Transformers asks for trust
+    before it reads a config, or a tokenizer, of a checkpoint that names a config class.
+    """
+    names = {
+        "AutoModel": family.per_layer_decoder,
+        "AutoModelForCausalLM": family.per_layer_architecture,
+    }
+    if not stock_config:
+        names["AutoConfig"] = family.per_layer_config
+    module = MODELING_FILE.removesuffix(".py")
+    return {auto_class: f"{module}.{name}" for auto_class, name in names.items()}
+
+
 def _add_modeling_file(out: Path) -> None:
-    model_type = read_json(out / "config.json").get("model_type", "")
-    if str(model_type).startswith(PER_LAYER_PREFIX):
+    architectures = read_json(out / "config.json").get("architectures") or [""]
+    if str(architectures[0]).startswith(PER_LAYER_CLASS):
         shutil.copyfile(modeling.__file__, out / MODELING_FILE)

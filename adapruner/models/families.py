@@ -14,7 +14,10 @@ from typing import Any
 from adapruner.errors import UserError
 
 PER_LAYER_PREFIX = "adapruner_"
-"""Prefix of the model types whose layers differ in width; the family's stock type follows it."""
+"""Prefix of the model types whose layers differ in head counts; the stock type follows it."""
+
+PER_LAYER_CLASS = "PerLayer"
+"""Prefix of the classes of models whose layers differ in width; the stock name follows it."""
 
 
 @dataclass(frozen=True)
@@ -57,17 +60,22 @@ class Family:
 
     @property
     def per_layer_type(self) -> str:
-        """The `model_type` of checkpoints whose layers differ in width."""
+        """The `model_type` of checkpoints whose layers differ in more than the MLP's width."""
         return PER_LAYER_PREFIX + self.model_type
 
     @property
     def per_layer_architecture(self) -> str:
         """The model class of such checkpoints, in `modeling.py`."""
-        return "PerLayer" + self.architecture
+        return PER_LAYER_CLASS + self.architecture
+
+    @property
+    def per_layer_decoder(self) -> str:
+        """The decoder class of such checkpoints, in `modeling.py`."""
+        return self.per_layer_architecture.replace("ForCausalLM", "Model")
 
     @property
     def per_layer_config(self) -> str:
-        """The config class of such checkpoints, in `modeling.py`."""
+        """The config class of the type `per_layer_type`, in `modeling.py`."""
         return self.per_layer_architecture.replace("ForCausalLM", "Config")
 
     @property

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig
 
 from adapruner.errors import UserError
-from adapruner.models.checkpoint import MODELING_FILE
+from adapruner.models.checkpoint import auto_map
 from adapruner.models.modeling import LayerConfig
 from adapruner.models.structures import (
     LayerModules,
@@ -102,8 +102,9 @@ def narrowed(
 def narrow_config(config: Any, structures: Structures, plan: PruningPlan) -> Any:
     """The config of the cut model.
 
-    A stock config when all layers share one width that the family's config accepts; otherwise a
-    per-layer config, whose `per_layer_config` holds what differs from the first layer.
+    `per_layer_config` holds what differs from the first layer. The model type is the family's own
+    where head counts differ by layer or do not suit the stock config, else the stock one. Where the
+    layers differ, `auto_map` names the model classes, so config and tokenizer load without code.
     """
     family = structures.family
     widths = [kept_widths(d, p) for d, p in zip(structures.layers, plan.layers, strict=True)]
@@ -111,17 +112,16 @@ def narrow_config(config: Any, structures: Structures, plan: PruningPlan) -> Any
     fields = config.to_dict() | by_layer[0] | {"head_dim": structures.head_dim}
     for replaced in ("per_layer_config", "auto_map", "architectures", "model_type"):
         fields.pop(replaced, None)
-    if len(set(widths)) == 1 and widths[0].query_heads in structures.stock_head_counts:
-        narrow = AutoConfig.for_model(family.model_type, **fields)
+    is_stock = widths[0].query_heads in structures.stock_head_counts
+    equal_heads = len({(w.query_heads, w.kv_groups) for w in widths}) == 1 and is_stock
+    model_type = family.model_type if equal_heads else family.per_layer_type
+    if len(set(widths)) == 1 and is_stock:
+        narrow = AutoConfig.for_model(model_type, **fields)
         narrow.architectures = [family.architecture]
     else:
-        narrow = AutoConfig.for_model(family.per_layer_type, per_layer_config=by_layer, **fields)
+        narrow = AutoConfig.for_model(model_type, per_layer_config=by_layer, **fields)
         narrow.architectures = [family.per_layer_architecture]
-        file = MODELING_FILE.removesuffix(".py")
-        narrow.auto_map = {
-            "AutoConfig": f"{file}.{family.per_layer_config}",
-            "AutoModelForCausalLM": f"{file}.{family.per_layer_architecture}",
-        }
+        narrow.auto_map = auto_map(family, equal_heads)
     narrow._attn_implementation = config._attn_implementation
     return narrow
 

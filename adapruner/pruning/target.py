@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Literal
 
 from adapruner.config import PruningConfig
+from adapruner.config.targets import TARGETS
 from adapruner.errors import UserError
 from adapruner.models.structures import Structures
 
@@ -37,20 +38,22 @@ class PruningTarget:
     @cached_property
     def attention(self) -> Attention:
         """The attention structures to remove. `auto`: none for grouped-query models, which lose
-        too much with every group.
+        too much with every group, for coupled heads, and where the runtime takes equal head counts
+        alone.
 
         Raises UserError where the family's heads can't be removed and the settings name some.
         """
-        family, attention = self.structures.family, self.pruning.attention
-        if attention == "auto":
-            is_kept = self.structures.grouped_query or family.couples_heads
+        family, pruning = self.structures.family, self.pruning
+        if pruning.attention == "auto":
+            equal = pruning.layout == "per_layer" and not TARGETS[pruning.target].heads_by_layer
+            is_kept = equal or self.structures.grouped_query or family.couples_heads
             return "none" if is_kept else "kv_groups"
-        if family.couples_heads and attention != "none":
+        if family.couples_heads and pruning.attention != "none":
             raise UserError(
-                f"pruning.attention {attention}: {family.architecture} normalises the queries of "
-                "all heads together, so none can be removed exactly; use none or auto"
+                f"pruning.attention {pruning.attention}: {family.architecture} normalises the "
+                "queries of all heads together, so none can be removed exactly; use none or auto"
             )
-        return attention
+        return pruning.attention
 
     @cached_property
     def base(self) -> int:

@@ -10,6 +10,7 @@ import click
 
 from pipelines.cli.commands.compare import compare
 from pipelines.cli.commands.compress import compress
+from pipelines.cli.commands.export import export
 from pipelines.cli.commands.gate import gate
 from pipelines.cli.commands.listen import listen
 from pipelines.cli.commands.methods import methods
@@ -38,7 +39,7 @@ def main() -> None:
 
 
 for command in (
-    compress, compare, methods, settings, report, gate,
+    compress, compare, methods, settings, report, gate, export,
     recompress, status, promote, rollback, schedule, listen,
 ):  # fmt: skip
     main.add_command(command)

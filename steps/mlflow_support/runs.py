@@ -72,6 +72,15 @@ def log_run(
     return run
 
 
+def log_exports(client: MlflowClient, run: str, exports: Path) -> None:
+    """Logs the exports of a run's checkpoint beside it, in the folder `exports`."""
+    for path in result_files(exports):
+        if path.is_dir():
+            client.log_artifacts(run, str(path), f"exports/{path.name}")
+        else:
+            client.log_artifact(run, str(path), "exports")
+
+
 def evaluation_metrics(report: Mapping[str, Any]) -> dict[str, Any]:
     """`<model>.<metric>` -> value, for all models that were evaluated."""
     return dict(flatten({model: values or {} for model, values in report["metrics"].items()}))

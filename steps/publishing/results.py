@@ -17,13 +17,14 @@ from adapruner.config import RunConfig
 from adapruner.errors import UserError
 from adapruner.files import Artifact, link_or_copy
 from steps.mlflow_support.tracking import redacted
-from steps.zenml_support.workspace import Timing
+from steps.zenml_support.workspace import Timing, result_files
 
 REPORT = "report.json"
 """The file that marks a folder as the results of a compression."""
 COMPARISON = "comparison.json"
 """The file that marks a folder as the results of a comparison."""
 CHECKPOINT = "checkpoint"
+EXPORTS = "exports"
 
 
 class ModelVersionRecord(Artifact):
@@ -79,7 +80,9 @@ def check_target(config: RunConfig, result_file: str = REPORT) -> None:
         )
 
 
-def publish(config: RunConfig, report: Path, checkpoint: Path, record: ModelVersionRecord) -> Path:
+def publish(
+    config: RunConfig, report: Path, checkpoint: Path, exports: Path, record: ModelVersionRecord
+) -> Path:
     """Writes the output folder of a compression, in place of an earlier one; its absolute path.
 
     Weights are hard links where the file system allows it. Of two runs that publish at the same
@@ -89,7 +92,9 @@ def publish(config: RunConfig, report: Path, checkpoint: Path, record: ModelVers
     def fill(new: Path) -> None:
         ignored = shutil.ignore_patterns(Timing.FILE)
         shutil.copytree(report, new, ignore=ignored)
-        shutil.copytree(checkpoint, new / CHECKPOINT, ignore=ignored, copy_function=_link_weights)
+        for files, name in ((checkpoint, CHECKPOINT), (exports, EXPORTS)):
+            if result_files(files):
+                shutil.copytree(files, new / name, ignore=ignored, copy_function=_link_weights)
         record.write(new)
 
     return _publish(config, REPORT, fill)
@@ -140,7 +145,7 @@ def _replace(target: Path, new: Path, former: Path) -> None:
 
 def _link_weights(source: str, target: str) -> None:
     """Links weights, and copies small files, which a user may edit."""
-    if source.endswith(".safetensors"):
+    if source.endswith((".safetensors", ".gguf")):
         link_or_copy(source, target)
     else:
         shutil.copyfile(source, target)

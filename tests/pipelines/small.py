@@ -13,7 +13,7 @@ BEFORE_PRUNING = {
 }  # fmt: skip
 AFTER_PRUNING = {
     "search", "prune", "finetune", "evaluate_pruned", "evaluate_finetuned", "measure_efficiency",
-    "compare_behaviour",
+    "compare_behaviour", "export",
 }  # fmt: skip
 
 VOCABULARY = (

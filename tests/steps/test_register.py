@@ -21,5 +21,5 @@ def test_a_model_without_a_finite_perplexity_is_neither_logged_nor_published(
     content = {"metrics": {"finetuned": metrics}, "recovery": recovery}
     (report / "report.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="text_ppl_seq128"):
-        register.entrypoint(minimal_config(tmp_path), report, tmp_path / "finetuned")
+        register.entrypoint(minimal_config(tmp_path), report, tmp_path / "finetuned", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["report"]

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from adapruner.models.checkpoint import MODELING_FILE
+from adapruner.models.checkpoint import auto_map
 from adapruner.models.families import Family, family_of
 from tests.adapruner.conftest import Workplace
 
@@ -24,19 +24,24 @@ WIDTHS: dict[int, dict[str, int]] = {
 }
 """Widths of the layers of a per-layer model that differ from the stock config."""
 
+MLP_WIDTHS: dict[int, dict[str, int]] = {
+    0: {"intermediate_size": 40},
+    2: {"intermediate_size": 24},
+    3: {"intermediate_size": 17},
+}
+"""The same, of a model whose layers differ in the width of the MLP alone."""
+
 
 def per_layer_model(stock: Any, widths: dict[int, dict[str, int]], seed: int = 0) -> Any:
     """A random per-layer model with the config of a stock model, except for these widths."""
     family: Family = family_of(stock.config.model_type, stock.config.architectures)
     fields = stock.config.to_dict() | {"per_layer_config": widths}
     fields.pop("model_type")
-    config = AutoConfig.for_model(family.per_layer_type, **fields)
+    stock_config = set().union(*widths.values()) <= {"intermediate_size"}
+    model_type = family.model_type if stock_config else family.per_layer_type
+    config = AutoConfig.for_model(model_type, **fields)
     config.architectures = [family.per_layer_architecture]
-    module = MODELING_FILE.removesuffix(".py")
-    config.auto_map = {
-        "AutoConfig": f"{module}.{family.per_layer_config}",
-        "AutoModelForCausalLM": f"{module}.{family.per_layer_architecture}",
-    }
+    config.auto_map = auto_map(family, stock_config)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     torch.manual_seed(seed)
     for name, weight in model.named_parameters():

@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import transformers
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from adapruner.models import auto_classes, modeling
 from adapruner.models.checkpoint import save_checkpoint
 from adapruner.models.families import FAMILIES
-from tests.adapruner.models.checkpoints import WIDTHS, per_layer_model
+from tests.adapruner.models.checkpoints import MLP_WIDTHS, WIDTHS, per_layer_model
 from tests.models import small_model
 
 ROOT = Path(__file__).parents[3]
@@ -35,11 +36,21 @@ def test_registration_is_idempotent() -> None:
         assert type(model) is getattr(modeling, family.per_layer_architecture)
 
 
-def test_auto_classes_load_a_checkpoint_without_its_code(tmp_path: Path) -> None:
+def test_a_stock_config_with_equal_layers_gives_the_stock_class() -> None:
+    for family in FAMILIES.values():
+        config = AutoConfig.for_model(family.model_type, num_hidden_layers=0, vocab_size=8)
+        model = AutoModelForCausalLM.from_config(config)
+        assert type(model) is getattr(transformers, family.architecture)
+
+
+@pytest.mark.parametrize("widths", [WIDTHS, MLP_WIDTHS])
+def test_auto_classes_load_a_checkpoint_without_its_code(
+    widths: dict[int, dict[str, int]], tmp_path: Path
+) -> None:
     stock, dense, out = small_model("llama"), tmp_path / "dense", tmp_path / "out"
     stock.save_pretrained(dense)
     out.mkdir()
-    save_checkpoint(per_layer_model(stock, WIDTHS), dense, out)
+    save_checkpoint(per_layer_model(stock, widths), dense, out)
     code = (
         "import sys, adapruner.auto_classes; from transformers import AutoModelForCausalLM;"
         "print(type(AutoModelForCausalLM.from_pretrained(sys.argv[1])).__module__)"

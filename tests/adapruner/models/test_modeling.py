@@ -17,8 +17,11 @@ from transformers import AutoModelForCausalLM
 from adapruner.models import modeling
 from adapruner.models.checkpoint import MODELING_FILE, save_checkpoint
 from adapruner.models.structures import layer_modules
-from tests.adapruner.models.checkpoints import WIDTHS, per_layer_model
+from tests.adapruner.conftest import write_tokenizer
+from tests.adapruner.models.checkpoints import MLP_WIDTHS, WIDTHS, per_layer_model
 from tests.models import KINDS, small_model, tokens
+
+LAYOUTS = {"heads": WIDTHS, "mlp": MLP_WIDTHS}
 
 # Loads checkpoints with their own code, as anyone without this package does.
 FRESH_PROCESS = """
@@ -40,16 +43,38 @@ for checkpoint in sys.argv[2:]:
     torch.save(logits, checkpoint + "/logits.pt")
 """
 
+# Loads what is not the model, as scripts do that trust no code.
+UNTRUSTED = """
+import json, sys
+from transformers import AutoConfig, AutoTokenizer
+sys.modules["adapruner"] = None
+config = AutoConfig.from_pretrained(sys.argv[1])
+widths = [layer.intermediate_size for layer in config.per_layer_config]
+ids = AutoTokenizer.from_pretrained(sys.argv[1])("w7").input_ids
+print(json.dumps([type(config).__name__, widths, ids]))
+"""
 
+
+def run_elsewhere(code: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Python code in a fresh process that can't see this repository and gets no answers."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True, text=True, check=False, cwd=folder, stdin=subprocess.DEVNULL,
+        env={"PATH": "", "HF_HOME": str(folder / "hf"), "HF_HUB_OFFLINE": "1",
+             "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_layer_has_its_own_widths(kind: str) -> None:
+def test_every_layer_has_its_own_widths(kind: str, layout: str) -> None:
     stock = small_model(kind)
-    model = per_layer_model(stock, WIDTHS)
+    model = per_layer_model(stock, LAYOUTS[layout])
     head_dim = stock.config.head_dim
     for index, layer in enumerate(layer_modules(model)):
         dense = {"intermediate_size": 48, "num_attention_heads": 4}
         dense["num_key_value_heads"] = stock.config.num_key_value_heads
-        widths = dense | WIDTHS[index]
+        widths = dense | LAYOUTS[layout].get(index, {})
         assert layer.down.in_features == widths["intermediate_size"]
         assert layer.query.out_features == widths["num_attention_heads"] * head_dim
         assert layer.output.in_features == widths["num_attention_heads"] * head_dim
@@ -64,22 +89,24 @@ def test_equal_widths_compute_what_the_stock_model_computes(kind: str) -> None:
     assert torch.equal(model(ids).logits, stock(ids).logits)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_reloaded_checkpoint_gives_identical_logits(kind: str, tmp_path: Path) -> None:
+def test_reloaded_checkpoint_gives_identical_logits(kind: str, layout: str, tmp_path: Path) -> None:
     stock, ids = small_model(kind), tokens(2, 12).long()
     dense, out = tmp_path / "dense", tmp_path / "out"
     stock.save_pretrained(dense)
     out.mkdir()
-    model = per_layer_model(stock, WIDTHS)
+    model = per_layer_model(stock, LAYOUTS[layout])
     save_checkpoint(model, dense, out)
     reloaded = AutoModelForCausalLM.from_pretrained(out)
     assert type(reloaded) is type(model)
     assert torch.equal(reloaded(ids).logits, model(ids).logits)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_generation_with_a_cache_equals_generation_without(kind: str) -> None:
-    model, ids = per_layer_model(small_model(kind), WIDTHS), tokens(2, 8).long()
+def test_generation_with_a_cache_equals_generation_without(kind: str, layout: str) -> None:
+    model, ids = per_layer_model(small_model(kind), LAYOUTS[layout]), tokens(2, 8).long()
     options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
     cached = model.generate(ids, **options)
     assert torch.equal(cached, model.generate(ids, use_cache=False, **options))
@@ -87,24 +114,45 @@ def test_generation_with_a_cache_equals_generation_without(kind: str) -> None:
 
 def test_checkpoints_load_with_their_own_code_where_the_package_is_absent(tmp_path: Path) -> None:
     ids = tokens(2, 12).long()
-    models = {kind: per_layer_model(small_model(kind), WIDTHS) for kind in KINDS}
-    for kind, model in models.items():
-        dense = tmp_path / f"{kind}-dense"
-        small_model(kind).save_pretrained(dense)
-        (tmp_path / kind).mkdir()
-        save_checkpoint(model, dense, tmp_path / kind)
-    done = subprocess.run(
-        [sys.executable, "-c", FRESH_PROCESS, json.dumps(ids.tolist()),
-         *(str(tmp_path / kind) for kind in KINDS)],
-        capture_output=True, text=True, check=False, cwd=tmp_path,
-        env={"PATH": "", "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1",
-             "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    models = {
+        f"{kind}-{layout}": per_layer_model(small_model(kind), widths)
+        for kind in KINDS
+        for layout, widths in LAYOUTS.items()
+    }
+    for name, model in models.items():
+        dense = tmp_path / f"{name}-dense"
+        small_model(name.rpartition("-")[0]).save_pretrained(dense)
+        (tmp_path / name).mkdir()
+        save_checkpoint(model, dense, tmp_path / name)
+    done = run_elsewhere(
+        FRESH_PROCESS, tmp_path, json.dumps(ids.tolist()), *(str(tmp_path / m) for m in models)
+    )
     assert done.returncode == 0, done.stderr
-    for kind, model in models.items():
-        logits = torch.load(tmp_path / kind / "logits.pt")
+    for name, model in models.items():
+        logits = torch.load(tmp_path / name / "logits.pt")
         torch.testing.assert_close(logits, model(ids).logits, atol=1e-6, rtol=1e-5)
-        assert (tmp_path / f"{kind}-again" / MODELING_FILE).is_file()
+        assert (tmp_path / f"{name}-again" / MODELING_FILE).is_file()
+
+
+def test_config_and_tokenizer_of_equal_heads_load_without_trust(tmp_path: Path) -> None:
+    stock, dense, out = small_model("llama"), tmp_path / "dense", tmp_path / "out"
+    stock.save_pretrained(dense)
+    write_tokenizer(dense)
+    out.mkdir()
+    save_checkpoint(per_layer_model(stock, MLP_WIDTHS), dense, out)
+    done = run_elsewhere(UNTRUSTED, tmp_path, str(out))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == ["LlamaConfig", [40, 48, 24, 17], [7]]
+
+
+def test_a_checkpoint_of_the_own_type_with_equal_heads_still_loads(tmp_path: Path) -> None:
+    model, ids = per_layer_model(small_model("llama"), MLP_WIDTHS), tokens(2, 12).long()
+    model.save_pretrained(tmp_path)
+    fields = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(fields | {"model_type": "adapruner_llama"}))
+    reloaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert reloaded.config.model_type == "adapruner_llama"
+    assert torch.equal(reloaded(ids).logits, model(ids).logits)
 
 
 def test_modeling_file_imports_only_transformers_torch_and_the_hub() -> None:

@@ -39,6 +39,7 @@ STEPS = (
     "measure_efficiency",
     "compare_behaviour",
     "evaluate_finetuned",
+    "export",
     "report",
     "register",
 )

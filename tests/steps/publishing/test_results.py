@@ -41,9 +41,17 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def publish(config: RunConfig, report: Path, checkpoint: Path) -> Publish:
+def exports(tmp_path: Path) -> Path:
+    path = tmp_path / "exports"
+    path.mkdir()
+    (path / "model-f16.gguf").write_bytes(b"g")
+    return path
+
+
+@pytest.fixture
+def publish(config: RunConfig, report: Path, checkpoint: Path, exports: Path) -> Publish:
     """Publishes the results of a run whose model version has this number."""
-    return lambda version: results.publish(config, report, checkpoint, record(version))
+    return lambda version: results.publish(config, report, checkpoint, exports, record(version))
 
 
 def record(version: str) -> ModelVersionRecord:
@@ -78,6 +86,15 @@ def test_weights_are_linked_and_small_files_are_copied(publish: Publish, checkpo
     assert not (target / "timing.json").exists()
 
 
+def test_exports_are_beside_the_checkpoint_where_there_are_any(
+    publish: Publish, exports: Path
+) -> None:
+    file = exports / "model-f16.gguf"
+    assert (publish("1") / "exports" / file.name).samefile(file)
+    file.unlink()
+    assert not (publish("2") / "exports").exists()
+
+
 def test_an_earlier_result_is_replaced_as_a_whole(publish: Publish) -> None:
     target = publish("1")
     (target / "note.txt").write_text("of the earlier run")
@@ -107,7 +124,12 @@ def test_a_file_in_place_of_the_folder_is_not_replaced(config: RunConfig, publis
 
 
 def test_a_compression_and_a_comparison_do_not_replace_each_other(
-    config: RunConfig, publish: Publish, report: Path, checkpoint: Path, tmp_path: Path
+    config: RunConfig,
+    publish: Publish,
+    report: Path,
+    checkpoint: Path,
+    exports: Path,
+    tmp_path: Path,
 ) -> None:
     files = tmp_path / "files"
     files.mkdir()
@@ -121,15 +143,15 @@ def test_a_compression_and_a_comparison_do_not_replace_each_other(
         target = results.publish_comparison(other, files)
         assert {path.name for path in target.iterdir()} == {"comparison.json", "comparison.md"}
     with pytest.raises(UserError, match=r"no report\.json"):
-        results.publish(other, report, checkpoint, record("1"))
+        results.publish(other, report, checkpoint, exports, record("1"))
 
 
 def test_a_failure_while_files_are_copied_leaves_the_earlier_result(
-    config: RunConfig, publish: Publish, report: Path, tmp_path: Path
+    config: RunConfig, publish: Publish, report: Path, exports: Path, tmp_path: Path
 ) -> None:
     target = publish("1")
     with pytest.raises(FileNotFoundError):
-        results.publish(config, report, tmp_path / "absent", record("2"))
+        results.publish(config, report, tmp_path / "absent", exports, record("2"))
     assert published_version(target) == "1"
     assert [path.name for path in target.parent.iterdir()] == ["run"]
 

@@ -91,6 +91,10 @@ DEPENDENCIES: dict[str, tuple[set[str], set[str]]] = {
         {"evaluation/behaviour.py"} | MODELS,
         {"search", "report", "importance", "efficiency"},
     ),
+    "export": (
+        {"export/gguf.py", "export/gguf_tensors.py", "export/decilm.py"} | MODELS,
+        {"search", "recovery", "report", "importance", "pruning", "evaluation"},
+    ),
     "measure_candidate": (
         {
             "comparison/candidate.py",

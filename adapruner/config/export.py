@@ -1,0 +1,37 @@
+"""In which formats of other runtimes the result is written as well."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field, field_validator
+
+from adapruner.config.base import Section
+from adapruner.config.choices import EXPORT, OneOf
+from adapruner.config.pruning import PruningConfig
+
+TensorType = Literal["f32", "f16", "bf16", "q8_0", "q4_1", "q4_0"]
+TENSOR_TYPES: tuple[str, ...] = get_args(TensorType)
+
+
+class ExportConfig(Section):
+    """Formats of other runtimes that the final checkpoint is written in, beside its own."""
+
+    to: tuple[Annotated[str, OneOf(EXPORT)], ...] = Field(
+        (), description="gguf: for llama.cpp; decilm: for vLLM, SGLang and MLX; default: none"
+    )
+    type: TensorType = Field("f16", description="type of the tensors in GGUF")
+
+    @field_validator("to")
+    @classmethod
+    def _check_unique(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(formats)) < len(formats):
+            raise ValueError("a format is listed twice")
+        return formats
+
+
+class ServingConfig(Section):
+    """The settings that decide which runtime can load the result."""
+
+    pruning: PruningConfig
+    to: tuple[str, ...]

@@ -1,0 +1,64 @@
+"""What an export needs to know of a checkpoint before it reads any weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adapruner.errors import UserError
+from adapruner.models.checkpoint import inspect, read_config
+from adapruner.models.structures import LayerWidths, Structures
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A checkpoint's Transformers config, its structures, and whether its layers differ.
+
+    `layers_differ`: in any width; `heads_differ`: in head counts.
+    """
+
+    config: Any
+    structures: Structures
+    layers_differ: bool
+    heads_differ: bool
+
+    @property
+    def layers(self) -> tuple[LayerWidths, ...]:
+        """The widths of each decoder layer."""
+        return self.structures.layers
+
+    @property
+    def context_length(self) -> int:
+        """Tokens for which full attention is exact: a sliding window ends it."""
+        window = getattr(self.config, "sliding_window", None)
+        positions: int = self.config.max_position_embeddings
+        return min(positions, window or positions)
+
+    def rope_theta(self) -> float:
+        """The base of the rotary frequencies."""
+        return float(self.config.rope_parameters["rope_theta"])
+
+    def rope_type(self) -> str:
+        """How the rotary frequencies are scaled: `default`, `linear`, `llama3` and so on."""
+        return str(self.config.rope_parameters.get("rope_type", "default"))
+
+
+def contents_of(checkpoint: Path) -> Contents:
+    """The contents of a checkpoint. Raises UserError for one that can't be loaded."""
+    structures = inspect(checkpoint)
+    heads = {(layer.query_heads, layer.kv_groups) for layer in structures.layers}
+    return Contents(
+        read_config(checkpoint),
+        structures,
+        layers_differ=len(set(structures.layers)) > 1,
+        heads_differ=len(heads) > 1,
+    )
+
+
+def refuse_layers(runtime: str, contents: Contents, why: str) -> UserError:
+    """The error for layers that differ where `runtime` has one width for all."""
+    return UserError(
+        f"{runtime} can't hold {contents.structures.family.architecture} with layers that differ: "
+        f"{why}; prune with pruning.layout: uniform"
+    )

@@ -1,0 +1,140 @@
+"""GGUF, the file of llama.cpp and of what is built on it.
+
+Layers of one width have the family's own architecture. Layers that differ have `deci`, the only one
+that reads the widths of each layer of a Llama-like decoder; other families are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+
+import gguf
+import numpy as np
+from gguf import GGMLQuantizationType as Quantization
+
+from adapruner.errors import UserError
+from adapruner.export.architectures import ARCHITECTURES, FREQUENCY_FACTORS
+from adapruner.export.contents import Contents, refuse_layers
+from adapruner.export.gguf_tensors import TYPES, Tensors
+from adapruner.export.gguf_tokenizer import add_tokenizer, check_tokenizer
+from adapruner.models.checkpoint import load_tokenizer
+from adapruner.progress import announce
+
+DEFAULT_TYPE = "f16"
+
+FILE_TYPES = {
+    "f32": gguf.LlamaFileType.ALL_F32,
+    "f16": gguf.LlamaFileType.MOSTLY_F16,
+    "bf16": gguf.LlamaFileType.MOSTLY_BF16,
+    "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
+    "q4_1": gguf.LlamaFileType.MOSTLY_Q4_1,
+    "q4_0": gguf.LlamaFileType.MOSTLY_Q4_0,
+}
+
+
+def check_supported(contents: Contents) -> None:
+    """Raises UserError for a model that no architecture of GGUF computes exactly."""
+    _architecture(contents)
+
+
+def file_name(name: str, tensor_type: str) -> str:
+    """The name of the file: the checkpoint's and the type of its tensors."""
+    return f"{name}-{tensor_type}.gguf"
+
+
+def write(checkpoint: Path, contents: Contents, tensor_type: str, out: Path) -> None:
+    """Writes the file `out`. One tensor at a time is in memory."""
+    architecture = _architecture(contents)
+    tokenizer = load_tokenizer(checkpoint)
+    check_tokenizer(tokenizer, contents.config.vocab_size)
+    tensors = Tensors(checkpoint, contents, architecture, tensor_type)
+    writer = gguf.GGUFWriter(out, architecture)
+    try:
+        _add_widths(writer, contents)
+        writer.add_file_type(FILE_TYPES[tensor_type])
+        writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+        add_tokenizer(writer, tokenizer, contents.config.vocab_size)
+        _write_tensors(writer, tensors)
+    finally:
+        writer.close()
+
+
+def _architecture(contents: Contents) -> str:
+    """The architecture that holds the checkpoint."""
+    family, config = contents.structures.family, contents.config
+    row = ARCHITECTURES.get(family.model_type)
+    if row is None:
+        raise UserError(f"the GGUF export does not support {family.architecture}")
+    name = row.per_layer if contents.layers_differ else row.equal
+    if name is None:
+        raise refuse_layers(
+            "GGUF", contents, f"llama.cpp builds every layer of '{row.equal}' with one width"
+        )
+    activation = getattr(config, "hidden_activation", None) or config.hidden_act
+    if activation != row.activation:
+        raise UserError(
+            f"the checkpoint's hidden_act is {activation}; '{name}' of GGUF has {row.activation}"
+        )
+    scaling = contents.rope_type()
+    if scaling not in ("default", *(["linear", "llama3"] if name in FREQUENCY_FACTORS else [])):
+        raise UserError(
+            f"the checkpoint scales its rotary frequencies by '{scaling}', which the export to "
+            f"'{name}' of GGUF does not support"
+        )
+    return name
+
+
+def _add_widths(writer: gguf.GGUFWriter, contents: Contents) -> None:
+    """Writes the shape of the model; widths are one number, or one for each layer."""
+
+    def by_layer(values: Sequence[int]) -> int | list[int]:
+        return list(values) if contents.layers_differ else values[0]
+
+    config, layers, head_dim = contents.config, contents.layers, contents.structures.head_dim
+    writer.add_block_count(len(layers))
+    writer.add_context_length(contents.context_length)
+    writer.add_embedding_length(contents.structures.hidden_size)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_feed_forward_length(by_layer([layer.mlp_channels for layer in layers]))
+    writer.add_head_count(by_layer([layer.query_heads for layer in layers]))
+    writer.add_head_count_kv(by_layer([layer.kv_groups for layer in layers]))
+    # By default llama.cpp takes hidden size / heads of layer 0, which a cut changes.
+    writer.add_key_length(head_dim)
+    writer.add_value_length(head_dim)
+    writer.add_rope_dimension_count(head_dim)
+    writer.add_rope_freq_base(contents.rope_theta())
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+
+
+def _write_tensors(writer: gguf.GGUFWriter, tensors: Tensors) -> None:
+    """Writes the descriptions of all tensors, then their values, in the same order."""
+    plan, factors = tensors.plan(), tensors.frequency_factors()
+    for stored, shape, data_type in plan.values():
+        block, size = gguf.GGML_QUANT_SIZES[data_type]
+        stored_bytes = prod(shape) // block * size
+        writer.add_tensor_info(stored, shape, np.dtype(np.float32), stored_bytes, data_type)
+    if factors is not None:
+        writer.add_tensor_info("rope_freqs.weight", factors.shape, factors.dtype, factors.nbytes)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for name, values in tensors.read():
+        if name in plan:
+            writer.write_tensor_data(gguf.quants.quantize(values, plan[name][2]))
+    if factors is not None:
+        writer.write_tensor_data(factors)
+    _announce_wider(plan, TYPES[tensors.tensor_type][0])
+
+
+def _announce_wider(
+    plan: dict[str, tuple[str, tuple[int, ...], Quantization]], wanted: Quantization
+) -> None:
+    """Says how many projections stay f16 because their rows don't divide into blocks."""
+    wider = [s for s, shape, kind in plan.values() if len(shape) > 1 and kind == Quantization.F16]
+    if wider and wanted != Quantization.F16:
+        announce(
+            f"{len(wider)} tensors stay f16, since {wanted.name} takes rows of a multiple of "
+            f"{gguf.GGML_QUANT_SIZES[wanted][0]}: pruning.target: llama.cpp gives such widths"
+        )

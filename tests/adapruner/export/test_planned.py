@@ -1,0 +1,58 @@
+"""Formats and runtimes are checked on the dense model, before anything is computed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapruner.config import PruningConfig
+from adapruner.errors import UserError
+from adapruner.export.planned import check_planned
+from tests.models import small_model
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "to", "refused"),
+    [
+        ("llama", {"target": "llama.cpp"}, (), False),
+        ("llama", {}, ("gguf", "decilm"), False),
+        ("qwen3", {}, (), False),
+        ("qwen3", {"target": "llama.cpp"}, (), True),
+        ("qwen3", {"target": "llama.cpp", "layout": "uniform"}, (), False),
+        ("qwen3", {}, ("gguf",), True),
+        ("qwen3", {"layout": "uniform"}, ("decilm",), True),
+        ("gemma-mqa", {"target": "portable"}, (), True),
+    ],
+)
+def test_a_result_that_could_not_be_held_is_refused(
+    kind: str, settings: dict[str, Any], to: tuple[str, ...], refused: bool, tmp_path: Path
+) -> None:
+    small_model(kind).save_pretrained(tmp_path)
+    pruning = PruningConfig(**settings)
+    if refused:
+        with pytest.raises(UserError, match="can't hold"):
+            check_planned(tmp_path, pruning, False, to)
+    else:
+        check_planned(tmp_path, pruning, False, to)
+
+
+def test_heads_by_layer_are_refused_where_a_format_needs_equal_ones(tmp_path: Path) -> None:
+    small_model("llama-mha").save_pretrained(tmp_path)
+    by_layer, uniform = PruningConfig(), PruningConfig(layout="uniform")
+    with pytest.raises(UserError, match="same number of query heads"):
+        check_planned(tmp_path, by_layer, True, ("decilm",))
+    check_planned(tmp_path, by_layer, True, ("gguf",))
+    check_planned(tmp_path, uniform, True, ("decilm",))
+
+
+def test_widths_that_cost_speed_are_named(tmp_path: Path) -> None:
+    small_model("llama").save_pretrained(tmp_path)
+    assert check_planned(tmp_path, PruningConfig(), False, ()) == []
+    settings = PruningConfig(target="llama.cpp", round_to=8)
+    lines = check_planned(tmp_path, settings, False, ())
+    assert [line.split(" is no multiple of 32")[0] for line in lines] == [
+        "pruning.round_to 8",
+        "the width of the protected layers, 48",
+    ]
