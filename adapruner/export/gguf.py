@@ -66,7 +66,10 @@ def _architecture(contents: Contents) -> str:
     family, config = contents.structures.family, contents.config
     row = ARCHITECTURES.get(family.model_type)
     if row is None:
-        raise UserError(f"the GGUF export does not support {family.architecture}")
+        raise UserError(
+            f"the GGUF export can't hold {family.architecture}; it takes the families "
+            f"{', '.join(ARCHITECTURES)}"
+        )
     name = row.per_layer if contents.layers_differ else row.equal
     if name is None:
         raise refuse_layers(

@@ -13,13 +13,20 @@ from gguf import GGUFReader
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from adapruner.errors import UserError
+from adapruner.export.architectures import ARCHITECTURES
 from adapruner.export.export import export
 from adapruner.models.checkpoint import load_tokenizer
 from tests.adapruner.conftest import write_tokenizer
 from tests.adapruner.export.checkpoints import TEXT, VOCABULARY, small, write
 from tests.models import KINDS, tokens
 
-PER_LAYER = [kind for kind in KINDS if not kind.startswith(("qwen3", "gemma"))]
+PER_LAYER = [
+    kind
+    for kind, fields in KINDS.items()
+    if kind != "qwen2-sliding"  # its rotary scaling, yarn, is refused
+    and (row := ARCHITECTURES.get(fields["model_type"])) is not None
+    and row.per_layer is not None
+]
 
 
 def exported(model: Any, folder: Path, tensor_type: str = "f32") -> GGUFReader:
@@ -102,6 +109,18 @@ def test_a_family_without_an_architecture_for_layers_that_differ_is_refused(
     with pytest.raises(UserError, match=r"pruning\.layout: uniform") as error:
         exported(small(kind, "mlp"), tmp_path)
     assert "\n" not in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "layers", "message"),
+    [("olmo3", "equal", "it takes the families llama"), ("qwen2-sliding", "mlp", "by 'yarn'")],
+)
+def test_what_gguf_does_not_hold_is_refused(
+    kind: str, layers: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message):
+        exported(small(kind, layers), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 

@@ -38,7 +38,9 @@ def test_registration_is_idempotent() -> None:
 
 def test_a_stock_config_with_equal_layers_gives_the_stock_class() -> None:
     for family in FAMILIES.values():
-        config = AutoConfig.for_model(family.model_type, num_hidden_layers=0, vocab_size=8)
+        config = AutoConfig.for_model(
+            family.model_type, num_hidden_layers=0, vocab_size=8, pad_token_id=0
+        )
         model = AutoModelForCausalLM.from_config(config)
         assert type(model) is getattr(transformers, family.architecture)
 
