@@ -64,13 +64,15 @@ verify-exports: setup $(VERIFY)/llama.cpp/.built $(VERIFY)/vllm/.installed
 	$(BIN)/python benchmarks/exports/llama_cpp.py $(VERIFY)/models $(VERIFY)/llama.cpp/bin
 	$(BIN)/python benchmarks/exports/vllm_server.py $(VERIFY)/models $(VERIFY)/vllm/bin/vllm
 
+# Not native: virtual machines report AMX instructions that they do not let a process use.
 $(VERIFY)/llama.cpp/.built:
 	mkdir -p $(VERIFY)/source
 	$(BIN)/python -m pip download --quiet --no-deps --no-binary :all: -d $(VERIFY)/source \
 		$(subst _,-,$(subst -,==,$(LLAMA_CPP)))
 	tar -xf $(VERIFY)/source/$(LLAMA_CPP).tar.gz -C $(VERIFY)/source
 	cmake -S $(VERIFY)/source/$(LLAMA_CPP)/vendor/llama.cpp -B $(VERIFY)/llama.cpp \
-		-DCMAKE_BUILD_TYPE=Release -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
+		-DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=OFF \
+		-DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
 		-DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_OPENSSL=OFF
 	nice cmake --build $(VERIFY)/llama.cpp --target \
 		llama-completion llama-perplexity llama-bench llama-tokenize

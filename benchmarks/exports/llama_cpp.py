@@ -19,6 +19,9 @@ NEW_TOKENS, WINDOW, WINDOWS = 24, 512, 8
 LIMITS = {"f32": 0.005, "q8_0": 0.01}
 """Type -> largest relative difference of the perplexity."""
 
+EXACT_CACHE = ("-ctk", "f32", "-ctv", "f32", "-fa", "off")
+"""Keys and values in float32, as in Transformers; by default they are in float16."""
+
 
 def main(folder: Path, programs: Path) -> int:
     reference = json.loads((folder / "reference.json").read_text())
@@ -63,16 +66,17 @@ def completion(programs: Path, file: Path, prompt: str) -> str:
     done = run(
         programs / "llama-completion", "-m", file, "-p", prompt, "-n", NEW_TOKENS, "-t", 1,
         "--temp", 0, "-no-cnv", "--no-display-prompt", "--no-escape", "--no-warmup",
-        "--simple-io",
+        "--simple-io", *EXACT_CACHE,
     )  # fmt: skip
-    return done.stdout.removesuffix("\n\n").removesuffix(" [end of text]")
+    text, end, _ = done.stdout.rpartition(" [end of text]")
+    return text if end else done.stdout.removesuffix("\n\n")
 
 
 def perplexity(programs: Path, file: Path, text: Path) -> tuple[float, str]:
     """The perplexity and the architecture that llama.cpp names."""
     done = run(
         programs / "llama-perplexity", "-m", file, "-f", text, "-c", WINDOW, "-b", WINDOW,
-        "--chunks", WINDOWS, "-t", 1, "--no-warmup", "-v",
+        "--chunks", WINDOWS, "-t", 1, "--no-warmup", "-v", *EXACT_CACHE,
     )  # fmt: skip
     output = done.stdout + done.stderr
     value = re.search(r"Final estimate: PPL = ([\d.]+)", output)

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapruner.config import ModelConfig, RunConfig
+from adapruner.errors import UserError
+from adapruner.models.sources import resolve
+from steps.load_model import load_model
+from tests.adapruner.conftest import Workplace
+from tests.models import small_model
+from tests.steps.configs import minimal_config
+
+
+def source(checkpoint: Path, folder: Path) -> Path:
+    """A directory with the `source.json` of a checkpoint."""
+    out = folder / "source"
+    out.mkdir()
+    resolve(ModelConfig(source=str(checkpoint))).write(out)
+    return out
+
+
+def config(folder: Path, **sections: Any) -> RunConfig:
+    return minimal_config(folder, **sections)
+
+
+def test_a_width_that_costs_speed_where_the_result_is_served_is_a_warning(
+    workplace: Workplace, stages_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pruning = {"target": "llama.cpp", "round_to": 8, "ratio": 0.3}
+    settings = config(stages_folder, pruning=pruning).serving
+    assert settings == config(stages_folder, pruning=pruning | {"ratio": 0.5}).serving
+    with caplog.at_level(logging.WARNING):
+        out = load_model.entrypoint(source(workplace.checkpoint, stages_folder), settings)
+    assert (out / "config.json").is_file()
+    assert "pruning.round_to 8 is no multiple of 32" in caplog.text
+
+
+def test_a_result_that_can_not_be_served_is_refused_with_the_dense_model(
+    stages_folder: Path,
+) -> None:
+    dense = stages_folder / "qwen3"
+    small_model("qwen3").save_pretrained(dense)
+    settings = config(stages_folder, export={"to": ["gguf"]}).serving
+    with pytest.raises(UserError, match="layout: uniform"):
+        load_model.entrypoint(source(dense, stages_folder), settings)
