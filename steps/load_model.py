@@ -29,8 +29,7 @@ def load_model(source: Path, serving: ServingConfig) -> Annotated[Path, "dense_c
     pruning, resolved = serving.pruning, CheckpointSource.read(source)
     with stage("load_model") as out:
         registered_checkpoints.materialize(resolved, out)
-        if resolved.family == "auto":
-            prove(out)
+        prove(out)
         prunes_heads = PruningTarget(inspect(out), pruning).attention != "none"
         for warning in check_planned(out, pruning, prunes_heads, serving.to):
             logger.warning(warning)

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from adapruner.config.base import Section
 from adapruner.config.choices import RECONSTRUCTION, OneOf
-from adapruner.config.targets import PORTABLE_MULTIPLE, TARGETS
+from adapruner.serving_targets import PORTABLE_MULTIPLE, TARGETS
 
 Layout = Literal["per_layer", "uniform"]
 RatioBase = Literal["all", "blocks"]
@@ -76,7 +76,7 @@ class ReconstructionConfig(Section):
     method: ReconstructionMethod = Field(
         "least_squares",
         description="least_squares: update the weights of cut MLPs; bias: add biases to the output "
-        "projections (Llama only); none",
+        "projections, where the family's config has them; none",
     )
     ridge: float | None = Field(
         None,

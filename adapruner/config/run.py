@@ -69,8 +69,11 @@ class RunConfig(Section):
 
     @property
     def plan_config(self) -> PlanConfig:
-        """The settings of the search."""
-        return PlanConfig(**{name: getattr(self, name) for name in PlanConfig.model_fields})
+        """The settings of the search. Trials do not depend on `reconstruction.epochs`."""
+        settings = {name: getattr(self, name) for name in PlanConfig.model_fields}
+        default = ReconstructionConfig().epochs
+        reconstruction = self.reconstruction.model_copy(update={"epochs": default})
+        return PlanConfig(**settings | {"reconstruction": reconstruction})
 
     @property
     def serving(self) -> ServingConfig:

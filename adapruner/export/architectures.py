@@ -39,5 +39,8 @@ NEIGHBOURING_PAIRS = frozenset({"llama", "deci"})
 The others, and Transformers, rotate rows i and i + head_dim / 2.
 """
 
+SQUARE_ATTENTION = frozenset({"qwen2"})
+"""Architectures that read the query projection as [hidden, hidden], so all heads must be there."""
+
 FREQUENCY_FACTORS = frozenset({"llama", "deci"})
 """Architectures that read a factor for each rotary frequency (`rope_freqs`)."""

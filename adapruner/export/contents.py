@@ -13,11 +13,12 @@ from adapruner.models.structures import LayerWidths, Structures
 
 @dataclass(frozen=True)
 class Contents:
-    """A checkpoint's Transformers config, its structures, and whether its layers differ.
+    """A checkpoint, its Transformers config, its structures, and whether its layers differ.
 
     `layers_differ`: in any width; `heads_differ`: in head counts.
     """
 
+    checkpoint: Path
     config: Any
     structures: Structures
     layers_differ: bool
@@ -29,11 +30,26 @@ class Contents:
         return self.structures.layers
 
     @property
+    def attention_is_square(self) -> bool:
+        """Whether the query heads together are as wide as the hidden size, in every layer."""
+        structures = self.structures
+        return all(
+            layer.query_heads * structures.head_dim == structures.hidden_size
+            for layer in self.layers
+        )
+
+    @property
     def context_length(self) -> int:
         """Tokens for which full attention is exact: a sliding window ends it."""
         window = getattr(self.config, "sliding_window", None)
         positions: int = self.config.max_position_embeddings
         return min(positions, window or positions)
+
+    @property
+    def activation(self) -> str:
+        """The activation of the MLPs; the field's name depends on the family."""
+        name = getattr(self.config, "hidden_activation", None) or self.config.hidden_act
+        return str(name)
 
     def rope_theta(self) -> float:
         """The base of the rotary frequencies."""
@@ -49,6 +65,7 @@ def contents_of(checkpoint: Path) -> Contents:
     structures = inspect(checkpoint)
     heads = {(layer.query_heads, layer.kv_groups) for layer in structures.layers}
     return Contents(
+        checkpoint,
         read_config(checkpoint),
         structures,
         layers_differ=len(set(structures.layers)) > 1,

@@ -11,12 +11,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from adapruner.config.targets import PORTABLE_MULTIPLE
 from adapruner.errors import UserError
 from adapruner.export import decilm_config
 from adapruner.export.contents import Contents, refuse_layers
 from adapruner.files import link_or_copy, write_json
 from adapruner.models.checkpoint import checkpoint_files
+from adapruner.serving_targets import PORTABLE_MULTIPLE
 
 DEFAULT_TYPE = None
 
@@ -31,9 +31,9 @@ _REPLACED = ("per_layer_config", "auto_map", "architectures", "model_type", "_na
 def check_supported(contents: Contents) -> None:
     """Raises UserError for a model that a DeciLM checkpoint can't hold."""
     family = contents.structures.family
-    if family.model_type not in FAMILIES or contents.config.hidden_act != "silu":
+    if family.model_type not in FAMILIES or contents.activation != "silu":
         raise UserError(
-            f"DeciLM can't hold {family.architecture} with {contents.config.hidden_act}; it takes "
+            f"DeciLM can't hold {family.architecture} with {contents.activation}; it takes "
             f"the families {', '.join(FAMILIES)} with silu"
         )
     if contents.heads_differ:

@@ -26,6 +26,9 @@ class DeciLMConfig(LlamaConfig):  # type: ignore[no-untyped-call]
 
     model_type = "nemotron-nas"
 
+    def validate_architecture(self) -> None:
+        """Checks nothing: `head_dim` is always set, so no width derives from a head count."""
+
     def __init__(self, block_configs: Any = (), **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.block_configs = [

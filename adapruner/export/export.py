@@ -16,7 +16,7 @@ def export(checkpoint: Path, to: str, tensor_type: str | None, out: Path) -> Non
 
     `tensor_type` is the type of the tensors in GGUF, where None is f16; DeciLM keeps the
     checkpoint's. Raises UserError for a checkpoint that the format can't hold, and for an `out`
-    that is no earlier export.
+    that is neither a GGUF file nor a DeciLM directory.
     """
     module, contents = format_module(to), contents_of(checkpoint)
     module.check_supported(contents)

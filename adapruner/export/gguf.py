@@ -15,7 +15,7 @@ import numpy as np
 from gguf import GGMLQuantizationType as Quantization
 
 from adapruner.errors import UserError
-from adapruner.export.architectures import ARCHITECTURES, FREQUENCY_FACTORS
+from adapruner.export.architectures import ARCHITECTURES, FREQUENCY_FACTORS, SQUARE_ATTENTION
 from adapruner.export.contents import Contents, refuse_layers
 from adapruner.export.gguf_tensors import TYPES, Tensors
 from adapruner.export.gguf_tokenizer import add_tokenizer, check_tokenizer
@@ -37,6 +37,7 @@ FILE_TYPES = {
 def check_supported(contents: Contents) -> None:
     """Raises UserError for a model that no architecture of GGUF computes exactly."""
     _architecture(contents)
+    check_tokenizer(load_tokenizer(contents.checkpoint), contents.config.vocab_size)
 
 
 def file_name(name: str, tensor_type: str) -> str:
@@ -48,7 +49,6 @@ def write(checkpoint: Path, contents: Contents, tensor_type: str, out: Path) -> 
     """Writes the file `out`. One tensor at a time is in memory."""
     architecture = _architecture(contents)
     tokenizer = load_tokenizer(checkpoint)
-    check_tokenizer(tokenizer, contents.config.vocab_size)
     tensors = Tensors(checkpoint, contents, architecture, tensor_type)
     writer = gguf.GGUFWriter(out, architecture)
     try:
@@ -63,7 +63,7 @@ def write(checkpoint: Path, contents: Contents, tensor_type: str, out: Path) -> 
 
 def _architecture(contents: Contents) -> str:
     """The architecture that holds the checkpoint."""
-    family, config = contents.structures.family, contents.config
+    family = contents.structures.family
     row = ARCHITECTURES.get(family.model_type)
     if row is None:
         raise UserError(
@@ -71,14 +71,16 @@ def _architecture(contents: Contents) -> str:
             f"{', '.join(ARCHITECTURES)}"
         )
     name = row.per_layer if contents.layers_differ else row.equal
+    if name in SQUARE_ATTENTION and not contents.attention_is_square:
+        name = row.per_layer
     if name is None:
         raise refuse_layers(
             "GGUF", contents, f"llama.cpp builds every layer of '{row.equal}' with one width"
         )
-    activation = getattr(config, "hidden_activation", None) or config.hidden_act
-    if activation != row.activation:
+    if contents.activation != row.activation:
         raise UserError(
-            f"the checkpoint's hidden_act is {activation}; '{name}' of GGUF has {row.activation}"
+            f"the checkpoint's hidden_act is {contents.activation}; '{name}' of GGUF has "
+            f"{row.activation}"
         )
     scaling = contents.rope_type()
     if scaling not in ("default", *(["linear", "llama3"] if name in FREQUENCY_FACTORS else [])):
@@ -93,8 +95,9 @@ def _add_widths(writer: gguf.GGUFWriter, contents: Contents) -> None:
     """Writes the shape of the model; widths are one number, or one for each layer."""
 
     def by_layer(values: Sequence[int]) -> int | list[int]:
-        return list(values) if contents.layers_differ else values[0]
+        return list(values) if is_listed else values[0]
 
+    is_listed = writer.arch in {row.per_layer for row in ARCHITECTURES.values()}
     config, layers, head_dim = contents.config, contents.layers, contents.structures.head_dim
     writer.add_block_count(len(layers))
     writer.add_context_length(contents.context_length)

@@ -21,9 +21,6 @@ from adapruner.models.weights import tensor_shapes, weight_files
 
 Floats = NDArray[np.float32]
 
-BLOCK = 32
-"""Columns that share a scale in the quantized types."""
-
 TYPES = {
     "f32": (Quantization.F32, Quantization.F32),
     "f16": (Quantization.F16, Quantization.F16),

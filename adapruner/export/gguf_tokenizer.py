@@ -108,7 +108,7 @@ def _steps(pre: Mapping[str, Any] | None) -> Iterator[tuple[str, Any]]:
         for step in pre["pretokenizers"]:
             yield from _steps(step)
     elif kind == "Split":
-        yield kind, pre["pattern"].get("Regex", pre["pattern"])
+        yield kind, pre["pattern"].get("Regex") or pre["pattern"].get("String")
     else:
         yield kind, pre.get({"Digits": "individual_digits", "ByteLevel": "use_regex"}.get(kind, ""))
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from adapruner.config import PruningConfig
-from adapruner.config.targets import TARGETS
 from adapruner.export import format_module
 from adapruner.export.contents import contents_of
+from adapruner.serving_targets import TARGETS
 
 
 def check_planned(

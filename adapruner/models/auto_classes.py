@@ -12,7 +12,7 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from adapruner.models import modeling
-from adapruner.models.families import FAMILIES, Family
+from adapruner.models.families import FAMILIES, SHIPPED, Family
 
 
 class _ByConfig:
@@ -46,8 +46,8 @@ def register(family: Family) -> None:
 
 
 def add(family: Family) -> None:
-    """Adds a family that was found to the table, unless its type has a row."""
-    if family.model_type not in FAMILIES:
+    """Adds a family that was found to the table, unless its type is in the table as shipped."""
+    if family.model_type not in SHIPPED:
         FAMILIES[family.model_type] = family
         register(family)
 

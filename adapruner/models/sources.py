@@ -170,7 +170,7 @@ def _download(source: CheckpointSource) -> Path:
         except Exception as error:
             raise UserError(f"'{source.uri}' can't be fetched: {first_line(error)}") from None
 
-    _check_supported(fetch("config.json"), source.family == "auto")
+    _check_supported(fetch("config.json", FAMILY_FILE), source.family == "auto")
     return fetch("model*.safetensors", *(f"*{suffix}" for suffix in SMALL_SUFFIXES), *SMALL_NAMES)
 
 

@@ -25,8 +25,8 @@ RATE = 0.015
 WARMUP_STEPS = 10
 
 
-def fit_mlp(mlp: nn.Module, text: MlpText, fresh: MlpText | None, epochs: int) -> bool:
-    """Fits the weights of the cut `mlp`, in place, to `text.outputs`; whether they are changed.
+def fit_mlp(mlp: nn.Module, text: MlpText, fresh: MlpText | None, epochs: int) -> None:
+    """Fits the weights of the cut `mlp`, in place, to `text.outputs`.
 
     Batch i of n has every n-th token, so that all samples are in each. Weights that do not lower
     the error on `fresh`, text that they are not fitted on, are dropped. Memory: four copies of the
@@ -46,17 +46,20 @@ def fit_mlp(mlp: nn.Module, text: MlpText, fresh: MlpText | None, epochs: int) -
         optimizer.step()
         schedule.step()
     fitted = {name: weight.detach().to(old[name].dtype) for name, weight in new.items()}
-    with torch.no_grad():
-        if fresh is not None and not _error(mlp, fitted, fresh) < _error(mlp, old, fresh):
-            return False
-    for name, weight in mlp.named_parameters():
-        weight.data = fitted[name]
-    return True
+    if fresh is None or _mean_error(mlp, fitted, fresh) < _mean_error(mlp, old, fresh):
+        for name, weight in mlp.named_parameters():
+            weight.data = fitted[name]
 
 
-def _error(
-    mlp: nn.Module, weights: Mapping[str, Tensor], text: MlpText, rows: slice = slice(None)
-) -> Tensor:
+@torch.no_grad()
+def _mean_error(mlp: nn.Module, weights: Mapping[str, Tensor], text: MlpText) -> float:
+    """The mean of `_error` over batches of all tokens."""
+    batches = len(text.inputs) // BATCH_TOKENS | 1
+    errors = [_error(mlp, weights, text, slice(i, None, batches)) for i in range(batches)]
+    return float(torch.stack(errors).mean())
+
+
+def _error(mlp: nn.Module, weights: Mapping[str, Tensor], text: MlpText, rows: slice) -> Tensor:
     """The weighted squared error of the outputs of these tokens, relative to the outputs."""
     inputs, outputs = text.inputs[rows], text.outputs[rows].float()
     kind = torch.float32 if inputs.dtype == torch.float16 else inputs.dtype  # gradients underflow

@@ -7,9 +7,9 @@ from functools import cached_property
 from typing import Literal
 
 from adapruner.config import PruningConfig
-from adapruner.config.targets import TARGETS
 from adapruner.errors import UserError
 from adapruner.models.structures import Structures
+from adapruner.serving_targets import TARGETS
 
 Attention = Literal["none", "kv_groups", "query_heads"]
 

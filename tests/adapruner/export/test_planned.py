@@ -10,7 +10,7 @@ import pytest
 from adapruner.config import PruningConfig
 from adapruner.errors import UserError
 from adapruner.export.planned import check_planned
-from tests.models import small_model
+from tests.adapruner.export.checkpoints import small, write
 
 
 @pytest.mark.parametrize(
@@ -29,29 +29,29 @@ from tests.models import small_model
 def test_a_result_that_could_not_be_held_is_refused(
     kind: str, settings: dict[str, Any], to: tuple[str, ...], refused: bool, tmp_path: Path
 ) -> None:
-    small_model(kind).save_pretrained(tmp_path)
+    dense = write(small(kind), tmp_path / "dense")
     pruning = PruningConfig(**settings)
     if refused:
         with pytest.raises(UserError, match="can't hold"):
-            check_planned(tmp_path, pruning, False, to)
+            check_planned(dense, pruning, False, to)
     else:
-        check_planned(tmp_path, pruning, False, to)
+        check_planned(dense, pruning, False, to)
 
 
 def test_heads_by_layer_are_refused_where_a_format_needs_equal_ones(tmp_path: Path) -> None:
-    small_model("llama-mha").save_pretrained(tmp_path)
+    dense = write(small("llama-mha"), tmp_path / "dense")
     by_layer, uniform = PruningConfig(), PruningConfig(layout="uniform")
     with pytest.raises(UserError, match="same number of query heads"):
-        check_planned(tmp_path, by_layer, True, ("decilm",))
-    check_planned(tmp_path, by_layer, True, ("gguf",))
-    check_planned(tmp_path, uniform, True, ("decilm",))
+        check_planned(dense, by_layer, True, ("decilm",))
+    check_planned(dense, by_layer, True, ("gguf",))
+    check_planned(dense, uniform, True, ("decilm",))
 
 
 def test_widths_that_cost_speed_are_named(tmp_path: Path) -> None:
-    small_model("llama").save_pretrained(tmp_path)
-    assert check_planned(tmp_path, PruningConfig(), False, ()) == []
+    dense = write(small("llama"), tmp_path / "dense")
+    assert check_planned(dense, PruningConfig(), False, ()) == []
     settings = PruningConfig(target="llama.cpp", round_to=8)
-    lines = check_planned(tmp_path, settings, False, ())
+    lines = check_planned(dense, settings, False, ())
     assert [line.split(" is no multiple of 32")[0] for line in lines] == [
         "pruning.round_to 8",
         "the width of the protected layers, 48",

@@ -38,7 +38,7 @@ def test_fitting_lowers_the_error_on_fresh_text_below_that_of_the_update(kind: s
     plan = plan_for(model, "channels")
     apply_and_update(model, plan, UpdateText(tokens(256, 64, seed=5)), ridge=0.01)
     updated = error(model, fresh)
-    assert fit_mlp(layer_modules(model)[0].mlp, text, fresh, epochs=4)
+    fit_mlp(layer_modules(model)[0].mlp, text, fresh, epochs=4)
     assert error(model, fresh) < 0.98 * updated
 
 
@@ -46,7 +46,7 @@ def test_fitting_that_does_not_help_on_fresh_text_changes_nothing() -> None:
     model = small_model("llama")
     text, fresh = first_mlp(model, 2, seed=5), first_mlp(model, 32, seed=6)
     before = copy.deepcopy(layer_modules(model)[0].mlp.state_dict())  # whole: there is no error
-    assert not fit_mlp(layer_modules(model)[0].mlp, text, fresh, epochs=20)
+    fit_mlp(layer_modules(model)[0].mlp, text, fresh, epochs=20)
     for name, weight in layer_modules(model)[0].mlp.state_dict().items():
         assert torch.equal(weight, before[name])
 
