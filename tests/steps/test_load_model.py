@@ -30,13 +30,13 @@ def config(folder: Path, **sections: Any) -> RunConfig:
 def test_a_width_that_costs_speed_where_the_result_is_served_is_a_warning(
     workplace: Workplace, stages_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pruning = {"target": "llama.cpp", "round_to": 8, "ratio": 0.3}
+    pruning = {"target": "vllm", "round_to": 8, "ratio": 0.3}
     settings = config(stages_folder, pruning=pruning).serving
     assert settings == config(stages_folder, pruning=pruning | {"ratio": 0.5}).serving
     with caplog.at_level(logging.WARNING):
         out = load_model.entrypoint(source(workplace.checkpoint, stages_folder), settings)
     assert (out / "config.json").is_file()
-    assert "pruning.round_to 8 is no multiple of 32" in caplog.text
+    assert "pruning.round_to 8 is no multiple of 64" in caplog.text
 
 
 def test_a_result_that_can_not_be_served_is_refused_with_the_dense_model(

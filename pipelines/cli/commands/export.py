@@ -58,7 +58,7 @@ def export(source: Path, to: str, tensor_type: str | None, output: Path | None) 
     name = module.file_name(source.name, tensor_type or module.DEFAULT_TYPE)
     if output is None:
         output = (source / "exports" if is_run else source.parent) / name
-    if is_run:
-        output.parent.mkdir(exist_ok=True)
+        if is_run:
+            output.parent.mkdir(exist_ok=True)
     write(checkpoint, to, tensor_type, output)
     click.echo(output)

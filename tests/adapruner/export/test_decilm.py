@@ -79,7 +79,11 @@ def test_multiples_of_256_have_the_ffn_mult_that_stands_for_them(tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("kind", "layers", "message"),
-    [("llama", "heads", "layout: uniform"), ("qwen3", "equal", "it takes the families")],
+    [
+        ("llama", "heads", "layout: uniform"),
+        ("qwen3", "equal", "it takes the families"),
+        ("gemma2", "equal", "it takes the families"),
+    ],
 )
 def test_what_decilm_does_not_hold_is_refused(
     kind: str, layers: str, message: str, tmp_path: Path

@@ -60,7 +60,8 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     assert not list((run / "exports").glob("*")) if (run / "exports").exists() else True
 
 
-def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
-    result = CliRunner().invoke(main, ["export", str(tmp_path), "--to", "gguf"])
+@pytest.mark.parametrize("folder", ["", "absent/model"])
+def test_a_folder_that_is_no_checkpoint_is_refused(folder: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["export", str(tmp_path / folder), "--to", "gguf"])
     assert result.exit_code == 2
     assert "is not a checkpoint" in result.output
