@@ -8,13 +8,14 @@ next-token distributions at temperature 1 (`distill`, arXiv 1503.02531), grouped
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from adapruner.config import FinetuneConfig
 from adapruner.errors import UserError
@@ -85,9 +86,13 @@ def learning_rate_schedule(
     The first step has 1 / `warmup` of the optimizer's learning rate; the last step of the warm-up
     and the first step of the decay have all of it.
     """
-    rise = LinearLR(optimizer, start_factor=1 / max(warmup, 1), total_iters=max(warmup - 1, 0))
-    decay = CosineAnnealingLR(optimizer, T_max=max(steps - warmup, 1))
-    return SequentialLR(optimizer, [rise, decay], milestones=[warmup])
+
+    def share(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1))) / 2
+
+    return LambdaLR(optimizer, share)
 
 
 def token_loss(logits: Tensor, batch: Batch, teacher: TopLogProbs | None) -> Tensor:
