@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from adapruner.evaluation.normalizer import log_sum_exp
 from adapruner.evaluation.perplexity import batches_of
 from adapruner.progress import track
 
@@ -40,9 +41,10 @@ def top_log_probs(model: Any, windows: Tensor, count: int, description: str = ""
     device = model.get_input_embeddings().weight.device
     tokens, log_probs = [], []
     for batch in track(batches_of(windows), description):
-        logits = model(batch.to(device).long(), use_cache=False).logits[:, :-1].float()
+        logits = model(batch.to(device).long(), use_cache=False).logits[:, :-1]
         top = logits.topk(min(count, logits.shape[-1]), dim=-1)
-        log_probs.append((top.values - logits.logsumexp(-1, keepdim=True)).cpu())
+        total = log_sum_exp(logits.flatten(0, 1)).view(*logits.shape[:-1], 1)
+        log_probs.append((top.values.float() - total).cpu())
         tokens.append(top.indices.int().cpu())
     return TopLogProbs(torch.cat(tokens), torch.cat(log_probs))
 
@@ -71,8 +73,8 @@ def divergence(teacher: TopLogProbs, logits: Tensor) -> Tensor:
     `teacher` is [N, K], `logits` [N, V].
     """
     expected = teacher.log_probs.to(logits.device).float()
-    log_probs = logits.float().log_softmax(-1)
-    predicted = log_probs.gather(-1, teacher.tokens.to(logits.device).long())
+    listed = logits.gather(-1, teacher.tokens.to(logits.device).long()).float()
+    predicted = listed - log_sum_exp(logits)
     top = (expected.exp() * (expected - predicted)).sum(-1)
     expected_rest, predicted_rest = _rest(expected), _rest(predicted)
     return top + expected_rest * (expected_rest.log() - predicted_rest.log())

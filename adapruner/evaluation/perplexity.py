@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from adapruner.evaluation.normalizer import log_sum_exp
 from adapruner.progress import track
 
 TOKENS_AT_ONCE = 2048
@@ -46,9 +46,9 @@ def window_losses(model: Any, batch: Tensor) -> Tensor:
     `batch`, int [B, T], is run at once.
     """
     tokens = batch.to(model.get_input_embeddings().weight.device).long()
-    logits = model(tokens, use_cache=False).logits[:, :-1]
-    targets = tokens[:, 1:].to(logits.device).flatten()
-    losses = F.cross_entropy(logits.flatten(0, 1).float(), targets, reduction="none")
+    logits = model(tokens, use_cache=False).logits[:, :-1].flatten(0, 1)
+    targets = tokens[:, 1:].to(logits.device).reshape(-1, 1)
+    losses: Tensor = log_sum_exp(logits) - logits.gather(-1, targets).float()
     return losses.view(len(batch), -1).mean(1)
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from adapruner.errors import first_line
+from adapruner.evaluation.normalizer import log_sum_exp
 from adapruner.evaluation.tasks.packing import Group, Request, groups_of, packed
 from adapruner.progress import announce, console, track
 
@@ -244,10 +245,10 @@ class SharedContextLM(HFLM):
         finally:
             hook.remove()
         if targets:
-            values = logits[0].float()
+            values = logits[0]
             target_tokens = torch.tensor([target[2] for target in targets], device=values.device)
-            of_targets = values.gather(1, target_tokens[:, None])[:, 0]
-            scores = (of_targets - values.logsumexp(1)).tolist()
+            of_targets = values.gather(1, target_tokens[:, None]).float()
+            scores = (of_targets - log_sum_exp(values))[:, 0].tolist()
             is_greedy = (values.argmax(1) == target_tokens).tolist()
             for (*_, total), score, greedy in zip(targets, scores, is_greedy, strict=True):
                 total.score += score

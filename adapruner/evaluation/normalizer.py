@@ -1,0 +1,27 @@
+"""The logarithm of softmax's denominator, which log-probabilities of a few tokens need."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+CHUNK_BYTES = 2**21
+"""Logits in float32 that fit in a processor's cache: there, three passes cost what one costs."""
+
+
+def log_sum_exp(logits: Tensor) -> Tensor:
+    """log of the sum of exp(logits) over the last dimension, float32 [N, 1], of [N, V].
+
+    It is computed in float32 without a copy of all logits. Several times as fast on a CPU as
+    `torch.logsumexp`.
+    """
+    is_on_cpu = logits.device.type == "cpu"
+    rows = max(CHUNK_BYTES // (4 * logits.shape[-1]), 1) if is_on_cpu else max(len(logits), 1)
+    return torch.cat([_of_chunk(chunk) for chunk in torch.split(logits, rows)])
+
+
+def _of_chunk(logits: Tensor) -> Tensor:
+    values = logits.float()
+    top = values.detach().amax(-1, keepdim=True)
+    sums: Tensor = (values - top).exp_().sum(-1, keepdim=True)
+    return sums.log() + top
