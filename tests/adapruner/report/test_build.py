@@ -13,16 +13,8 @@ from adapruner.report.build import build_report, write_report
 from adapruner.report.page import page
 from adapruner.report.sections import Inputs, Section
 from adapruner.report.terminal import report_table
-from tests.adapruner.report.reports import (
-    TIMINGS,
-    build,
-    minimal_report,
-    search_result,
-    settings,
-    trials,
-    write_search,
-    write_stages,
-)
+from tests.adapruner.report.reports import TIMINGS, build, minimal_report, settings, write_stages
+from tests.adapruner.report.searches import search_result, trials, write_search
 
 
 def test_report_holds_the_results_of_every_stage(stages: dict[str, Path]) -> None:

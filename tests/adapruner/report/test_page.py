@@ -11,7 +11,8 @@ from typing import Any
 
 from adapruner.report.page import page
 from tests.adapruner.report.pages import Page, assert_self_contained
-from tests.adapruner.report.reports import HOSTILE, build, minimal_report, settings, write_stages
+from tests.adapruner.report.reports import build, minimal_report, settings, write_stages
+from tests.adapruner.report.searches import HOSTILE
 
 
 def test_page_requests_nothing_outside_itself(report: dict[str, Any]) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 from adapruner.report.page import page
 from adapruner.report.sections.calibration_pool import table, view
-from tests.adapruner.report.reports import HOSTILE, minimal_report
+from tests.adapruner.report.reports import minimal_report
+from tests.adapruner.report.searches import HOSTILE
 
 
 def test_sources_have_a_column_per_count(report: dict[str, Any]) -> None:

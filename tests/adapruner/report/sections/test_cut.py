@@ -7,7 +7,8 @@ from typing import Any
 
 from adapruner.report.page import page
 from adapruner.report.sections.cut import structures, view
-from tests.adapruner.report.reports import build, trials, write_search
+from tests.adapruner.report.reports import build
+from tests.adapruner.report.searches import trials, write_search
 
 
 def test_layers_have_dense_and_kept_widths(report: dict[str, Any]) -> None:

@@ -11,7 +11,8 @@ from adapruner.config.search import AnyObjective
 from adapruner.pruning.plan import PruningPlan, Update
 from adapruner.report.page import page
 from adapruner.report.sections.search import OBJECTIVES, best_warm_start, held_out_chart, view
-from tests.adapruner.report.reports import build, pool_summary, trials, write_search
+from tests.adapruner.report.reports import build, pool_summary
+from tests.adapruner.report.searches import trials, write_search
 
 
 def report_of(directory: Path, *args: Any, **fields: Any) -> dict[str, Any]:

@@ -11,7 +11,8 @@ import pytest
 from adapruner.config.search import AnyObjective
 from adapruner.report.page import page
 from adapruner.report.sections.search_front import AXES, FAINT, front_view
-from tests.adapruner.report.reports import HOSTILE, build, trials, write_search
+from tests.adapruner.report.reports import build
+from tests.adapruner.report.searches import HOSTILE, trials, write_search
 
 
 def report_of(directory: Path, total: int, *objectives: str) -> dict[str, Any]:
