@@ -46,11 +46,16 @@ demo:
 	@$(MAKE) --no-print-directory --silent setup
 	$(BIN)/adapruner compress -c configs/demo.yaml $(ARGS)
 
+# Tests of one file run in one process, because they share what is slow to make. PyTorch's threads
+# would compete with the other processes.
+PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+test test-fast: export OMP_NUM_THREADS := 1
+
 test: setup
-	$(BIN)/pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-fast: setup
-	$(BIN)/pytest -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
 # Real programs on the exports. Each has an environment of its own; nothing of it is installed in VENV.
 VERIFY := .verify
