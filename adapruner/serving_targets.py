@@ -28,7 +28,6 @@ TARGETS = {
     "vllm": ServingTarget(
         64,
         "tensor parallelism divides widths among devices",
-        heads_by_layer=False,
     ),
     "llama.cpp": ServingTarget(
         32,

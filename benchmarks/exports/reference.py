@@ -24,6 +24,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from adapruner.config import ModelConfig, PruningConfig
 from adapruner.errors import UserError
+from adapruner.export.architectures import ARCHITECTURES
 from adapruner.export.export import export
 from adapruner.export.gguf_tokenizer import PRE_TOKENIZERS
 from adapruner.models import checkpoint as ckpt
@@ -83,7 +84,7 @@ LLAMA3 = {
 VARIANTS: dict[str, dict[str, Any]] = {
     "llama-biased": {"model_type": "llama", "attention_bias": True, "mlp_bias": True},
     "llama-scaled": {"model_type": "llama", "rope_parameters": LLAMA3},
-    **{name: {"model_type": name} for name in FAMILIES},
+    **{name: {"model_type": name} for name in ARCHITECTURES},
 }
 
 
