@@ -20,16 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from random_models import RANDOM_WIDTHS, VARIANTS, random_model
 
 from adapruner.config import ModelConfig, PruningConfig
 from adapruner.errors import UserError
-from adapruner.export.architectures import ARCHITECTURES
 from adapruner.export.export import export
 from adapruner.export.gguf_tokenizer import PRE_TOKENIZERS
 from adapruner.models import checkpoint as ckpt
 from adapruner.models import sources
-from adapruner.models.families import FAMILIES
 from adapruner.models.structures import describe_model, layer_modules
 from adapruner.pruning.plan import make_plan
 from adapruner.pruning.surgery import apply
@@ -66,27 +64,6 @@ LAYOUTS: dict[str, tuple[Widths, Groups]] = {
 }
 """Layout -> MLP channels and KV groups of layer i of SmolLM2-135M."""
 
-RANDOM_WIDTHS: dict[str, Widths] = {
-    "equal": lambda i: 160,
-    "differ": lambda i: (192, 96, 136, 64)[i % 4],
-}
-"""Layout -> MLP channels of layer i of the random models."""
-
-SMALL = {
-    "vocab_size": 49152, "hidden_size": 128, "intermediate_size": 192, "num_hidden_layers": 4,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "bos_token_id": 1,
-    "eos_token_id": 2, "max_position_embeddings": 2048,
-}  # fmt: skip
-LLAMA3 = {
-    "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0, "original_max_position_embeddings": 64,
-}  # fmt: skip
-VARIANTS: dict[str, dict[str, Any]] = {
-    "llama-biased": {"model_type": "llama", "attention_bias": True, "mlp_bias": True},
-    "llama-scaled": {"model_type": "llama", "rope_parameters": LLAMA3},
-    **{name: {"model_type": name} for name in ARCHITECTURES},
-}
-
 
 def main(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
@@ -109,7 +86,8 @@ def main(folder: Path) -> None:
             variant, _, kind = name.rpartition("-")
             model = random_model(VARIANTS[variant])
             norms = [layer.down.weight.norm(dim=0) for layer in layer_modules(model)]
-            cut(model, norms, RANDOM_WIDTHS[kind], lambda i: (0, 1), dense, name)
+            every = tuple(range(describe_model(model).layers[0].kv_groups))
+            cut(model, norms, RANDOM_WIDTHS[kind], lambda i: every, dense, name)
         prompts = PROMPTS if name in ("dense", *LAYOUTS) else ()
         results[name] = measure(folder / name, folder / "text.txt", prompts)
         file.write_text(json.dumps(results, indent=1))
@@ -145,16 +123,6 @@ def scores(model: Any, dense: Path, text: Path) -> list[torch.Tensor]:
 
 def cpu(source: Path) -> ModelConfig:
     return ModelConfig(source=str(source), device="cpu")
-
-
-def random_model(fields: dict[str, Any]) -> Any:
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(**SMALL | fields)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    for name, weight in model.named_parameters():
-        torch.nn.init.normal_(weight, mean=float("norm" in name), std=0.15)
-    config.architectures = [FAMILIES[config.model_type].architecture]
-    return model.eval().requires_grad_(False)
 
 
 def cut(
