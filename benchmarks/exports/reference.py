@@ -56,13 +56,20 @@ Groups = Callable[[int], tuple[int, ...]]
 ALL = (0, 1, 2)
 
 LAYOUTS: dict[str, tuple[Widths, Groups]] = {
-    "uniform": (lambda i: 1280, lambda i: ALL),
+    "uniform": (lambda i: 1024, lambda i: ALL),
+    "per_layer": (
+        lambda i: 1536 if i < 4 or i > 27 else (1088, 864, 672, 928)[i % 4],
+        lambda i: ALL,
+    ),
+    "odd": (lambda i: (1536, 1304, 1208, 1400)[i % 4], lambda i: ALL),
     "uniform_heads": (lambda i: 1408, lambda i: (0, 2)),
-    "per_layer": (lambda i: (1536, 1304, 1208, 1400)[i % 4], lambda i: ALL),
     "portable": (lambda i: (1536, 1280)[i % 2], lambda i: ALL),
     "heads": (lambda i: (1536, 1304)[i % 2], lambda i: (0, 2) if i in (9, 17) else ALL),
 }
-"""Layout -> MLP channels and KV groups of layer i of SmolLM2-135M."""
+"""Layout -> MLP channels and KV groups of layer i of SmolLM2-135M.
+
+`uniform` and `per_layer` have 20 % fewer parameters; most widths of `odd` are no multiples of 32.
+"""
 
 
 def main(folder: Path) -> None:
@@ -86,8 +93,7 @@ def main(folder: Path) -> None:
             variant, _, kind = name.rpartition("-")
             model = random_model(VARIANTS[variant])
             norms = [layer.down.weight.norm(dim=0) for layer in layer_modules(model)]
-            every = tuple(range(describe_model(model).layers[0].kv_groups))
-            cut(model, norms, RANDOM_WIDTHS[kind], lambda i: every, dense, name)
+            cut(model, norms, RANDOM_WIDTHS[kind], all_groups(model), dense, name)
         prompts = PROMPTS if name in ("dense", *LAYOUTS) else ()
         results[name] = measure(folder / name, folder / "text.txt", prompts)
         file.write_text(json.dumps(results, indent=1))
@@ -123,6 +129,11 @@ def scores(model: Any, dense: Path, text: Path) -> list[torch.Tensor]:
 
 def cpu(source: Path) -> ModelConfig:
     return ModelConfig(source=str(source), device="cpu")
+
+
+def all_groups(model: Any) -> Groups:
+    groups = tuple(range(describe_model(model).layers[0].kv_groups))
+    return lambda i: groups
 
 
 def cut(
