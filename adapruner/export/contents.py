@@ -11,6 +11,9 @@ from adapruner.errors import UserError
 from adapruner.models.checkpoint import inspect, read_config
 from adapruner.models.structures import LayerWidths, Structures
 
+FULL = "full_attention"
+"""The type of the layers that attend to everything."""
+
 
 @dataclass(frozen=True)
 class Contents:
@@ -56,20 +59,20 @@ class Contents:
     def layer_types(self) -> list[str]:
         """`full_attention` or `sliding_attention`, by layer."""
         types = getattr(self.config, "layer_types", None)
-        return list(types or ["full_attention"] * len(self.layers))
+        return list(types or [FULL] * len(self.layers))
 
-    def rope(self, layer_type: str = "full_attention") -> Mapping[str, Any]:
+    def rope(self, layer_type: str = FULL) -> Mapping[str, Any]:
         """The settings of the rotary embedding; of layers of a type, where a family has several."""
         parameters: Mapping[str, Any] = self.config.rope_parameters
         return parameters.get(layer_type, parameters)  # type: ignore[no-any-return]
 
-    def rope_theta(self) -> float:
+    def rope_theta(self, layer_type: str = FULL) -> float:
         """The base of the rotary frequencies."""
-        return float(self.rope()["rope_theta"])
+        return float(self.rope(layer_type)["rope_theta"])
 
-    def rope_type(self) -> str:
+    def rope_type(self, layer_type: str = FULL) -> str:
         """How the rotary frequencies are scaled: `default`, `linear`, `llama3` and so on."""
-        return str(self.rope().get("rope_type", "default"))
+        return str(self.rope(layer_type).get("rope_type", "default"))
 
     @property
     def rotary_dimensions(self) -> int:

@@ -33,10 +33,11 @@ def check_fields(architecture: str, activation: str, contents: Contents) -> None
             raise UserError(
                 f"the checkpoint's {name} is {value}; '{architecture}' of GGUF has {wanted}"
             )
-    allowed = {"full_attention": SCALINGS.get(architecture, ()), _SLIDING: ()}
-    for layer_type in dict.fromkeys(contents.layer_types):
-        scaling = contents.rope(layer_type).get("rope_type", "default")
-        if scaling not in ("default", *allowed[layer_type]):
+    allowed = {contents.rope_type(): SCALINGS.get(architecture, ())}
+    if architecture in WINDOWS and _SLIDING in contents.layer_types:
+        allowed[contents.rope_type(_SLIDING)] = ()
+    for scaling, scalings in allowed.items():
+        if scaling not in ("default", *scalings):
             raise UserError(
                 f"the checkpoint scales its rotary frequencies by '{scaling}', which the export to "
                 f"'{architecture}' of GGUF does not support"
@@ -45,10 +46,11 @@ def check_fields(architecture: str, activation: str, contents: Contents) -> None
 
 def add_fields(writer: GGUFWriter, contents: Contents) -> None:
     """Writes the keys that the architecture has beside those of a Llama."""
-    if writer.arch in WINDOWS and _SLIDING in contents.layer_types:
-        writer.add_sliding_window(contents.config.sliding_window)
+    window = getattr(contents.config, "sliding_window", None)
+    if writer.arch in WINDOWS and window is not None:
+        writer.add_sliding_window(window)
         writer.add_sliding_window_pattern([kind == _SLIDING for kind in contents.layer_types])
-        writer.add_rope_freq_base_swa(contents.rope(_SLIDING)["rope_theta"])
+        writer.add_rope_freq_base_swa(contents.rope_theta(_SLIDING))
     if writer.arch in _ADDED:
         _ADDED[writer.arch](writer, contents)
 
@@ -145,7 +147,7 @@ def _attention_scalar(contents: Contents, largest_depth: int) -> tuple[object, o
 
 
 def _fixed_by_olmo2(contents: Contents) -> Fixed:
-    bases = (contents.rope(_SLIDING)["rope_theta"], contents.rope_theta())
+    bases = (contents.rope_theta(_SLIDING), contents.rope_theta())
     return {"tie_word_embeddings": (_is_tied(contents), False), "rope_theta of windows": bases}
 
 

@@ -13,6 +13,7 @@ import torch
 from gguf import GGMLQuantizationType as Quantization
 from numpy.typing import NDArray
 from safetensors import safe_open
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from adapruner.errors import UserError
 from adapruner.export.architectures import (
@@ -117,8 +118,6 @@ class Tensors:
             return {f"rope_factors_{k}.weight": np.asarray(v, np.float32) for k, v in sets.items()}
         if contents.rope_type() == "default" or self.architecture not in FREQUENCY_FACTORS:
             return {}
-        from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
-
         scaled, _ = ROPE_INIT_FUNCTIONS[contents.rope_type()](contents.config, torch.device("cpu"))
         size = 2 * len(scaled)
         plain = contents.rope_theta() ** -(torch.arange(0, size, 2, dtype=torch.float32) / size)
