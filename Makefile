@@ -67,7 +67,7 @@ UNUSED := torchvision torchaudio torchcodec
 verify-exports: setup $(VERIFY)/llama.cpp/.built $(VERIFY)/vllm/.installed
 	$(BIN)/python benchmarks/exports/reference.py $(VERIFY)/models
 	$(BIN)/python benchmarks/exports/llama_cpp.py $(VERIFY)/models $(VERIFY)/llama.cpp/bin
-	$(BIN)/python benchmarks/exports/vllm_server.py $(VERIFY)/models $(VERIFY)/vllm/bin/vllm
+	$(BIN)/python benchmarks/exports/vllm_server.py $(VERIFY)/models $(VERIFY)/vllm/bin/python
 
 # Not native: virtual machines report AMX instructions that they do not let a process use.
 $(VERIFY)/llama.cpp/.built:

@@ -25,11 +25,7 @@ PORTABLE_MULTIPLE = 256
 
 TARGETS = {
     "transformers": ServingTarget(8, "matrix instructions of GPUs take 8 numbers at a time"),
-    "vllm": ServingTarget(
-        64,
-        "tensor parallelism divides widths among devices",
-        heads_by_layer=False,
-    ),
+    "vllm": ServingTarget(64, "tensor parallelism divides widths among devices"),
     "llama.cpp": ServingTarget(
         32,
         "rows of quantized tensors are multiples of 32, others stay f16",

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from zenml import pipeline
 
-from adapruner.comparison.cells import ComparisonConfig, candidate_config, cells, uses_reference
-from adapruner.config import ExportConfig, RunConfig
+from adapruner.comparison.cells import (
+    ComparisonConfig,
+    candidate_config,
+    cells,
+    serving,
+    uses_reference,
+)
+from adapruner.config import RunConfig
 from adapruner.pruning.reconstruction import uses_gram_matrices
 from pipelines.shared_steps import run_shared_steps
 from steps.compare_candidates import compare_candidates
@@ -29,9 +35,7 @@ def compare(config: RunConfig, comparison: ComparisonConfig) -> None:
     model = config.model
     plans = {cell: candidate_config(cell, config, comparison) for cell in cells(config, comparison)}
     has_search = any(plan.search.is_searched for plan in plans.values())
-    shared = run_shared_steps(
-        config.model_copy(update={"export": ExportConfig()}), has_search, COMPARISON
-    )
+    shared = run_shared_steps(config, serving(config, comparison), has_search, COMPARISON)
     dense, pool, table = shared.dense, shared.pool, shared.importance_table
     teacher = config.finetune.teacher if comparison.finetune else None
     logits = compute_teacher_logits(dense, pool, model, teacher)

@@ -28,7 +28,7 @@ def compress(config: RunConfig) -> None:
     leaves the steps before it cached.
     """
     model, device, evaluation = config.model, config.model.device_config, config.evaluation
-    shared = run_shared_steps(config, config.search.is_searched)
+    shared = run_shared_steps(config, config.serving, config.search.is_searched)
     dense, pool, texts = shared.dense, shared.pool, shared.test_texts
 
     is_used = uses_gram_matrices(config.reconstruction.method)

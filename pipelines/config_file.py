@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from adapruner.comparison.cells import ComparisonConfig
+from adapruner.comparison.cells import ComparisonConfig, serving
 from adapruner.config import GateConfig, RunConfig
 from adapruner.config.parsing import closest, nearest, parse_section
 from adapruner.errors import UserError
@@ -75,6 +75,7 @@ def read_comparison(
     config = _parse_config(values, path, [o for o in overrides if o not in overrides_of_section])
     where = f"{path} with --set" if overrides_of_section else str(path)
     comparison = parse_section(ComparisonConfig, section, where, "comparison")
+    serving(config, comparison)  # raises UserError for a candidate that no run could have
     _check_zenml_keys(values, str(path))
     values["parameters"]["comparison"] = section
     return values, config, comparison

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from adapruner.config import RunConfig
+from adapruner.config import RunConfig, ServingConfig
 from steps.estimate_importance import estimate_importance
 from steps.evaluate import evaluate
 from steps.filter_calibration_pool import filter_calibration_pool
@@ -30,18 +30,18 @@ class SharedOutputs(NamedTuple):
 
 
 def run_shared_steps(
-    config: RunConfig, has_search: bool, result_file: str = REPORT
+    config: RunConfig, serving: ServingConfig, has_search: bool, result_file: str = REPORT
 ) -> SharedOutputs:
     """From the sources to the importance table and the evaluation of the dense model.
 
-    `has_search` is whether any plan is searched, and `result_file` identifies results of this kind
-    of run, see `resolve_source`. Call it inside a
+    The dense model is checked against `serving`. `has_search` is whether any plan is searched, and
+    `result_file` identifies results of this kind of run, see `resolve_source`. Call it inside a
     pipeline function.
     """
     expire_damaged_results()
     model, seed = config.model, config.seed
     source, texts, tasks, objective_tasks = resolve_source(config, result_file, has_search)
-    dense = load_model(source, config.serving)
+    dense = load_model(source, serving)
     evaluation = config.evaluation.only("texts", "text_field", "sequence_length", "max_windows")
     pool = filter_calibration_pool(
         texts, dense, config.calibration, config.finetune, evaluation, seed,

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 def load_model(source: Path, serving: ServingConfig) -> Annotated[Path, "dense_checkpoint"]:
     """The checkpoint that `source.json` in the directory `source` names, as a directory.
 
-    Raises UserError where the runtime or the exports of the run can't hold its result.
+    Raises UserError where the runtime or the exports of the run can't hold a result.
     """
     from adapruner.export.planned import check_planned
     from adapruner.models.checkpoint import inspect
@@ -26,11 +26,14 @@ def load_model(source: Path, serving: ServingConfig) -> Annotated[Path, "dense_c
     from adapruner.pruning.target import PruningTarget
     from steps.mlflow_support import registered_checkpoints
 
-    pruning, resolved = serving.pruning, CheckpointSource.read(source)
+    resolved = CheckpointSource.read(source)
     with stage("load_model") as out:
         registered_checkpoints.materialize(resolved, out)
         prove(out)
-        prunes_heads = PruningTarget(inspect(out), pruning).attention != "none"
-        for warning in check_planned(out, pruning, prunes_heads, serving.to):
+        structures, warnings = inspect(out), []
+        for pruning in serving.results:
+            prunes_heads = PruningTarget(structures, pruning).attention != "none"
+            warnings += check_planned(out, pruning, prunes_heads, serving.to)
+        for warning in dict.fromkeys(warnings):
             logger.warning(warning)
     return out

@@ -11,12 +11,15 @@ from pydantic import Field, field_validator, model_validator
 from adapruner.config import (
     FinetuneConfig,
     PlanConfig,
+    PruningConfig,
     QualityConfig,
     RunConfig,
     Section,
+    ServingConfig,
     presets,
     with_preset,
 )
+from adapruner.config.parsing import parse_section
 from adapruner.config.presets import check_preset
 from adapruner.config.pruning import Layout
 from adapruner.config.search import SEARCHED
@@ -112,11 +115,16 @@ def seeds_of(method: str, config: RunConfig, comparison: ComparisonConfig) -> Se
 def candidate_config(
     cell: Cell, config: RunConfig, comparison: ComparisonConfig
 ) -> CandidateConfig:
-    """The sections that run `cell`: those of a compression by its method."""
+    """The sections that run `cell`: those of a compression by its method.
+
+    Raises UserError for a layout or a width that the runtime of `pruning.target` can't load.
+    """
     run = with_preset(config, cell.method)
     override = comparison.at_ratio.get(cell.ratio, PruningOverride())
     changes = override.model_dump(exclude_none=True)
     changes |= {"ratio": cell.ratio, "layout": cell.layout}
+    where = f"comparison at ratio {cell.ratio:g}, layout {cell.layout}"
+    pruning = parse_section(PruningConfig, run.pruning.model_dump() | changes, where, "pruning")
     finetune = run.finetune
     if not comparison.finetune:
         finetune = finetune.model_copy(update={"method": "none"})
@@ -124,11 +132,20 @@ def candidate_config(
         seed=cell.seed,
         model=run.model,
         search=run.search,
-        pruning=run.pruning.model_copy(update=changes),
+        pruning=pruning,
         reconstruction=run.reconstruction,
         finetune=finetune,
         quality=run.evaluation.quality,
     )
+
+
+def serving(config: RunConfig, comparison: ComparisonConfig) -> ServingConfig:
+    """What the dense model is checked against before anything is computed; nothing is exported.
+
+    Raises UserError as `candidate_config`.
+    """
+    plans = (candidate_config(cell, config, comparison) for cell in cells(config, comparison))
+    return ServingConfig.of(plan.pruning for plan in plans)
 
 
 def uses_reference(cell: Cell) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field, field_validator
@@ -30,8 +31,17 @@ class ExportConfig(Section):
         return formats
 
 
-class ServingConfig(Section):
-    """The settings that decide which runtime can load the result."""
+_SERVED = {"target", "layout", "attention", "round_to", "protect_first", "protect_last"}
 
-    pruning: PruningConfig
+
+class ServingConfig(Section):
+    """The settings that decide which runtime can load the results of a run, or of a comparison."""
+
+    results: tuple[PruningConfig, ...]
     to: tuple[str, ...]
+
+    @classmethod
+    def of(cls, results: Iterable[PruningConfig], to: tuple[str, ...] = ()) -> ServingConfig:
+        """Each result's settings that decide it, once; others have their defaults."""
+        settings = (PruningConfig(**result.model_dump(include=_SERVED)) for result in results)
+        return cls(results=tuple(dict.fromkeys(settings)), to=to)

@@ -78,9 +78,7 @@ class RunConfig(Section):
     @property
     def serving(self) -> ServingConfig:
         """What the dense model is checked against before anything is computed."""
-        names = {"target", "layout", "attention", "round_to", "protect_first", "protect_last"}
-        pruning = PruningConfig(**self.pruning.model_dump(include=names))
-        return ServingConfig(pruning=pruning, to=self.export.to)
+        return ServingConfig.of([self.pruning], self.export.to)
 
     @model_validator(mode="before")
     @classmethod

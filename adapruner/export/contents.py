@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 from adapruner.errors import UserError
 from adapruner.models.checkpoint import inspect, read_config
 from adapruner.models.structures import LayerWidths, Structures
+
+FULL = "full_attention"
+"""The type of the layers that attend to everything."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +55,29 @@ class Contents:
         name = getattr(self.config, "hidden_activation", None) or self.config.hidden_act
         return str(name)
 
-    def rope_theta(self) -> float:
-        """The base of the rotary frequencies."""
-        return float(self.config.rope_parameters["rope_theta"])
+    @property
+    def layer_types(self) -> list[str]:
+        """`full_attention` or `sliding_attention`, by layer."""
+        types = getattr(self.config, "layer_types", None)
+        return list(types or [FULL] * len(self.layers))
 
-    def rope_type(self) -> str:
+    def rope(self, layer_type: str = FULL) -> Mapping[str, Any]:
+        """The settings of the rotary embedding; of layers of a type, where a family has several."""
+        parameters: Mapping[str, Any] = self.config.rope_parameters
+        return parameters.get(layer_type, parameters)  # type: ignore[no-any-return]
+
+    def rope_theta(self, layer_type: str = FULL) -> float:
+        """The base of the rotary frequencies."""
+        return float(self.rope(layer_type)["rope_theta"])
+
+    def rope_type(self, layer_type: str = FULL) -> str:
         """How the rotary frequencies are scaled: `default`, `linear`, `llama3` and so on."""
-        return str(self.config.rope_parameters.get("rope_type", "default"))
+        return str(self.rope(layer_type).get("rope_type", "default"))
+
+    @property
+    def rotary_dimensions(self) -> int:
+        """Rows of each head that the rotary embedding rotates."""
+        return int(self.structures.head_dim * self.rope().get("partial_rotary_factor", 1.0))
 
 
 def contents_of(checkpoint: Path) -> Contents:

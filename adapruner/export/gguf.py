@@ -15,9 +15,10 @@ import numpy as np
 from gguf import GGMLQuantizationType as Quantization
 
 from adapruner.errors import UserError
-from adapruner.export.architectures import ARCHITECTURES, FREQUENCY_FACTORS, SQUARE_ATTENTION
+from adapruner.export.architectures import ARCHITECTURES, SQUARE_ATTENTION, WINDOWS
 from adapruner.export.contents import Contents, refuse_layers
-from adapruner.export.gguf_tensors import TYPES, Tensors
+from adapruner.export.gguf_fields import add_fields, check_fields
+from adapruner.export.gguf_tensors import TYPES, Stored, Tensors
 from adapruner.export.gguf_tokenizer import add_tokenizer, check_tokenizer
 from adapruner.models.checkpoint import load_tokenizer
 from adapruner.progress import announce
@@ -36,7 +37,8 @@ FILE_TYPES = {
 
 def check_supported(contents: Contents) -> None:
     """Raises UserError for a model that no architecture of GGUF computes exactly."""
-    _architecture(contents)
+    architecture = _architecture(contents)
+    Tensors(contents.checkpoint, contents, architecture, DEFAULT_TYPE).plan()
     check_tokenizer(load_tokenizer(contents.checkpoint), contents.config.vocab_size)
 
 
@@ -70,24 +72,18 @@ def _architecture(contents: Contents) -> str:
             f"the GGUF export can't hold {family.architecture}; it takes the families "
             f"{', '.join(ARCHITECTURES)}"
         )
-    name = row.per_layer if contents.layers_differ else row.equal
-    if name in SQUARE_ATTENTION and not contents.attention_is_square:
-        name = row.per_layer
+    has_heads = row.equal not in SQUARE_ATTENTION or contents.attention_is_square
+    name = row.equal if has_heads and not contents.layers_differ else row.per_layer
+    if name is None and not has_heads:
+        raise UserError(
+            f"GGUF can't hold {family.architecture} with fewer heads: '{row.equal}' has all; prune "
+            "with pruning.attention: none"
+        )
     if name is None:
         raise refuse_layers(
             "GGUF", contents, f"llama.cpp builds every layer of '{row.equal}' with one width"
         )
-    if contents.activation != row.activation:
-        raise UserError(
-            f"the checkpoint's hidden_act is {contents.activation}; '{name}' of GGUF has "
-            f"{row.activation}"
-        )
-    scaling = contents.rope_type()
-    if scaling not in ("default", *(["linear", "llama3"] if name in FREQUENCY_FACTORS else [])):
-        raise UserError(
-            f"the checkpoint scales its rotary frequencies by '{scaling}', which the export to "
-            f"'{name}' of GGUF does not support"
-        )
+    check_fields(name, row.activation, contents)
     return name
 
 
@@ -100,7 +96,9 @@ def _add_widths(writer: gguf.GGUFWriter, contents: Contents) -> None:
     is_listed = writer.arch in {row.per_layer for row in ARCHITECTURES.values()}
     config, layers, head_dim = contents.config, contents.layers, contents.structures.head_dim
     writer.add_block_count(len(layers))
-    writer.add_context_length(contents.context_length)
+    has_windows = writer.arch in WINDOWS
+    positions = config.max_position_embeddings if has_windows else contents.context_length
+    writer.add_context_length(positions)
     writer.add_embedding_length(contents.structures.hidden_size)
     writer.add_vocab_size(config.vocab_size)
     writer.add_feed_forward_length(by_layer([layer.mlp_channels for layer in layers]))
@@ -109,36 +107,36 @@ def _add_widths(writer: gguf.GGUFWriter, contents: Contents) -> None:
     # By default llama.cpp takes hidden size / heads of layer 0, which a cut changes.
     writer.add_key_length(head_dim)
     writer.add_value_length(head_dim)
-    writer.add_rope_dimension_count(head_dim)
+    writer.add_rope_dimension_count(contents.rotary_dimensions)
     writer.add_rope_freq_base(contents.rope_theta())
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    add_fields(writer, contents)
 
 
 def _write_tensors(writer: gguf.GGUFWriter, tensors: Tensors) -> None:
     """Writes the descriptions of all tensors, then their values, in the same order."""
     plan, factors = tensors.plan(), tensors.frequency_factors()
-    for stored, shape, data_type in plan.values():
-        block, size = gguf.GGML_QUANT_SIZES[data_type]
-        stored_bytes = prod(shape) // block * size
-        writer.add_tensor_info(stored, shape, np.dtype(np.float32), stored_bytes, data_type)
-    if factors is not None:
-        writer.add_tensor_info("rope_freqs.weight", factors.shape, factors.dtype, factors.nbytes)
+    for stored in plan:
+        block, size = gguf.GGML_QUANT_SIZES[stored.data_type]
+        stored_bytes = prod(stored.shape) // block * size
+        writer.add_tensor_info(
+            stored.name, stored.shape, np.dtype(np.float32), stored_bytes, stored.data_type
+        )
+    for name, values in factors.items():
+        writer.add_tensor_info(name, values.shape, values.dtype, values.nbytes)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for name, values in tensors.read():
-        if name in plan:
-            writer.write_tensor_data(gguf.quants.quantize(values, plan[name][2]))
-    if factors is not None:
-        writer.write_tensor_data(factors)
+    for stored, values in tensors.read():
+        writer.write_tensor_data(gguf.quants.quantize(values, stored.data_type))
+    for values in factors.values():
+        writer.write_tensor_data(values)
     _announce_wider(plan, TYPES[tensors.tensor_type][0])
 
 
-def _announce_wider(
-    plan: dict[str, tuple[str, tuple[int, ...], Quantization]], wanted: Quantization
-) -> None:
+def _announce_wider(plan: list[Stored], wanted: Quantization) -> None:
     """Says how many projections stay f16 because their rows don't divide into blocks."""
-    wider = [s for s, shape, kind in plan.values() if len(shape) > 1 and kind == Quantization.F16]
+    wider = [s for s in plan if len(s.shape) > 1 and s.data_type == Quantization.F16]
     if wider and wanted != Quantization.F16:
         announce(
             f"{len(wider)} tensors stay f16, since {wanted.name} takes rows of a multiple of "

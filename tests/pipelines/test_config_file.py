@@ -70,6 +70,13 @@ def test_the_shipped_comparison_is_valid_for_us_and_for_zenml() -> None:
 
 
 COMPARED = FILE + "  comparison: {methods: [fisher, random], ratios: [0.2, 0.5]}\n"
+PORTABLE = "    pruning: {target: portable, layout: uniform, attention: kv_groups}\n  comparison:"
+PORTABLE_HEADS = COMPARED.replace("  comparison:", PORTABLE).replace(
+    "0.5]", "0.5], layouts: [uniform, per_layer]"
+)
+PORTABLE_WIDTHS = COMPARED.replace("  comparison:", PORTABLE).replace(
+    "0.5]", "0.5], at_ratio: {0.5: {round_to: 8}}"
+)
 
 
 def compared(
@@ -113,6 +120,8 @@ def test_a_recompress_file_is_not_the_file_of_a_run() -> None:
             ["'comparison.at_ratio.0.5.protect_frst'", "'protect_first'"],
         ),
         (FILE + "  comparison: [fisher]\n", ["'parameters.comparison' is"]),
+        (PORTABLE_HEADS, ["layout per_layer", "'pruning'", "different head counts"]),
+        (PORTABLE_WIDTHS, ["ratio 0.5", "multiple of 256, got 8"]),
         (FILE + "  comparisn: {}\n", ["'parameters.comparisn'"]),
     ],
 )

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from adapruner.comparison.cells import ComparisonConfig, serving
 from adapruner.config import ModelConfig, RunConfig
 from adapruner.errors import UserError
 from adapruner.models.sources import resolve
 from steps.load_model import load_model
 from tests.adapruner.conftest import Workplace
+from tests.adapruner.export.checkpoints import small, write
 from tests.models import small_model
 from tests.steps.configs import minimal_config
 
@@ -37,6 +39,18 @@ def test_a_width_that_costs_speed_where_the_result_is_served_is_a_warning(
         out = load_model.entrypoint(source(workplace.checkpoint, stages_folder), settings)
     assert (out / "config.json").is_file()
     assert "pruning.round_to 8 is no multiple of 64" in caplog.text
+
+
+def test_every_layout_of_a_comparison_is_checked_with_the_dense_model(
+    stages_folder: Path,
+) -> None:
+    dense = write(small("qwen3"), stages_folder / "qwen3")
+    settings = config(stages_folder, pruning={"target": "llama.cpp", "layout": "uniform"})
+    both = ComparisonConfig(methods=("fisher",), layouts=("uniform", "per_layer"))
+    resolved = source(dense, stages_folder)
+    load_model.entrypoint(resolved, settings.serving)
+    with pytest.raises(UserError, match="layout: uniform"):
+        load_model.entrypoint(resolved, serving(settings, both))
 
 
 def test_a_result_that_can_not_be_served_is_refused_with_the_dense_model(

@@ -10,9 +10,10 @@ from adapruner.comparison.cells import (
     ComparisonConfig,
     candidate_config,
     cells,
+    serving,
     uses_reference,
 )
-from adapruner.config import RunConfig, presets
+from adapruner.config import PruningConfig, RunConfig, ServingConfig, presets
 from adapruner.config.parsing import parse_section
 from adapruner.errors import UserError
 
@@ -40,6 +41,22 @@ def test_candidate_has_the_settings_of_its_method_ratio_and_layout() -> None:
     assert (settings.pruning.ratio, settings.pruning.layout) == (0.5, "uniform")
     assert settings.pruning.round_to == 16
     assert settings.finetune.method == "none"
+
+
+def test_the_dense_model_is_checked_against_each_layout_and_width_once() -> None:
+    comparison = ComparisonConfig(
+        methods=("fisher", "flap"),
+        ratios=(0.2, 0.5),
+        layouts=("per_layer", "uniform"),
+        at_ratio={0.5: {"round_to": 16}},
+    )
+    checked = serving(CONFIG, comparison)
+    assert [(p.layout, p.round_to) for p in checked.results] == [
+        ("per_layer", 8), ("uniform", 8), ("per_layer", 16), ("uniform", 16),
+    ]  # fmt: skip
+    assert checked.to == ()
+    alone = ComparisonConfig(methods=("fisher",), ratios=(0.2, 0.5))
+    assert serving(CONFIG, alone) == CONFIG.serving == ServingConfig.of([PruningConfig()])
 
 
 @pytest.mark.parametrize("name", presets())

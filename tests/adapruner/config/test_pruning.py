@@ -25,7 +25,7 @@ def test_a_target_sets_the_multiple_of_widths(target: Any, multiple: int) -> Non
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"target": "vllm", "attention": "kv_groups"}, "different head counts"),
+        ({"target": "portable", "attention": "kv_groups"}, "different head counts"),
         ({"target": "portable", "attention": "query_heads"}, "different head counts"),
         ({"target": "portable", "round_to": 128}, "multiple of 256, got 128"),
         ({"target": "onnx"}, "Input should be"),
@@ -38,4 +38,5 @@ def test_what_the_target_can_not_load_is_refused(values: dict[str, Any], message
 
 def test_heads_may_differ_where_the_target_takes_them_or_the_layout_is_uniform() -> None:
     PruningConfig(target="llama.cpp", attention="kv_groups")
-    PruningConfig(target="vllm", attention="kv_groups", layout="uniform")
+    PruningConfig(target="vllm", attention="kv_groups")
+    PruningConfig(target="portable", attention="kv_groups", layout="uniform")

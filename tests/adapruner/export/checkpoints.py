@@ -21,9 +21,12 @@ LAYERS: dict[str, dict[int, dict[str, int]]] = {"mlp": MLP_WIDTHS, "heads": WIDT
 TEXT = "the quick brown fox jumps over 13 lazy dogs; x =  2 and the river is wide"
 
 
-def small(kind: str, layers: str = "equal") -> Any:
-    """A random model of a kind of `KINDS`, whose layers are equal or differ by MLP or heads."""
-    fields = BASE | KINDS[kind] | {"vocab_size": VOCABULARY}
+def small(kind: str, layers: str = "equal", **changes: Any) -> Any:
+    """A random model of a kind of `KINDS`, whose layers are equal or differ by MLP or heads.
+
+    `changes` are config fields that differ from the kind's.
+    """
+    fields = BASE | KINDS[kind] | {"vocab_size": VOCABULARY} | changes
     stock = random_model(fields, FAMILIES[fields["model_type"]].architecture)
     return stock if layers == "equal" else per_layer_model(stock, LAYERS[layers])
 

@@ -9,7 +9,6 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from gguf import GGUFReader
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from adapruner.errors import UserError
@@ -17,32 +16,18 @@ from adapruner.export.architectures import ARCHITECTURES
 from adapruner.export.export import export
 from adapruner.models.checkpoint import load_tokenizer
 from tests.adapruner.conftest import write_tokenizer
-from tests.adapruner.export.checkpoints import TEXT, VOCABULARY, small, write
+from tests.adapruner.export.checkpoints import TEXT, VOCABULARY, small
+from tests.adapruner.export.gguf_files import exported, key, values
 from tests.models import KINDS, tokens
 
 PER_LAYER = [
     kind
     for kind, fields in KINDS.items()
     if kind != "qwen2-sliding"  # its rotary scaling, yarn, is refused
+    and fields["model_type"] not in ("granite", "phi3")  # in test_gguf_families.py
     and (row := ARCHITECTURES.get(fields["model_type"])) is not None
     and row.per_layer is not None
 ]
-
-
-def exported(model: Any, folder: Path, tensor_type: str = "f32") -> GGUFReader:
-    export(write(model, folder / "in"), "gguf", tensor_type, folder / "out.gguf")
-    return GGUFReader(folder / "out.gguf")
-
-
-def key(reader: GGUFReader, name: str) -> Any:
-    """The value of a key; `*` stands for the architecture."""
-    architecture = reader.fields["general.architecture"].contents()
-    return reader.fields[name.replace("*", architecture)].contents()
-
-
-def values(reader: GGUFReader) -> dict[str, np.ndarray[Any, Any]]:
-    """Tensor name -> values in float32."""
-    return {t.name: gguf.dequantize(t.data, t.tensor_type) for t in reader.tensors}
 
 
 @pytest.mark.parametrize("kind", ["llama", "llama-mha", "mistral", "qwen2"])
@@ -114,7 +99,10 @@ def test_a_family_without_an_architecture_for_layers_that_differ_is_refused(
 
 @pytest.mark.parametrize(
     ("kind", "layers", "message"),
-    [("olmo3", "equal", "it takes the families llama"), ("qwen2-sliding", "mlp", "by 'yarn'")],
+    [
+        ("olmo3", "equal", "tie_word_embeddings is True; 'olmo2' of GGUF has False"),
+        ("qwen2-sliding", "mlp", "by 'yarn'"),
+    ],
 )
 def test_what_gguf_does_not_hold_is_refused(
     kind: str, layers: str, message: str, tmp_path: Path
