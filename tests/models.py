@@ -58,6 +58,20 @@ KINDS: dict[str, dict[str, Any]] = {
         **WINDOW,
     },
     "qwen3": {"model_type": "qwen3", "head_dim": 16},
+    "qwen3-moe": {
+        "model_type": "qwen3_moe",
+        "num_experts": 6,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 8,
+        "norm_topk_prob": True,
+    },
+    "qwen3-moe-mixed": {
+        "model_type": "qwen3_moe",
+        "num_experts": 6,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 8,
+        "mlp_only_layers": [1],
+    },
     "gemma-mqa": {"model_type": "gemma", "num_key_value_heads": 1, "head_dim": 16},
     "gemma2": {
         "model_type": "gemma2",

@@ -14,19 +14,20 @@ import torch
 from torch import Tensor
 
 from adapruner.models import checkpoint as ckpt
-from adapruner.models.structures import LayerModules, Structures, describe_model, layer_modules
+from adapruner.models.structures import (
+    ATTENTION_PARTS,
+    MLP_PARTS,
+    LayerModules,
+    Structures,
+    describe_model,
+    layer_modules,
+)
 from adapruner.progress import announce, track
 from adapruner.pruning.activations import ActivationStream, MlpText
 from adapruner.pruning.fit_mlp import fit_mlp
 from adapruner.pruning.plan import LayerPlan, PruningPlan
 from adapruner.pruning.reconstruction.request import Correction, ReconstructionRequest
-from adapruner.pruning.surgery import (
-    ATTENTION_PARTS,
-    MLP_PARTS,
-    check_fits,
-    cut_layer,
-    narrow_config,
-)
+from adapruner.pruning.surgery import check_fits, cut_layer, narrow_config
 from adapruner.pruning.update import RIDGE, RIDGES, output_error, updated_weight
 
 USES_GRAM_MATRICES = True
