@@ -194,7 +194,7 @@ def save_checkpoint(model: Any, beside: Path, out: Path) -> None:
 
 
 def _separate(tensor: Tensor) -> Tensor:
-    """The tensor alone: parts of one, such as the experts of a layer, are not stored as they are."""
+    """The tensor in a storage of its own: a part of another, such as an expert, can't be saved."""
     is_part = tensor.untyped_storage().nbytes() > tensor.nbytes
     return tensor.clone(memory_format=torch.contiguous_format) if is_part else tensor.contiguous()
 

@@ -41,10 +41,10 @@ class ExpertWeights:
         An expert without any is removed, and with it its row of the router.
         """
         count, size = self.shape
-        index = torch.tensor(channels, device=self.down.device)
-        experts = index.div(size, rounding_mode="floor").unique()
-        columns = (index % size).view(len(experts), -1)
-        rows = self.gate_up.unflatten(1, (2, size)).transpose(1, 2)
+        kept = sorted({channel // size for channel in channels})
+        experts = torch.tensor(kept, device=self.down.device)
+        columns = (torch.tensor(channels, device=self.down.device) % size).view(len(kept), -1)
+        rows = self.gate_up.view(count, 2, size, -1).transpose(1, 2)
         down = self.down.transpose(1, 2)
         owners = experts.unsqueeze(1)
         return ExpertWeights(
@@ -147,11 +147,12 @@ def opened(projection: ExpertProjection, see: See) -> Iterator[None]:
                 continue
             channels = slice(index * size, (index + 1) * size)
             expert = partial(Expert, channels=channels, rows=rows, shape=hidden.shape[:-1])
-            gate, up = (F.linear(tokens[rows], weight) for weight in gate_up.chunk(2))
+            inputs = tokens[rows]
+            gate, up = (F.linear(inputs, weight) for weight in gate_up.chunk(2))
             inner = projection.experts.act_fn(gate) * up * scores[rows, place, None]
             outputs = F.linear(inner, down)
-            see("gate", expert(gate_up[:size]), tokens[rows], gate)
-            see("up", expert(gate_up[size:]), tokens[rows], up)
+            see("gate", expert(gate_up[:size]), inputs, gate)
+            see("up", expert(gate_up[size:]), inputs, up)
             see("down", expert(down), inner, outputs)
             total = total.index_add(0, rows, outputs.to(total.dtype))
         return total.view_as(hidden)
@@ -170,4 +171,4 @@ def joined(down: Tensor) -> Tensor:
 
 def separate(down: Tensor, experts: int) -> Tensor:
     """The inverse of `joined`: [E, hidden, C]."""
-    return down.unflatten(1, (experts, -1)).transpose(0, 1).contiguous()
+    return down.view(len(down), experts, -1).transpose(0, 1).contiguous()

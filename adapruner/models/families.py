@@ -26,8 +26,8 @@ class Family:
 
     Module names are relative to the causal language model (`layers`) or to a decoder layer.
     Projections that name the same linear layer are fused: consecutive rows of it, in the order
-    query, key, value or gate, up. A layer that has the module `experts`, which `router` chooses from,
-    has no other MLP.
+    query, key, value or gate, up. A layer that has the module `experts`, from which `router`
+    chooses, has no projections of an MLP beside them.
     """
 
     model_type: str

@@ -10,7 +10,7 @@ of a layer's channels together with its row of the router.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -118,6 +118,11 @@ class Structures:
     expert_params: int = 0
     experts_per_token: int = 0
 
+    def active_channels(self, widths: LayerWidths) -> int:
+        """MLP channels of a layer of these widths that compute a token: those of chosen experts."""
+        mlps = self.experts_per_token if widths.experts else 1
+        return mlps * widths.mlp_width
+
     @cached_property
     def grouped_query(self) -> bool:
         """Whether query heads share KV groups in any layer."""
@@ -201,9 +206,10 @@ def _modules(family: Family, layer: nn.Module, widths: LayerWidths, head_dim: in
     parts: dict[str, Any] = {}
     if widths.experts:
         names = {name: path for name, path in names.items() if name not in MLP_PARTS}
-        modules = (layer.get_submodule(p) for p in (family.mlp, family.experts, family.router))
-        of_block = partial(ExpertProjection, *modules)
-        parts = {name: of_block(name) for name in MLP_PARTS}
+        block, experts, router = map(
+            layer.get_submodule, (family.mlp, family.experts, family.router)
+        )
+        parts = {name: ExpertProjection(block, experts, router, name) for name in MLP_PARTS}
     parts |= {name: layer.get_submodule(path) for name, path in names.items()}
     query, key = widths.query_heads * head_dim, widths.kv_groups * head_dim
     channels, ends = widths.mlp_channels, dict.fromkeys(names.values(), 0)

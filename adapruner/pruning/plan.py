@@ -143,8 +143,8 @@ def make_plan(
 def kept_widths(dense: LayerWidths, plan: LayerPlan) -> LayerWidths:
     """The widths of a layer after the cut.
 
-    Raises UserError when an index is out of range, or when KV groups would keep different numbers of
-    heads, or experts different numbers of channels.
+    Raises UserError when an index is out of range, and when KV groups would keep different numbers
+    of heads or experts different numbers of channels.
     """
     channels, heads = plan.channels(), plan.heads()
     for what, kept, limit in (

@@ -67,7 +67,8 @@ def check_fits(plan: PruningPlan, structures: Structures) -> None:
     if plan.model_type != structures.family.model_type or dense != structures.layers:
         raise UserError(
             f"the plan is for a {plan.model_type} of {len(plan.dense)} layers, the model is a "
-            f"{structures.family.model_type} of {len(structures.layers)} with other widths; make a plan for it"
+            f"{structures.family.model_type} of {len(structures.layers)} with other widths; make a "
+            "plan for it"
         )
     fewest = structures.experts_per_token
     for widths, kept in zip(structures.layers, plan.layers, strict=True):

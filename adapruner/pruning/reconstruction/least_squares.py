@@ -7,13 +7,14 @@ Only one layer's activations are held at a time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from adapruner.models import checkpoint as ckpt
+from adapruner.models.experts import ExpertProjection, separate
 from adapruner.models.structures import (
     ATTENTION_PARTS,
     MLP_PARTS,
@@ -133,5 +134,9 @@ def _update(
         for ridge, weight in weights.items()
     }
     best = min(ridges, key=errors.__getitem__)
-    modules.down.weight.data = weights[best]
+    if isinstance(modules.down, ExpertProjection):
+        cut = modules.down.weights
+        modules.down.put(replace(cut, down=separate(weights[best], len(cut.down))))
+    else:
+        modules.down.weight.data = weights[best]
     return best

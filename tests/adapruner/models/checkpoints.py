@@ -56,8 +56,8 @@ def own_widths(stock: Any, widths: dict[int, dict[str, int]]) -> dict[int, dict[
     for index, own in widths.items():
         layer, fields = describe_model(stock).layers[index], dict(own)
         if layer.experts and "intermediate_size" in fields:
-            experts = fields.pop("intermediate_size") // layer.mlp_width
-            fields |= {"num_experts": experts, "moe_intermediate_size": 4 + 4 * (index % 2)}
+            channels = fields.pop("intermediate_size") // 8 * 8
+            fields |= {"num_experts": 2 + index % 3, "moe_intermediate_size": channels}
         result[index] = fields
     return result
 

@@ -26,7 +26,7 @@ def plan_keeping(
 
 
 def plan_for(model: Any, what: str) -> PruningPlan:
-    """A plan that removes nothing, channels, experts, kv_groups or query_heads; or ragged: by layer."""
+    """A plan that removes nothing, or one kind of structure; or ragged: others by layer."""
     structures = describe_model(model)
     keep = []
     for index, dense in enumerate(structures.layers):
@@ -39,7 +39,7 @@ def plan_for(model: Any, what: str) -> PruningPlan:
             if dense.experts:  # half of each, others of each second expert
                 width = dense.mlp_width
                 channels = [c for c in range(dense.mlp_channels) if (c % width + c // width) % 2]
-        if dense.experts and (what == "experts" or (ragged and index % 2)):
+        if dense.experts and (what == "experts" or (ragged and index == 3)):
             channels = [c for c in channels if c // dense.mlp_width != index % dense.experts]
         if fixed:
             pass  # no head can be removed
