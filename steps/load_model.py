@@ -30,7 +30,9 @@ def load_model(source: Path, serving: ServingConfig) -> Annotated[Path, "dense_c
     with stage("load_model") as out:
         registered_checkpoints.materialize(resolved, out)
         prove(out)
-        prunes_heads = PruningTarget(inspect(out), pruning).attention != "none"
+        target = PruningTarget(inspect(out), pruning)
+        target.check_experts()
+        prunes_heads = target.attention != "none"
         for warning in check_planned(out, pruning, prunes_heads, serving.to):
             logger.warning(warning)
     return out

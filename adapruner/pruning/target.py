@@ -77,13 +77,9 @@ class PruningTarget:
         prunable = sum(structures.layer_params(structures.layers[i]) for i in self.prunable)
         return self.budget / prunable if prunable else 0.0
 
-    @cached_property
-    def removes_experts(self) -> bool:
-        """Whether whole experts are removed.
-
-        Raises UserError where the settings name them and the model has none, and for widths that
-        experts can't have.
-        """
+    def check_experts(self) -> None:
+        """Raises UserError where the settings name experts and the model has none, and for widths
+        that experts can't have."""
         family, pruning = self.structures.family, self.pruning
         has_experts = any(widths.experts for widths in self.structures.layers)
         if pruning.experts == "whole" and not has_experts:
@@ -95,7 +91,6 @@ class PruningTarget:
                 f"pruning.round_to {pruning.round_to}: Transformers runs experts whose widths are "
                 f"multiples of {EXPERT_MULTIPLE}; use such a multiple"
             )
-        return pruning.experts == "whole"
 
     def with_protection(self, first: int, last: int) -> PruningTarget:
         """The same target with other numbers of protected layers."""

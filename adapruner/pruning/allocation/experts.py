@@ -16,9 +16,10 @@ def kept_experts(scores: Scores, target: PruningTarget) -> list[list[int]]:
     With `pruning.experts: whole`, a layer loses as many as the target's share allows, and keeps at
     least those that are chosen for one token. An expert's score is the sum of its channels'.
     """
+    target.check_experts()
     structures = target.structures
     experts = [list(range(widths.mlps)) for widths in structures.layers]
-    for i in target.prunable if target.removes_experts else ():
+    for i in target.prunable if target.pruning.experts == "whole" else ():
         dense = structures.layers[i]
         if dense.experts:
             removed = int(dense.experts * target.share)
