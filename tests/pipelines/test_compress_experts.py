@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -40,7 +38,7 @@ def test_a_mixture_of_experts_is_compressed(
     options = [w for k, v in settings.items() for w in ("--set", f"pruning.{k}={v}")]
     result = work.compress(*options, "--set", f"reconstruction.method={method}")
     assert result.code == 0, result.err
-    assert small.AFTER_PRUNING <= result.ran | result.cached
+    assert result.ran | result.cached >= small.AFTER_PRUNING
     report = work.report()
     assert report["ratio"]["achieved"] == pytest.approx(0.3, abs=0.02)
     layers = report["plan"]["layers"]
