@@ -32,8 +32,9 @@ def load_model(source: Path, serving: ServingConfig) -> Annotated[Path, "dense_c
         prove(out)
         structures, warnings = inspect(out), []
         for pruning in serving.results:
-            prunes_heads = PruningTarget(structures, pruning).attention != "none"
-            warnings += check_planned(out, pruning, prunes_heads, serving.to)
+            target = PruningTarget(structures, pruning)
+            target.check_experts()
+            warnings += check_planned(out, pruning, target.attention != "none", serving.to)
         for warning in dict.fromkeys(warnings):
             logger.warning(warning)
     return out

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from adapruner.models.families import FAMILIES
@@ -58,6 +60,20 @@ KINDS: dict[str, dict[str, Any]] = {
         **WINDOW,
     },
     "qwen3": {"model_type": "qwen3", "head_dim": 16},
+    "qwen3-moe": {
+        "model_type": "qwen3_moe",
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 48,
+        "norm_topk_prob": True,
+    },
+    "qwen3-moe-mixed": {
+        "model_type": "qwen3_moe",
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 48,
+        "mlp_only_layers": [1],
+    },
     "gemma-mqa": {"model_type": "gemma", "num_key_value_heads": 1, "head_dim": 16},
     "gemma2": {
         "model_type": "gemma2",
@@ -125,6 +141,38 @@ def random_model(fields: dict[str, Any], architecture: str, seed: int = 0) -> An
         torch.nn.init.normal_(weight, mean=float("norm" in name), std=0.15)
     config.architectures = [architecture]
     return model.eval().requires_grad_(False)
+
+
+def with_linear_experts(model: Any) -> Any:
+    """A copy whose layers of experts are one MLP each, made of linear layers, as a reference."""
+    twin = copy.deepcopy(model)
+    for layer in twin.model.layers:
+        if hasattr(layer.mlp, "experts"):
+            layer.mlp = LinearExperts(layer.mlp)
+    return twin
+
+
+class LinearExperts(nn.Module):
+    """All experts of a block as one MLP, whose hidden channels have the router's weights."""
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        _, hidden, channels = block.experts.down_proj.shape
+        self.router, self.act, self.channels = block.gate, block.experts.act_fn, channels
+        gate, up = block.experts.gate_up_proj.detach().split(channels, 1)
+        down = block.experts.down_proj.detach().permute(1, 0, 2)
+        self.gate_proj = self.up_proj = self.down_proj = None
+        for name, weight in (("gate", gate), ("up", up), ("down", down)):
+            matrix = weight.reshape(hidden, -1) if name == "down" else weight.reshape(-1, hidden)
+            linear = nn.Linear(*reversed(matrix.shape), bias=False)
+            linear.weight = nn.Parameter(matrix.clone(), requires_grad=False)
+            setattr(self, f"{name}_proj", linear)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        logits, scores, chosen = self.router(hidden)
+        weights = torch.zeros_like(logits).scatter(1, chosen, scores).view(*hidden.shape[:-1], -1)
+        inner = self.act(self.gate_proj(hidden)) * self.up_proj(hidden)
+        return self.down_proj(inner * weights.repeat_interleave(self.channels, -1))
 
 
 def tokens(count: int, length: int, seed: int = 0) -> torch.Tensor:

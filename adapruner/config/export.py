@@ -31,7 +31,9 @@ class ExportConfig(Section):
         return formats
 
 
-_SERVED = {"target", "layout", "attention", "round_to", "protect_first", "protect_last"}
+_SERVED = {
+    "target", "layout", "attention", "experts", "round_to", "protect_first", "protect_last"
+}  # fmt: skip
 
 
 class ServingConfig(Section):

@@ -45,6 +45,11 @@ class PruningConfig(Section):
         description="attention structures to remove; auto: kv_groups for multi-head models, none "
         "for grouped-query models and where the target takes equal heads alone",
     )
+    experts: Literal["channels", "whole"] = Field(
+        "channels",
+        description="of a mixture of experts, channels: equally many of each expert of a layer; "
+        "whole: whole experts first, as many as the share allows, and channels for the rest",
+    )
 
     @model_validator(mode="before")
     @classmethod

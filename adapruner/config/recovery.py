@@ -54,7 +54,9 @@ class FinetuneConfig(Section):
     warmup_steps: int = Field(5, ge=0, description="steps of linear warm-up")
     rank: int = Field(16, ge=1, description="rank of the LoRA adapters")
     alpha: int = Field(32, ge=1, description="scale of the LoRA adapters")
-    dropout: float = Field(0.0, ge=0, lt=1, description="dropout of the LoRA adapters")
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="dropout of the LoRA adapters; 0 for experts"
+    )
 
     @property
     def is_enabled(self) -> bool:

@@ -2,8 +2,8 @@
 
 FLOPs count two per multiply-add and cover matrix products only: norms, biases, activations, rotary
 embeddings and the embedding lookup are left out. With P the weights of all projections in the
-decoder layers, A the sum over the layers of query heads times head size, V the vocabulary and H the
-hidden size:
+decoder layers (of experts, those of the router and of the experts that are chosen for a token), A
+the sum over the layers of query heads times head size, V the vocabulary and H the hidden size:
 
 - prefill of T tokens with the logits of the last one: 2 P T + 4 A T^2 + 2 H V, reported per token;
 - decoding one token that attends to C positions, itself included: 2 P + 4 A C + 2 H V.
@@ -127,10 +127,11 @@ def _model_cost(
 
 
 def _projection_weights(structures: Structures) -> int:
-    """Weights of the decoder layers' linear layers, without biases."""
+    """Weights of the decoder layers' linear layers that compute a token, without biases."""
     hidden, head = structures.hidden_size, structures.head_dim
     return sum(
-        3 * hidden * layer.mlp_channels
+        3 * hidden * structures.active_channels(layer)
+        + layer.experts * structures.expert_params
         + 2 * hidden * head * layer.query_heads
         + 2 * hidden * head * layer.kv_groups
         for layer in structures.layers

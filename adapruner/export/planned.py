@@ -26,7 +26,7 @@ def check_planned(
         format_module(name).check_supported(planned)
     widths = {"pruning.round_to": pruning.round_to}
     if pruning.protect_first + pruning.protect_last and by_layer:
-        widths["the width of the protected layers,"] = dense.layers[0].mlp_channels
+        widths["the width of the protected layers,"] = dense.layers[0].mlp_width
     return [
         f"{what} {width} is no multiple of {target.multiple}, which costs speed in "
         f"{pruning.target}: {target.why}"

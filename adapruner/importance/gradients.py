@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adapruner.errors import UserError
+from adapruner.models.experts import Expert, ExpertProjection, opened
 from adapruner.models.structures import PROJECTIONS, LayerModules, Projection, placed
 
-Sink = Callable[[int, str, Projection, Tensor, Tensor], None]
+Watched = Projection | Expert
+Sink = Callable[[int, str, Watched, Tensor, Tensor], None]
 Loss = Callable[[Tensor, Tensor], Tensor]
 """From logits [B, T - 1, V] in float32 and the next tokens [B, T - 1] to a number, in nats."""
 
@@ -50,7 +52,8 @@ def watched(
 ) -> Iterator[None]:
     """Within it, `sink` gets layer, name, projection, input [B, T, in] and output gradient.
 
-    Only the projections `names` are watched.
+    Only the projections `names` are watched. Those of experts are watched expert by expert; tokens
+    that an expert is not chosen for are 0 in its inputs and gradients.
     """
 
     def watch(
@@ -60,20 +63,25 @@ def watched(
         reduce: Any = lambda grad: sink(layer, name, part, inputs, grad[..., rows])  # noqa: E731
         output.register_hook(reduce)  # type: ignore[no-untyped-call]
 
-    handles = [
-        placed(part)[0].register_forward_hook(partial(watch, index, name, part))
-        for index, layer in enumerate(layers)
-        for name, part in layer.projections.items()
-        if name in names
-    ]
-    try:
+    def watch_expert(layer: int, name: str, part: Expert, inputs: Tensor, output: Tensor) -> None:
+        def reduce(grad: Tensor) -> None:
+            sink(layer, name, part, part.spread(inputs.detach()), part.spread(grad))
+
+        if name in names:
+            output.register_hook(reduce)  # type: ignore[no-untyped-call]
+
+    with ExitStack() as stack:
+        for index, layer in enumerate(layers):
+            if isinstance(layer.down, ExpertProjection):
+                stack.enter_context(opened(layer.down, partial(watch_expert, index)))
+            for name, part in layer.projections.items():
+                if name in names and not isinstance(part, ExpertProjection):
+                    hook = partial(watch, index, name, part)
+                    stack.callback(placed(part)[0].register_forward_hook(hook).remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
-def with_bias(product: Tensor, delta: Tensor, module: Projection, columns: bool) -> Tensor:
+def with_bias(product: Tensor, delta: Tensor, module: Watched, columns: bool) -> Tensor:
     """`product` with units as rows; a bias is a further last column."""
     if columns:
         return product.T

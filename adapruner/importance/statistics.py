@@ -25,7 +25,8 @@ its tokens of the inputs and of their squares by column, and sums over the weigh
 
 Only coarse parts that differ are stored: coarse(up) = coarse(down) for a channel,
 coarse(value) = coarse(output) and coarse(key) = coarse(query) summed over the heads of a KV group.
-A bias belongs to its structure.
+A bias belongs to its structure. Tokens that an expert is not chosen for are zeros to its channels,
+see `models.experts`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ import torch
 from torch import Tensor
 
 from adapruner.errors import UserError
-from adapruner.importance.gradients import backward, unit_sums, watched, with_bias
+from adapruner.importance.gradients import Watched, backward, unit_sums, watched, with_bias
 from adapruner.importance.table import (
     COARSE_PARTS,
     INPUT_PARTS,
@@ -46,7 +47,14 @@ from adapruner.importance.table import (
     ImportanceTable,
     empty_table,
 )
-from adapruner.models.structures import LayerModules, Projection, describe_model, layer_modules
+from adapruner.models.experts import Expert, ExpertProjection
+from adapruner.models.structures import (
+    LayerModules,
+    MlpProjection,
+    Structures,
+    describe_model,
+    layer_modules,
+)
 from adapruner.progress import announce, track
 
 MICRO_BATCH = 4
@@ -93,7 +101,7 @@ def importance_table(
         table = replace(table, domain=domain)
     for index, layer in enumerate(layers):
         _add_weight_statistics(table, index, layer, structures.head_dim)
-    _announce_cost(model, layers, tokens, len(reference))
+    _announce_cost(model, structures, tokens, len(reference))
     others = [n for n in range(len(tokens)) if n not in set(reference)]
     batches = [reference] if reference else []
     batches += [others[i : i + MICRO_BATCH] for i in range(0, len(others), MICRO_BATCH)]
@@ -114,44 +122,49 @@ class _Accumulator:
     is_reference: bool
 
     def __call__(
-        self, layer: int, name: str, module: Projection, inputs: Tensor, grads: Tensor
+        self, layer: int, name: str, module: Watched, inputs: Tensor, grads: Tensor
     ) -> None:
         """`inputs` [B, T, in] and output gradients `grads` [B, T, out] of one projection."""
         kind, rows = UNITS[name], self._rows(name)
         weight = module.weight.float()
-        by_column = name in INPUT_PARTS
+        by_column, units = name in INPUT_PARTS, _units(module)
         first, second = torch.zeros(()), torch.zeros(())
         for position, sample in enumerate(self.batch):
             gradient = (grads[position].T @ inputs[position]).float()
             product = with_bias(gradient.mul_(weight), grads[position].float(), module, by_column)
             total, magnitude, square = unit_sums(product, rows)
             if name in COARSE_PARTS:
-                self.table.coarse[name][layer][sample] = total
-            self.table.magnitude[kind][layer][sample] += magnitude
-            self.table.fisher[kind][layer][sample] += square
+                self.table.coarse[name][layer][sample, units] = total
+            self.table.magnitude[kind][layer][sample, units] += magnitude
+            self.table.fisher[kind][layer][sample, units] += square
             if by_column:
                 self._add_inputs(layer, name, module, inputs[position], grads[position], sample)
             if self.is_reference:
                 first = product.clone() if not position else first.add_(product)
                 second = product.square() if not position else second.addcmul_(product, product)
         if self.is_reference:
-            self.table.element[kind][layer] += unit_sums(first, rows)[1]
+            self.table.element[kind][layer][units] += unit_sums(first, rows)[1]
             mixed = first.sub_(second, alpha=0.5).div_(len(self.batch))
-            self.table.mixed[kind][layer] += unit_sums(mixed, rows)[1]
+            self.table.mixed[kind][layer][units] += unit_sums(mixed, rows)[1]
 
     def _add_inputs(
-        self, layer: int, name: str, module: Projection, inputs: Tensor, grad: Tensor, sample: int
+        self, layer: int, name: str, module: Watched, inputs: Tensor, grad: Tensor, sample: int
     ) -> None:
         """The sums over the inputs [T, in] of down or output, and the token statistic."""
-        x = inputs.float()
-        self.table.input_sum[name][layer][sample] = x.sum(0)
-        self.table.input_square[name][layer][sample] = x.square().sum(0)
+        x, units = inputs.float(), _units(module)
+        self.table.input_sum[name][layer][sample, units] = x.sum(0)
+        self.table.input_square[name][layer][sample, units] = x.square().sum(0)
         masks = (grad @ module.weight).float().mul_(x).view(len(x), -1, self._rows(name)).sum(2)
-        self.table.token[name][layer][sample] = masks.square().sum(0)
+        self.table.token[name][layer][sample, units] = masks.square().sum(0)
 
     def _rows(self, name: str) -> int:
         """Rows (of down and output: columns) of a projection that make one unit."""
         return 1 if UNITS[name] == "mlp" else self.head_dim
+
+
+def _units(module: Watched) -> slice:
+    """The units of a projection, and of an expert's also the columns, among those of the layer."""
+    return module.channels if isinstance(module, Expert) else slice(None)
 
 
 def _add_weight_statistics(
@@ -172,13 +185,21 @@ def _add_weight_statistics(
         table.weight_square[kind][index] += squares.view(-1, rows).sum(1).cpu()
 
 
-def _announce_cost(model: Any, layers: list[LayerModules], tokens: Tensor, reference: int) -> None:
+def _announce_cost(model: Any, structures: Structures, tokens: Tensor, reference: int) -> None:
+    layers, widths = layer_modules(model), structures.layers[0]
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    largest = max(p.weight.numel() for layer in layers for p in layer.projections.values()) * 4
+    largest = max(_gradient(p) for layer in layers for p in layer.projections.values()) * 4
     batch = max(reference, MICRO_BATCH) * tokens.shape[1]
     width = sum(p.in_features + 2 * p.out_features for p in layers[0].projections.values())
+    width -= 5 * (widths.mlp_channels - structures.active_channels(widths))  # gate, up and down
     held = batch * (len(layers) * width * weights // model.num_parameters()
                     + 3 * 4 * model.config.vocab_size)  # fmt: skip
     gib = (weights + 3 * largest + held) / 2**30
     announce(f"importance: {tokens.shape[0]} x {tokens.shape[1]} tokens forward and backward, "
         f"about {gib:.1f} GiB of memory")  # fmt: skip
+
+
+def _gradient(projection: MlpProjection) -> int:
+    """Numbers in the gradient that is held at once: of experts, that of one."""
+    at_once = len(projection.weights.down) if isinstance(projection, ExpertProjection) else 1
+    return projection.in_features * projection.out_features // at_once

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.core_model_loading import revert_weight_conversion
 
 from adapruner.config import DeviceConfig
 from adapruner.errors import UserError, first_line
@@ -179,7 +181,8 @@ def save_checkpoint(model: Any, beside: Path, out: Path) -> None:
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     is_tied = head.weight.data_ptr() == embedding.weight.data_ptr()
     omitted = {"lm_head.weight"} if is_tied else set()
-    weights = {n: t.contiguous() for n, t in model.state_dict().items() if n not in omitted}
+    stored = revert_weight_conversion(model, model.state_dict())
+    weights = {n: _separate(t) for n, t in stored.items() if n not in omitted}
     fields = model.config.to_dict() | {"dtype": str(model.dtype).removeprefix("torch.")}
     fields.pop("_name_or_path", None)  # a path of this machine
     text = json.dumps(fields, indent=2, sort_keys=True) + "\n"
@@ -188,6 +191,12 @@ def save_checkpoint(model: Any, beside: Path, out: Path) -> None:
     save_torch_state_dict(weights, str(out), metadata={"format": "pt"})
     for file in weight_files(out):
         file.chmod(0o644)  # the library creates them readable by their owner alone
+
+
+def _separate(tensor: Tensor) -> Tensor:
+    """The tensor in a storage of its own: a part of another, such as an expert, can't be saved."""
+    is_part = tensor.untyped_storage().nbytes() > tensor.nbytes
+    return tensor.clone(memory_format=torch.contiguous_format) if is_part else tensor.contiguous()
 
 
 def copy_checkpoint(checkpoint: Path, out: Path) -> None:

@@ -26,7 +26,8 @@ class Family:
 
     Module names are relative to the causal language model (`layers`) or to a decoder layer.
     Projections that name the same linear layer are fused: consecutive rows of it, in the order
-    query, key, value or gate, up.
+    query, key, value or gate, up. A layer that has the module `experts`, from which `router`
+    chooses, has no projections of an MLP beside them.
     """
 
     model_type: str
@@ -57,6 +58,8 @@ class Family:
     key: str = "self_attn.k_proj"
     value: str = "self_attn.v_proj"
     output: str = "self_attn.o_proj"
+    experts: str = ""
+    router: str = ""
 
     @property
     def per_layer_type(self) -> str:
@@ -110,6 +113,7 @@ FAMILIES = {
         Family("mistral", "MistralForCausalLM"),
         Family("qwen2", "Qwen2ForCausalLM"),
         Family("qwen3", "Qwen3ForCausalLM"),
+        Family("qwen3_moe", "Qwen3MoeForCausalLM", experts="mlp.experts", router="mlp.gate"),
         Family("gemma", "GemmaForCausalLM"),
         Family("gemma2", "Gemma2ForCausalLM", heads_divide_hidden=True),
         Family("gemma3_text", "Gemma3ForCausalLM", heads_divide_hidden=True),

@@ -27,6 +27,10 @@ import transformers
 from huggingface_hub.dataclasses import strict
 from torch import nn
 from transformers import MODEL_MAPPING
+from transformers.conversion_mapping import (
+    get_checkpoint_conversion_mapping,
+    register_checkpoint_conversion_mapping,
+)
 
 _CLASS_NAME = re.compile(r"PerLayer(?P<family>\w+?)(?P<role>Config|Model|ForCausalLM)")
 
@@ -87,6 +91,8 @@ class _PerLayerModel:
             heads = own.num_attention_heads, own.num_key_value_heads
             layer.self_attn.config = LayerConfig(config, *heads)
             self.rotary_emb.config = layer.self_attn.config  # its size is `head_dim` alone
+            if hasattr(layer.mlp, "experts"):
+                layer.mlp.experts.config = config  # of which they read the implementation
         self.post_init()  # type: ignore[attr-defined]
 
 
@@ -117,6 +123,7 @@ def _per_layer_class(family: str, role: str) -> Any:
     if role == "Config":
         stock = causal.config_class
         model_type = f"adapruner_{stock.model_type}"
+        _convert_weights_as(stock.model_type, model_type)
         return strict(_subclass(name, _PerLayerConfig, stock, {"model_type": model_type}))
     attributes = {"config_class": _per_layer_class(family, "Config")}
     if role == "ForCausalLM":
@@ -125,6 +132,16 @@ def _per_layer_class(family: str, role: str) -> Any:
     attributes["layer_class"] = getattr(sys.modules[causal.__module__], f"{family}DecoderLayer")
     decoder: Any = MODEL_MAPPING[causal.config_class]
     return _subclass(name, _PerLayerModel, decoder, attributes)
+
+
+def _convert_weights_as(stock: str, per_layer: str) -> None:
+    """Has Transformers store the weights of a family's per-layer models as it does stock ones.
+
+    Without it, models that are not Transformers' own are stored with all experts in one tensor.
+    """
+    conversions = get_checkpoint_conversion_mapping(stock)
+    for model_type in (stock, per_layer) if conversions else ():
+        register_checkpoint_conversion_mapping(model_type, conversions, overwrite=True)
 
 
 def _subclass(name: str, mixin: type, stock: type, attributes: dict[str, Any]) -> type:

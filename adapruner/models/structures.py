@@ -3,7 +3,8 @@
 A *channel* of an MLP is one row of gate and up and one column of down. A *query head* is
 `head_dim` rows of the query projection and as many columns of the output projection. A *KV group*
 is `head_dim` rows of key and of value together with all query heads that share them. Removing a
-structure removes all of its weights, so the result is a smaller dense model.
+structure removes all of its weights, so the result is a smaller dense model. An *expert* is a share
+of a layer's channels together with its row of the router.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from adapruner.errors import UserError
+from adapruner.models.experts import ExpertProjection
 from adapruner.models.families import Family, family_of
 
-PROJECTIONS = ("gate", "up", "down", "query", "key", "value", "output")
+MLP_PARTS = ("gate", "up", "down")
+ATTENTION_PARTS = ("query", "key", "value", "output")
+PROJECTIONS = MLP_PARTS + ATTENTION_PARTS
 """Names of the projections of a decoder layer, fields of `LayerModules`."""
 
 
@@ -52,6 +56,7 @@ class Rows:
 
 
 Projection = nn.Linear | Rows
+MlpProjection = Projection | ExpertProjection
 
 
 def placed(projection: Projection) -> tuple[nn.Linear, slice]:
@@ -63,11 +68,25 @@ def placed(projection: Projection) -> tuple[nn.Linear, slice]:
 
 @dataclass(frozen=True)
 class LayerWidths:
-    """Numbers of structures of each kind in one decoder layer."""
+    """Numbers of structures of each kind in one decoder layer.
+
+    `mlp_channels` are those of all experts together; `experts` is 0 for a layer with one MLP.
+    """
 
     mlp_channels: int
     query_heads: int
     kv_groups: int
+    experts: int = 0
+
+    @property
+    def mlps(self) -> int:
+        """The experts, or the one MLP."""
+        return self.experts or 1
+
+    @property
+    def mlp_width(self) -> int:
+        """Channels of each expert, or of the one MLP."""
+        return self.mlp_channels // self.mlps
 
     @property
     def heads_per_group(self) -> int:
@@ -82,6 +101,8 @@ class Structures:
     `group_params` counts key and value alone, without the query heads of the group;
     `total_params` counts tied embeddings once; `block_params` are those of all decoder layers.
     `stock_head_counts` are the numbers of query heads that the family's stock config accepts.
+    `expert_params` counts an expert's row of the router alone, without its channels, and
+    `experts_per_token` experts are chosen for a token; both are 0 in a family without experts.
     """
 
     family: Family
@@ -94,6 +115,13 @@ class Structures:
     total_params: int
     block_params: int
     stock_head_counts: tuple[int, ...]
+    expert_params: int = 0
+    experts_per_token: int = 0
+
+    def active_channels(self, widths: LayerWidths) -> int:
+        """MLP channels of a layer of these widths that compute a token: those of chosen experts."""
+        mlps = self.experts_per_token if widths.experts else 1
+        return mlps * widths.mlp_width
 
     @cached_property
     def grouped_query(self) -> bool:
@@ -106,6 +134,7 @@ class Structures:
             widths.mlp_channels * self.channel_params
             + widths.query_heads * self.head_params
             + widths.kv_groups * self.group_params
+            + widths.experts * self.expert_params
         )
 
 
@@ -117,7 +146,8 @@ def describe_model(model: Any) -> Structures:
     config = model.config
     family = family_of(config.model_type, config.architectures)
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    layers = tuple(_widths(config, index) for index in range(config.num_hidden_layers))
+    decoder = model.get_submodule(family.layers).children()
+    layers = tuple(_widths(config, index, layer) for index, layer in enumerate(decoder))
     first, modules = layers[0], layer_modules(model)[0]
     # Biases of down and output belong to the hidden size, not to a structure.
     gate_up, down = _size(modules.gate) + _size(modules.up), modules.down.weight.numel()
@@ -135,6 +165,8 @@ def describe_model(model: Any) -> Structures:
             prod(shape) for name, shape in shapes.items() if name.startswith(family.layers + ".")
         ),
         stock_head_counts=family.stock_head_counts(config),
+        expert_params=config.hidden_size if family.experts else 0,
+        experts_per_token=config.num_experts_per_tok if family.experts else 0,
     )
 
 
@@ -144,9 +176,9 @@ class LayerModules:
 
     mlp: Any
     attention: Any
-    gate: Projection
-    up: Projection
-    down: nn.Linear
+    gate: MlpProjection
+    up: MlpProjection
+    down: nn.Linear | ExpertProjection
     query: Projection
     key: Projection
     value: Projection
@@ -154,7 +186,7 @@ class LayerModules:
 
     @property
     def projections(self) -> dict[str, Any]:
-        """Name -> linear layer, or rows of one, for the seven projections."""
+        """Name -> linear layer, rows of one, or those of all experts, for the seven projections."""
         return {name: getattr(self, name) for name in PROJECTIONS}
 
 
@@ -164,27 +196,34 @@ def layer_modules(model: nn.Module) -> list[LayerModules]:
     family = family_of(config.model_type, config.architectures)
     layers = model.get_submodule(family.layers)
     return [
-        _modules(family, layer, _widths(config, index), _head_dim(config))
+        _modules(family, layer, _widths(config, index, layer), _head_dim(config))
         for index, layer in enumerate(layers.children())
     ]
 
 
 def _modules(family: Family, layer: nn.Module, widths: LayerWidths, head_dim: int) -> LayerModules:
     names = {name: getattr(family, name) for name in LayerModules.__annotations__}
-    parts: dict[str, Any] = {name: layer.get_submodule(path) for name, path in names.items()}
+    parts: dict[str, Any] = {}
+    if widths.experts:
+        names = {name: path for name, path in names.items() if name not in MLP_PARTS}
+        block, experts, router = map(
+            layer.get_submodule, (family.mlp, family.experts, family.router)
+        )
+        parts = {name: ExpertProjection(block, experts, router, name) for name in MLP_PARTS}
+    parts |= {name: layer.get_submodule(path) for name, path in names.items()}
     query, key = widths.query_heads * head_dim, widths.kv_groups * head_dim
     channels, ends = widths.mlp_channels, dict.fromkeys(names.values(), 0)
     for name, rows in {
         "query": query, "key": key, "value": key, "gate": channels, "up": channels
     }.items():  # fmt: skip
-        path = names[name]
-        if list(names.values()).count(path) > 1:
+        path = names.get(name)
+        if path and list(names.values()).count(path) > 1:
             parts[name] = Rows(parts[name], ends[path], rows)
             ends[path] += rows
     return LayerModules(**parts)
 
 
-def _size(projection: Projection) -> int:
+def _size(projection: MlpProjection) -> int:
     """Parameters of a projection, weight and bias."""
     bias = projection.bias
     return projection.weight.numel() + (0 if bias is None else bias.numel())
@@ -195,13 +234,16 @@ def _head_dim(config: Any) -> int:
     return int(getattr(config, "head_dim", None) or config.hidden_size // heads)
 
 
-def _widths(config: Any, index: int) -> LayerWidths:
-    layer = config.per_layer_config[index]
-    if layer.num_attention_heads % layer.num_key_value_heads:
+def _widths(config: Any, index: int, module: nn.Module) -> LayerWidths:
+    """The widths of layer `index`, whose module tells whether its MLP is made of experts."""
+    layer, family = config.per_layer_config[index], family_of(config.model_type, None)
+    heads, groups = layer.num_attention_heads, layer.num_key_value_heads
+    if heads % groups:
         raise UserError(
-            f"layer {index} has {layer.num_attention_heads} query heads in "
-            f"{layer.num_key_value_heads} KV groups: groups must have the same number of heads"
+            f"layer {index} has {heads} query heads in {groups} KV groups: groups must have the "
+            "same number of heads"
         )
-    return LayerWidths(
-        layer.intermediate_size, layer.num_attention_heads, layer.num_key_value_heads
-    )
+    if not family.experts or family.experts not in dict(module.named_modules()):
+        return LayerWidths(layer.intermediate_size, heads, groups)
+    channels = layer.num_experts * layer.moe_intermediate_size
+    return LayerWidths(channels, heads, groups, layer.num_experts)

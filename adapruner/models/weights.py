@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from transformers.core_model_loading import revert_weight_conversion
 
 from adapruner.errors import UserError, first_line
 from adapruner.files import read_json
@@ -77,7 +78,8 @@ def size_on_disk(checkpoint: Path) -> int:
 
 def check_tensors(model: Any, shapes: dict[str, tuple[int, ...]]) -> None:
     """Raises UserError unless a checkpoint's tensors are exactly those of `model`."""
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    stored = revert_weight_conversion(model, model.state_dict())
+    expected = {name: tuple(tensor.shape) for name, tensor in stored.items()}
     optional = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
     for name, shape in expected.items():
         if name not in shapes and name not in optional:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
@@ -11,7 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from adapruner.models.experts import Expert, ExpertProjection, opened
 from adapruner.models.families import family_of
+
+Down = nn.Linear | ExpertProjection
 
 MICRO_BATCH = 8
 """Samples of one forward pass."""
@@ -26,7 +29,7 @@ class MlpText:
     """An MLP on a text of n tokens: its `inputs` and `outputs`, [n, hidden].
 
     `gram` is X^T X of the inputs X of its output projection, float32 [C, C], in which each token
-    counts with its weight in `weights` [n].
+    counts with its weight in `weights` [n]. Of experts it is that of each, [E, C, C].
     """
 
     inputs: Tensor
@@ -53,7 +56,7 @@ class ActivationStream:
             self._enter(model, batch.to(device).long())
 
     @torch.no_grad()
-    def observe(self, mlp: nn.Module, down: nn.Linear, weights: Tensor | None = None) -> MlpText:
+    def observe(self, mlp: nn.Module, down: Down, weights: Tensor | None = None) -> MlpText:
         """What the MLP of the current layer, with the projection `down`, computes.
 
         The tokens of sample n count with `weights[n]`, all with 1 where it is None.
@@ -70,9 +73,9 @@ class ActivationStream:
             gram=gram,
         )
 
-    def advance_with_gram(self, linear: nn.Linear) -> Tensor:
-        """`advance`, and X^T X of the inputs X of `linear` in the layer that is passed."""
-        with _summed_gram(linear, self._split(None)) as total:
+    def advance_with_gram(self, down: Down) -> Tensor:
+        """`advance`, and X^T X of the inputs X of `down` in the layer that is passed."""
+        with _summed_gram(down, self._split(None)) as total:
             self.advance()
         return total
 
@@ -134,23 +137,44 @@ class ActivationStream:
 
 
 @contextmanager
-def _summed_gram(linear: nn.Linear, weights: Iterator[Tensor | None]) -> Iterator[Tensor]:
-    """Within it, X^T X of the inputs of `linear`, [B, T, in] at each call, is added to a sum.
+def _summed_gram(down: Down, weights: Iterator[Tensor | None]) -> Iterator[Tensor]:
+    """Within it, X^T X of the inputs of `down`, [B, T, in] at each call, is added to a sum.
 
-    Products of bfloat16 inputs are rounded to bfloat16 for each batch and summed in float32.
+    Of experts it is the sum of each. Products of bfloat16 inputs are rounded to bfloat16 for each
+    batch and summed in float32.
     """
-    total = torch.zeros(linear.in_features, linear.in_features, device=linear.weight.device)
+    total = torch.zeros(gram_shape(down), device=down.weight.device)
+    batch: list[Tensor | None] = []
 
-    def add(_: nn.Module, args: Any) -> None:
-        weight, rows = next(weights), args[0]
-        if weight is not None:
-            rows = rows * weight.sqrt().to(rows).view(-1, 1, 1)
+    def begin(_: nn.Module, __: Any) -> None:
+        batch[:] = [next(weights)]
+
+    def add(part: Tensor, rows: Tensor) -> None:
+        if batch[0] is not None:
+            rows = rows * batch[0].sqrt().to(rows).view(-1, 1, 1)
         rows = rows.flatten(0, -2)
         rows = rows.float() if rows.dtype == torch.float16 else rows  # its range is too small
-        total.add_(rows.T @ rows)
+        part.add_(rows.T @ rows)
 
-    handle = linear.register_forward_pre_hook(add)
-    try:
+    def add_expert(name: str, expert: Expert, rows: Tensor, _: Tensor) -> None:
+        if name == "down":
+            index = expert.channels.start // total.shape[-1]
+            add(total[index], expert.spread(rows))
+
+    with ExitStack() as stack:
+        if isinstance(down, ExpertProjection):
+            stack.callback(down.block.register_forward_pre_hook(begin).remove)
+            stack.enter_context(opened(down, add_expert))
+        else:
+            stack.callback(down.register_forward_pre_hook(begin).remove)
+            hook = lambda _, args: add(total, args[0])  # noqa: E731
+            stack.callback(down.register_forward_pre_hook(hook).remove)
         yield total
-    finally:
-        handle.remove()
+
+
+def gram_shape(down: Down) -> tuple[int, ...]:
+    """The shape of X^T X of the inputs of `down`: [C, C], or of experts [E, C, C]."""
+    if isinstance(down, ExpertProjection):
+        experts, channels = down.weights.shape
+        return experts, channels, channels
+    return down.in_features, down.in_features

@@ -5,6 +5,8 @@ They are computed once, in one pass over the update samples through the dense mo
 any cut on any mix is then one linear system per layer, without a pass over the model: trials are
 updated in this way. The final model is updated layer after layer, see `reconstruction`.
 
+Of experts there is a matrix each, of the tokens that the expert is chosen for.
+
 Storage: float16 after both sides are divided by the root mean square of each channel. Two bytes for
 each domain and pair of a layer's channels.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ from torch import Tensor
 
 from adapruner.models.structures import layer_modules
 from adapruner.progress import announce, track
-from adapruner.pruning.activations import ActivationStream
+from adapruner.pruning.activations import ActivationStream, gram_shape
 from adapruner.pruning.plan import PruningPlan
 from adapruner.pruning.update import RIDGE, updated_weight
 
@@ -35,7 +38,7 @@ class GramMatrices:
     ridge: float = RIDGE
 
     def of_layer(self, layer: int, shares: Sequence[float] = ()) -> Tensor:
-        """The mean of x x^T over the tokens of a mix of the domains, float32 [C, C].
+        """The mean of x x^T over the tokens of a mix of the domains, float32 [C, C] or [E, C, C].
 
         `shares` are the weights of the domains; where empty, every sample has the same weight.
         """
@@ -46,7 +49,7 @@ class GramMatrices:
         for weight, matrix in zip(weights / weights.sum(), normalised, strict=True):
             if weight:
                 total.add_(matrix, alpha=float(weight))
-        return total.mul_(scale).mul_(scale.unsqueeze(1))
+        return total.mul_(scale.unsqueeze(-2)).mul_(scale.unsqueeze(-1))
 
     def updated_projections(self, model: Any, plan: PruningPlan) -> dict[int, Tensor]:
         """Layer -> its updated down projection, [hidden, kept channels], for layers that are cut.
@@ -72,7 +75,7 @@ def compute_gram_matrices(
     model, one hidden state per token, and the matrices of one layer in float32.
     """
     layers, count = layer_modules(model), int(domain.max()) + 1
-    size = sum(2 * count * modules.down.in_features**2 for modules in layers)
+    size = sum(2 * count * prod(gram_shape(modules.down)) for modules in layers)
     announce(
         f"gram matrices: {samples.numel():,} tokens forward, {count} domains, "
         f"{size / 1e9:.1f} GB on disk"
@@ -81,16 +84,17 @@ def compute_gram_matrices(
     streams = [ActivationStream(model, samples[domain == index]) for index in range(count)]
     for index, modules in enumerate(track(layers, "gram matrices")):
         sums = torch.stack([stream.advance_with_gram(modules.down) for stream in streams])
-        means = sums / (sizes * samples.shape[1]).view(-1, 1, 1).to(sums.device)
+        tokens = (sizes * samples.shape[1]).view(-1, *[1] * (sums.dim() - 1))
+        means = sums / tokens.to(sums.device)
         save_file({**_normalised(means), "samples": sizes}, _file(folder, index))
     return GramMatrices(folder)
 
 
 def _normalised(means: Tensor) -> dict[str, Tensor]:
-    """`means`, [domains, C, C], divided on both sides by `scale` [C], in float16."""
-    squares = means.diagonal(dim1=1, dim2=2).mean(0)
+    """`means`, [domains, ..., C, C], divided on both sides by `scale` [..., C], in float16."""
+    squares = means.diagonal(dim1=-2, dim2=-1).mean(0)
     scale = squares.clamp_min(1e-30).sqrt()
-    normalised = means / scale / scale.unsqueeze(1)
+    normalised = means / scale.unsqueeze(-2) / scale.unsqueeze(-1)
     return {"normalised": normalised.half().cpu(), "scale": scale.cpu()}
 
 

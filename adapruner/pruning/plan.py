@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -22,7 +23,10 @@ from adapruner.pruning.target import PruningTarget
 
 
 class LayerPlan(Record):
-    """Indices that one layer keeps, as inclusive ranges: `0-11,13,15-40`."""
+    """Indices that one layer keeps, as inclusive ranges: `0-11,13,15-40`.
+
+    With experts of C channels, channel c of expert e has the index e C + c.
+    """
 
     mlp_channels: str
     query_heads: str
@@ -139,7 +143,8 @@ def make_plan(
 def kept_widths(dense: LayerWidths, plan: LayerPlan) -> LayerWidths:
     """The widths of a layer after the cut.
 
-    Raises UserError when an index is out of range or KV groups would keep different head counts.
+    Raises UserError when an index is out of range, and when KV groups would keep different numbers
+    of heads or experts different numbers of channels.
     """
     channels, heads = plan.channels(), plan.heads()
     for what, kept, limit in (
@@ -150,15 +155,23 @@ def kept_widths(dense: LayerWidths, plan: LayerPlan) -> LayerWidths:
             raise UserError(
                 f"a plan must keep between 1 and {limit} {what}, by indices below {limit}"
             )
-    by_group = [0] * dense.kv_groups
-    for head in heads:
-        by_group[head // dense.heads_per_group] += 1
-    if len({count for count in by_group if count}) != 1:
+    groups = _equal_shares(heads, dense.heads_per_group, ("query heads", "KV group"))
+    experts = _equal_shares(channels, dense.mlp_width, ("channels", "expert"))
+    return LayerWidths(len(channels), len(heads), groups, experts if dense.experts else 0)
+
+
+def _equal_shares(kept: list[int], size: int, names: tuple[str, str]) -> int:
+    """Blocks of `size` indices that any of the `kept` ones are in, the same number in each.
+
+    Raises UserError, with the names of the indices and blocks, for other numbers.
+    """
+    counts = Counter(index // size for index in kept)
+    if len(set(counts.values())) != 1:
         raise UserError(
-            f"a plan must keep the same number of query heads in every KV group that it keeps; "
-            f"it keeps {by_group}"
+            f"a plan must keep the same number of {names[0]} in every {names[1]} that it keeps; "
+            f"it keeps {[counts[block] for block in range(max(counts) + 1)]}"
         )
-    return LayerWidths(len(channels), len(heads), sum(count > 0 for count in by_group))
+    return len(counts)
 
 
 def kept_groups(dense: LayerWidths, heads: Sequence[int]) -> list[int]:

@@ -185,7 +185,7 @@ def _masked(model: Any, plan: PruningPlan) -> Iterator[None]:
 
     for modules, kept in zip(layer_modules(model), plan.layers, strict=True):
         for linear, units, size in (
-            (modules.down, kept.channels(), 1),
+            (modules.projections["down"], kept.channels(), 1),
             (modules.output, kept.heads(), head_dim),
         ):
             mask = torch.zeros(linear.in_features // size)

@@ -18,17 +18,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from adapruner.importance.gradients import backward, watched
+from adapruner.importance.gradients import Watched, backward, watched
 from adapruner.importance.statistics import MICRO_BATCH
-from adapruner.models.structures import LayerModules, Projection, layer_modules
+from adapruner.models.experts import Expert
+from adapruner.models.structures import LayerModules, LayerWidths, describe_model, layer_modules
 from adapruner.progress import announce, track
+from adapruner.pruning.allocation.experts import kept_channels
 from adapruner.pruning.allocation.width_profile import REMOVED
 from adapruner.pruning.gram_matrices import GramMatrices
 from adapruner.pruning.update import updated_weight
@@ -39,8 +42,22 @@ WINDOWS = 32
 WORST = 100.0
 """Nats per token: stands for a loss or a divergence that is not a finite number."""
 
-_Record = tuple[Tensor, Tensor]
-"""Inputs [tokens, C] of a down projection and gradients at its output [tokens, hidden]."""
+
+@dataclass(frozen=True, eq=False)
+class _Record:
+    """Inputs [n, C] of a down projection and gradients at its output [n, hidden].
+
+    They are those of `rows` [n] of a batch's tokens, and of `channels` of the layer: of one expert
+    with the tokens that it is chosen for, or of all.
+    """
+
+    channels: slice
+    rows: Tensor
+    inputs: Tensor
+    gradients: Tensor
+
+
+_Batches = list[list[_Record]]
 
 
 def measure_sensitivity(
@@ -60,7 +77,7 @@ def measure_sensitivity(
     `on_measured` is called with each other layer and its row. The model is left unchanged. Raises
     UserError if the model's loss is not finite.
     """
-    layers, rows = layer_modules(model), dict(cached)
+    structures, layers, rows = describe_model(model), layer_modules(model), dict(cached)
     missing = [index for index in range(len(layers)) if index not in rows]
     chosen = windows[:: max(len(windows) // WINDOWS, 1)][:WINDOWS]
     positions = chosen.shape[0] * (chosen.shape[1] - 1)
@@ -68,24 +85,33 @@ def measure_sensitivity(
     for index in track(missing, "sensitivity"):
         down = layers[index].down
         gram, ridge = (grams.of_layer(index), grams.ridge) if grams else (None, 0.0)
-        candidates = _candidates(down.weight.detach(), scores[index], gram, ridge)
+        whole = down.weight.detach()
+        widths = structures.layers[index]
+        candidates = _candidates(whole, widths, scores[index], gram, ridge)
         rows[index] = [
-            _divergence(down, weight, records[index], positions) for weight in candidates
+            _divergence(whole - weight, records[index], positions) for weight in candidates
         ]
         on_measured(index, rows[index])
     return torch.tensor([rows[index] for index in sorted(rows)], dtype=torch.float64)
 
 
-def _backward_pass(model: Any, layers: list[LayerModules], windows: Tensor) -> list[list[_Record]]:
-    """The records of each layer, one for each batch of `windows`. They are kept on the CPU."""
+def _backward_pass(model: Any, layers: list[LayerModules], windows: Tensor) -> list[_Batches]:
+    """The records of each layer for each batch of `windows`. They are kept on the CPU."""
     announce(f"sensitivity: {windows.numel():,} tokens forward and backward")
-    records: list[list[_Record]] = [[] for _ in layers]
+    records: list[_Batches] = [[] for _ in layers]
 
-    def record(layer: int, _: str, __: Projection, inputs: Tensor, gradients: Tensor) -> None:
-        records[layer].append((inputs.flatten(0, 1).cpu(), gradients.flatten(0, 1).cpu()))
+    def record(layer: int, _: str, part: Watched, inputs: Tensor, gradients: Tensor) -> None:
+        flat = inputs.flatten(0, 1).cpu(), gradients.flatten(0, 1).cpu()
+        if isinstance(part, Expert):
+            rows = part.rows.cpu()
+            records[layer][-1].append(_Record(part.channels, rows, *(x[rows] for x in flat)))
+        else:
+            records[layer][-1].append(_Record(slice(None), torch.arange(len(flat[0])), *flat))
 
     batches = torch.split(windows, MICRO_BATCH)
     for seed, batch in enumerate(track(batches, "sensitivity: backward pass")):
+        for of_layer in records:
+            of_layer.append([])
         with watched(layers, record, ("down",)):
             backward(model, batch, partial(_loss_of_sampled, seed))
     return records
@@ -100,12 +126,12 @@ def _loss_of_sampled(seed: int, logits: Tensor, _: Tensor) -> Tensor:
 
 
 def _candidates(
-    whole: Tensor, scores: Tensor, gram: Tensor | None, ridge: float
+    whole: Tensor, widths: LayerWidths, scores: Tensor, gram: Tensor | None, ridge: float
 ) -> Iterator[Tensor]:
     """The down projection [hidden, C] at each removed share, zero in the removed columns."""
-    order = torch.sort(scores, descending=True, stable=True).indices.tolist()
     for removed in REMOVED:
-        kept = sorted(order[: max(round(len(order) * (1 - removed)), 1)])
+        count = max(round(widths.mlp_width * (1 - removed)), 1)
+        kept = kept_channels(scores, widths, list(range(widths.mlps)), count * widths.mlps)
         narrow = torch.zeros_like(whole)
         narrow[:, kept] = (
             whole[:, kept] if gram is None else updated_weight(whole, gram, kept, ridge)
@@ -113,16 +139,20 @@ def _candidates(
         yield narrow
 
 
-def _divergence(down: nn.Linear, weight: Tensor, records: list[_Record], positions: int) -> float:
-    """Divergence in nats per token, to second order, with `weight` [hidden, C] instead of `down`'s.
+def _divergence(removed: Tensor, batches: _Batches, positions: int) -> float:
+    """Divergence in nats per token, to second order, with a weight [hidden, C] less `removed`.
 
     `positions` is the number of predicted tokens.
     """
-    change = (down.weight.detach() - weight).T
-    total = 0.0
-    for inputs, gradients in records:
-        changes = inputs.to(change.device) @ change
-        products = (changes.float() * gradients.to(change.device).float()).sum(1)
+    change, total = removed.T, 0.0
+    for records in batches:
+        tokens = 1 + max(int(record.rows.max()) for record in records)
+        products = torch.zeros(tokens, device=change.device)
+        for record in records:
+            changes = record.inputs.to(change.device) @ change[record.channels]
+            gradients = record.gradients.to(change.device).float()
+            rows = record.rows.to(change.device)
+            products.index_add_(0, rows, (changes.float() * gradients).sum(1))
         total += products.square().sum().item()
     divergence = total / (2 * positions)
     return divergence if math.isfinite(divergence) else WORST

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,8 +17,12 @@ from transformers import AutoConfig
 
 from adapruner.errors import UserError
 from adapruner.models.checkpoint import auto_map
+from adapruner.models.experts import ExpertProjection, ExpertWeights, separate
 from adapruner.models.modeling import LayerConfig
 from adapruner.models.structures import (
+    ATTENTION_PARTS,
+    MLP_PARTS,
+    PROJECTIONS,
     LayerModules,
     LayerWidths,
     Structures,
@@ -26,9 +31,6 @@ from adapruner.models.structures import (
     placed,
 )
 from adapruner.pruning.plan import LayerPlan, PruningPlan, kept_groups, kept_widths
-
-MLP_PARTS = ("gate", "up", "down")
-ATTENTION_PARTS = ("query", "key", "value", "output")
 
 
 def apply(model: Any, plan: PruningPlan) -> None:
@@ -46,9 +48,11 @@ def cut_layer(
     dense: LayerWidths,
     kept: LayerPlan,
     head_dim: int,
-    names: tuple[str, ...] = MLP_PARTS + ATTENTION_PARTS,
+    names: tuple[str, ...] = PROJECTIONS,
 ) -> None:
     """Removes from the named projections of one layer, in place, what the plan does not keep."""
+    if isinstance(modules.down, ExpertProjection) and "down" in names:
+        modules.down.put(modules.down.weights.keeping(kept.channels()))
     for linear, weight, bias in _slices(modules, dense, kept, head_dim, names):
         _put(linear, weight, bias)
         linear.out_features, linear.in_features = weight.shape
@@ -57,14 +61,22 @@ def cut_layer(
 
 
 def check_fits(plan: PruningPlan, structures: Structures) -> None:
-    """Raises UserError for a plan that was made for other widths or removes coupled heads."""
-    dense = tuple(vars(widths) for widths in structures.layers)
-    if plan.model_type != structures.family.model_type or plan.dense != dense:
+    """Raises UserError for a plan that was made for other widths, removes coupled heads, or leaves
+    fewer experts than are chosen for a token."""
+    dense = tuple(LayerWidths(**widths) for widths in plan.dense)
+    if plan.model_type != structures.family.model_type or dense != structures.layers:
         raise UserError(
             f"the plan is for a {plan.model_type} of {len(plan.dense)} layers, the model is a "
-            f"{structures.family.model_type} of {len(dense)} with other widths; make a plan for it"
+            f"{structures.family.model_type} of {len(structures.layers)} with other widths; make a "
+            "plan for it"
         )
+    fewest = structures.experts_per_token
     for widths, kept in zip(structures.layers, plan.layers, strict=True):
+        if widths.experts and kept_widths(widths, kept).experts < fewest:
+            raise UserError(
+                f"the plan leaves {kept_widths(widths, kept).experts} experts in a layer, and "
+                f"{fewest} are chosen for each token; make a plan that keeps as many"
+            )
         if structures.family.couples_heads and len(kept.heads()) < widths.query_heads:
             raise UserError(
                 f"the plan removes query heads, which {structures.family.architecture} normalises "
@@ -109,28 +121,33 @@ def narrow_config(config: Any, structures: Structures, plan: PruningPlan) -> Any
     family = structures.family
     widths = [kept_widths(d, p) for d, p in zip(structures.layers, plan.layers, strict=True)]
     by_layer = {index: _config_fields(layer_widths) for index, layer_widths in enumerate(widths)}
-    fields = config.to_dict() | by_layer[0] | {"head_dim": structures.head_dim}
+    shared = {name: value for own in reversed(by_layer.values()) for name, value in own.items()}
+    stored = {config.attribute_map.get(name, name): value for name, value in shared.items()}
+    fields = config.to_dict() | stored | {"head_dim": structures.head_dim}
     for replaced in ("per_layer_config", "auto_map", "architectures", "model_type"):
         fields.pop(replaced, None)
     is_stock = widths[0].query_heads in structures.stock_head_counts
     equal_heads = len({(w.query_heads, w.kv_groups) for w in widths}) == 1 and is_stock
     model_type = family.model_type if equal_heads else family.per_layer_type
-    if len(set(widths)) == 1 and is_stock:
+    if all(own.items() <= shared.items() for own in by_layer.values()) and is_stock:
         narrow = AutoConfig.for_model(model_type, **fields)
         narrow.architectures = [family.architecture]
     else:
         narrow = AutoConfig.for_model(model_type, per_layer_config=by_layer, **fields)
         narrow.architectures = [family.per_layer_architecture]
         narrow.auto_map = auto_map(family, equal_heads)
-    narrow._attn_implementation = config._attn_implementation
+    for implementation in ("_attn_implementation", "_experts_implementation"):
+        setattr(narrow, implementation, getattr(config, implementation))
     return narrow
 
 
 def _config_fields(widths: LayerWidths) -> dict[str, int]:
+    """The fields of a layer's config; a layer of experts does not use the MLP's, and vice versa."""
+    experts = {"num_experts": widths.experts, "moe_intermediate_size": widths.mlp_width}
     return {
-        "intermediate_size": widths.mlp_channels,
         "num_attention_heads": widths.query_heads,
         "num_key_value_heads": widths.kv_groups,
+        **(experts if widths.experts else {"intermediate_size": widths.mlp_channels}),
     }
 
 
@@ -153,6 +170,8 @@ def _slices(
     columns = {"down": rows["gate"], "output": rows["query"]}
     of_linear: dict[nn.Linear, list[int]] = {}  # fused projections are cut together
     for name in names:
+        if isinstance(modules.projections[name], ExpertProjection):
+            continue  # see `ExpertWeights.keeping`
         linear, placement = placed(modules.projections[name])
         kept_here = (rows | columns)[name]
         of_linear.setdefault(linear, []).extend(placement.start + i for i in kept_here)
@@ -204,10 +223,13 @@ class _Swap:
         self.modules, self.dense, self.kept, self.head_dim = modules, dense, kept, head_dim
         self.down = down
         self.whole: dict[nn.Linear, tuple[Tensor, Tensor | None]] = {}
+        self.whole_experts: ExpertWeights | None = None
         self.config = modules.attention.config
 
     def enter(self, module: nn.Module, _: Any) -> None:
         names = MLP_PARTS if module is self.modules.mlp else ATTENTION_PARTS
+        if module is self.modules.mlp and isinstance(self.modules.down, ExpertProjection):
+            self._enter_experts(self.modules.down)
         slices = _slices(self.modules, self.dense, self.kept, self.head_dim, names)
         for linear, weight, bias in slices:
             self.whole[linear] = (linear.weight, linear.bias)
@@ -217,7 +239,17 @@ class _Swap:
         if module is self.modules.attention:
             _set_heads(module, kept_widths(self.dense, self.kept))
 
+    def _enter_experts(self, projection: ExpertProjection) -> None:
+        self.whole_experts = projection.weights
+        narrow = self.whole_experts.keeping(self.kept.channels())
+        if self.down is not None:
+            narrow = replace(narrow, down=separate(self.down, len(narrow.router)))
+        projection.put(narrow)
+
     def leave(self, module: nn.Module, *_: Any) -> None:
+        if self.whole_experts is not None and isinstance(self.modules.down, ExpertProjection):
+            self.modules.down.put(self.whole_experts)
+            self.whole_experts = None
         for linear, (weight, bias) in self.whole.items():
             _put(linear, weight, bias)
         self.whole.clear()

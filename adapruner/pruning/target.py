@@ -13,6 +13,9 @@ from adapruner.serving_targets import TARGETS
 
 Attention = Literal["none", "kv_groups", "query_heads"]
 
+EXPERT_MULTIPLE = 8
+"""Grouped matrix products take rows of multiples of 16 bytes, which are 8 numbers in bfloat16."""
+
 
 @dataclass(frozen=True)
 class PruningTarget:
@@ -66,6 +69,28 @@ class PruningTarget:
     def budget(self) -> int:
         """Parameters to remove."""
         return round(self.pruning.ratio * self.base)
+
+    @cached_property
+    def share(self) -> float:
+        """The share of the structures of the prunable layers to remove."""
+        structures = self.structures
+        prunable = sum(structures.layer_params(structures.layers[i]) for i in self.prunable)
+        return self.budget / prunable if prunable else 0.0
+
+    def check_experts(self) -> None:
+        """Raises UserError where the settings name experts and the model has none, and for widths
+        that experts can't have."""
+        family, pruning = self.structures.family, self.pruning
+        has_experts = any(widths.experts for widths in self.structures.layers)
+        if pruning.experts == "whole" and not has_experts:
+            raise UserError(
+                f"pruning.experts whole: this {family.architecture} has no experts; use channels"
+            )
+        if has_experts and pruning.round_to % EXPERT_MULTIPLE:
+            raise UserError(
+                f"pruning.round_to {pruning.round_to}: Transformers runs experts whose widths are "
+                f"multiples of {EXPERT_MULTIPLE}; use such a multiple"
+            )
 
     def with_protection(self, first: int, last: int) -> PruningTarget:
         """The same target with other numbers of protected layers."""

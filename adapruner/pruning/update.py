@@ -8,12 +8,19 @@ removed columns X_r, and let W be split in the same way. The update minimizes
 
 over V, which gives V = W_k + W_r G_rk (G_kk + ridge * mean(diag G) I)^-1 with G = X^T X (the same
 least squares as in SlimGPT, arXiv 2412.18110, and OSSCAR, arXiv 2403.12983).
+
+Experts are updated one by one, each on the tokens that it is chosen for, with its weights by the
+router in X.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
+
+from adapruner.models.experts import separate
 
 RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0)
 """Candidates where reconstruction.ridge is not set and there is text to choose on."""
@@ -28,9 +35,13 @@ RANK_TOLERANCE = 1e-5
 def updated_weight(weight: Tensor, gram: Tensor, kept: list[int], ridge: float) -> Tensor:
     """The kept columns of `weight` [out, C] after the update, [out, kept].
 
-    `gram` is X^T X, float32 [C, C]. The system is solved by a Cholesky decomposition in float32,
+    `gram` is X^T X, float32 [C, C]; of E experts, whose columns follow one another in `weight`, it
+    is that of each, [E, C / E, C / E]. The system is solved by a Cholesky decomposition in float32,
     scaled to a unit diagonal because the sizes of channels differ by orders of magnitude.
     """
+    if gram.dim() == 3:
+        blocks = _by_expert(weight, kept, gram)
+        return torch.cat([updated_weight(w, part, own, ridge) for w, part, own in blocks], 1)
     inside, outside = _indices(weight, kept)
     whole, gram = weight.float(), gram.to(weight.device)
     rows = gram.index_select(0, inside)
@@ -43,10 +54,27 @@ def updated_weight(weight: Tensor, gram: Tensor, kept: list[int], ridge: float) 
 
 
 def output_error(weight: Tensor, narrow: Tensor, kept: list[int], gram: Tensor) -> float:
-    """|X W^T - X_k V^T|^2 with V = `narrow` [out, kept], on the text with X^T X = `gram` [C, C]."""
+    """|X W^T - X_k V^T|^2 with V = `narrow` [out, kept], on the text with X^T X = `gram` [C, C].
+
+    Of experts it is the sum of the errors of each, with `gram` as for `updated_weight`.
+    """
     change = -weight.float()
     change[:, _indices(weight, kept)[0]] += narrow.float()
+    if gram.dim() == 3:
+        change = separate(change, len(gram))
     return float(((change @ gram.to(change.device)) * change).sum())
+
+
+def _by_expert(
+    weight: Tensor, kept: list[int], gram: Tensor
+) -> Iterator[tuple[Tensor, Tensor, list[int]]]:
+    """The columns of each expert that keeps any, their X^T X, and the kept ones among them."""
+    size = gram.shape[-1]
+    for index, part in enumerate(gram):
+        start = index * size
+        own = [channel - start for channel in kept if start <= channel < start + size]
+        if own:
+            yield weight[:, start : start + size], part, own
 
 
 def _solve(matrix: Tensor, target: Tensor) -> Tensor:

@@ -21,6 +21,9 @@ from adapruner.recovery.finetune import RecoveryRequest, RecoveryResult
 from adapruner.recovery.teacher_logits import read_teacher_logits
 from adapruner.recovery.training import TrainingData, train
 
+EXPERT_PARAMETERS = ("gate_up_proj", "down_proj")
+"""The weights of all experts of a layer, one tensor each; every expert has an adapter."""
+
 HELD_OUT_WINDOWS = 16
 """Windows of the held-out text that the loss is measured on during training."""
 
@@ -46,7 +49,7 @@ def recover(request: RecoveryRequest, out: Path) -> RecoveryResult:
     del adapted  # two models need not fit in memory
     merged = ckpt.load_model(checkpoint, request.model, dtype=ckpt.stored_dtype(checkpoint))
     for name, change in changes.items():
-        weight = merged.get_submodule(name).weight
+        weight = merged.get_parameter(name)
         weight.copy_(weight.float() + change.to(weight.device))
     ckpt.save_checkpoint(merged, checkpoint, out)
     return RecoveryResult(
@@ -76,20 +79,29 @@ def _add_adapters(model: Any, settings: FinetuneConfig) -> Any:
     from peft import LoraConfig, get_peft_model
 
     family = family_of(model.config.model_type, model.config.architectures)
+    experts = [f"{family.experts}.{name}" for name in EXPERT_PARAMETERS] if family.experts else None
+    if experts and settings.dropout:
+        raise UserError(
+            f"finetune.dropout {settings.dropout:g}: adapters of experts have no dropout; set it "
+            "to 0"
+        )
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=[name.rsplit(".", 1)[-1] for name in family.projections],
+        target_parameters=experts,
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, config)
 
 
 def _weight_changes(adapted: Any) -> dict[str, Tensor]:
-    """Module name in the model without adapters -> the change of its weight, float32 on the CPU."""
-    return {
-        name.removeprefix("base_model.model."): module.get_delta_weight("default").float().cpu()
-        for name, module in adapted.named_modules()
-        if hasattr(module, "get_delta_weight")
-    }
+    """Name of a weight in the model without adapters -> its change, float32 on the CPU."""
+    changes = {}
+    for name, module in adapted.named_modules():
+        if hasattr(module, "get_delta_weight"):
+            owner = name.removeprefix("base_model.model.").removesuffix(".base_layer")
+            weight = getattr(module, "parameter_name", "weight")
+            changes[f"{owner}.{weight}"] = module.get_delta_weight("default").float().cpu()
+    return changes

@@ -11,12 +11,9 @@ from adapruner.pruning.target import PruningTarget
 
 def kept_heads(scores: Scores, target: PruningTarget) -> list[list[int]]:
     """The query heads that each layer keeps, the same number in every KV group that is kept."""
-    structures = target.structures
-    heads = [list(range(widths.query_heads)) for widths in structures.layers]
-    prunable = sum(structures.layer_params(structures.layers[i]) for i in target.prunable)
-    share = target.budget / prunable if prunable else 0.0
+    heads = [list(range(widths.query_heads)) for widths in target.structures.layers]
     for i in target.prunable if target.attention != "none" else ():
-        heads[i] = _heads_of_layer(scores, target, i, share)
+        heads[i] = _heads_of_layer(scores, target, i)
     return heads
 
 
@@ -26,7 +23,7 @@ def highest(scores: Tensor, count: int) -> list[int]:
     return sorted(int(i) for i in order[:count])
 
 
-def _heads_of_layer(scores: Scores, target: PruningTarget, i: int, share: float) -> list[int]:
+def _heads_of_layer(scores: Scores, target: PruningTarget, i: int) -> list[int]:
     structures = target.structures
     dense = structures.layers[i]
     by_group = scores.heads[i].view(dense.kv_groups, -1)
@@ -42,7 +39,7 @@ def _heads_of_layer(scores: Scores, target: PruningTarget, i: int, share: float)
         n for n in range(1, units + 1)
         if not is_stock or n * heads_of_unit in structures.stock_head_counts
     ]  # fmt: skip
-    count = min(possible, key=lambda n: (abs(n - units * (1 - share)), -n), default=units)
+    count = min(possible, key=lambda n: (abs(n - units * (1 - target.share)), -n), default=units)
     if whole_groups:
         kept = highest(by_group.sum(1) + scores.groups[i], count)
         return [g * dense.heads_per_group + h for g in kept for h in range(dense.heads_per_group)]

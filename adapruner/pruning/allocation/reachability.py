@@ -6,6 +6,7 @@ from dataclasses import astuple
 from typing import NoReturn
 
 from adapruner.errors import UnreachableError
+from adapruner.models.structures import LayerWidths
 from adapruner.pruning.plan import PruningPlan, kept_widths
 from adapruner.pruning.target import PruningTarget
 
@@ -14,8 +15,9 @@ def check_ratio(plan: PruningPlan, target: PruningTarget) -> None:
     """Raises UnreachableError when the plan misses the ratio by more than rounding explains, or
     when the layout is uniform and its layers differ."""
     layers = zip(target.structures.layers, plan.layers, strict=True)
-    kept = sorted({astuple(kept_widths(dense, layer)) for dense, layer in layers})
-    if target.pruning.layout == "uniform" and len(kept) > 1:
+    widths = [kept_widths(dense, layer) for dense, layer in layers]
+    kept = sorted({astuple(layer)[:3] for layer in widths})
+    if target.pruning.layout == "uniform" and not _is_uniform(widths):
         raise UnreachableError(
             f"pruning.layout uniform is not possible: the model's layers differ, and {target} "
             f"would leave them {kept[0]} to {kept[-1]} (channels, query heads, KV groups); "
@@ -36,6 +38,13 @@ def check_ratio(plan: PruningPlan, target: PruningTarget) -> None:
         )
 
 
+def _is_uniform(layers: list[LayerWidths]) -> bool:
+    """Whether one config holds them: equal heads, experts and MLPs, where there are any."""
+    heads = {(widths.query_heads, widths.kv_groups) for widths in layers}
+    mlps = {(widths.experts, widths.mlp_width) for widths in layers}
+    return len(heads) == 1 and len(mlps) == len({experts > 0 for experts, _ in mlps})
+
+
 def refuse_ratio(target: PruningTarget, missing: int, most: int) -> NoReturn:
     """Raises UnreachableError: of `missing` parameters, at most `most` can be removed."""
     pruning = target.pruning
@@ -54,18 +63,23 @@ def refuse_ratio(target: PruningTarget, missing: int, most: int) -> NoReturn:
 def _tolerance(target: PruningTarget) -> float:
     """Parameters that a plan may differ by: half a width step, and one attention unit a layer."""
     structures, uniform = target.structures, target.pruning.layout == "uniform"
-    steps, units = len(target.prunable) if uniform else 1, 0
+    steps = [target.pruning.round_to * structures.layers[i].mlps for i in target.prunable]
+    channels, units = sum(steps) if uniform else max(steps, default=0), 0
     for widths in (structures.layers[i] for i in target.prunable if target.attention != "none"):
         group = widths.heads_per_group * structures.head_params + structures.group_params
         heads = widths.kv_groups * structures.head_params
         units += group if target.attention == "kv_groups" else heads
-    return steps * target.pruning.round_to * structures.channel_params / 2 + units + 1
+    return channels * structures.channel_params / 2 + units + 1
 
 
 def _smallest_share(target: PruningTarget) -> float:
     """The share that one width step removes: of one layer, or in the uniform layout of all."""
     multiple = target.pruning.round_to
-    dense = [target.structures.layers[i].mlp_channels for i in target.prunable]
-    steps = [d - (d - 1) // multiple * multiple for d in dense if d > multiple]
+    dense = [target.structures.layers[i] for i in target.prunable]
+    steps = [
+        widths.mlps * (widths.mlp_width - (widths.mlp_width - 1) // multiple * multiple)
+        for widths in dense
+        if widths.mlp_width > multiple
+    ]
     channels = sum(steps) if target.pruning.layout == "uniform" else min(steps, default=0)
     return channels * target.structures.channel_params / target.base

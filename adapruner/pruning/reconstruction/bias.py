@@ -23,12 +23,18 @@ from torch import Tensor, nn
 from adapruner.errors import UnreachableError
 from adapruner.models import checkpoint as ckpt
 from adapruner.models.families import family_of
-from adapruner.models.structures import LayerModules, Structures, describe_model, layer_modules
+from adapruner.models.structures import (
+    ATTENTION_PARTS,
+    MLP_PARTS,
+    LayerModules,
+    Structures,
+    describe_model,
+    layer_modules,
+)
 from adapruner.progress import announce, track
 from adapruner.pruning.activations import MICRO_BATCH
 from adapruner.pruning.plan import LayerPlan, PruningPlan
 from adapruner.pruning.reconstruction.request import Correction, ReconstructionRequest
-from adapruner.pruning.surgery import ATTENTION_PARTS, MLP_PARTS
 
 USES_GRAM_MATRICES = False
 

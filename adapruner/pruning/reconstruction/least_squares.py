@@ -7,26 +7,28 @@ Only one layer's activations are held at a time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from adapruner.models import checkpoint as ckpt
-from adapruner.models.structures import LayerModules, Structures, describe_model, layer_modules
+from adapruner.models.experts import ExpertProjection, separate
+from adapruner.models.structures import (
+    ATTENTION_PARTS,
+    MLP_PARTS,
+    LayerModules,
+    Structures,
+    describe_model,
+    layer_modules,
+)
 from adapruner.progress import announce, track
 from adapruner.pruning.activations import ActivationStream, MlpText
 from adapruner.pruning.fit_mlp import fit_mlp
 from adapruner.pruning.plan import LayerPlan, PruningPlan
 from adapruner.pruning.reconstruction.request import Correction, ReconstructionRequest
-from adapruner.pruning.surgery import (
-    ATTENTION_PARTS,
-    MLP_PARTS,
-    check_fits,
-    cut_layer,
-    narrow_config,
-)
+from adapruner.pruning.surgery import check_fits, cut_layer, narrow_config
 from adapruner.pruning.update import RIDGE, RIDGES, output_error, updated_weight
 
 USES_GRAM_MATRICES = True
@@ -132,5 +134,9 @@ def _update(
         for ridge, weight in weights.items()
     }
     best = min(ridges, key=errors.__getitem__)
-    modules.down.weight.data = weights[best]
+    if isinstance(modules.down, ExpertProjection):
+        cut = modules.down.weights
+        modules.down.put(replace(cut, down=separate(weights[best], len(cut.down))))
+    else:
+        modules.down.weight.data = weights[best]
     return best

@@ -28,8 +28,12 @@ STRUCTURES = {
     "MLP channels": ("mlp_channels", "dense_mlp_channels"),
     "query heads": ("query_heads", "dense_query_heads"),
     "KV groups": ("kv_groups", "dense_kv_groups"),
+    "experts": ("experts", "dense_experts"),
 }
-"""Structure -> the fields of a layer with its number after pruning and in the dense model."""
+"""Structure -> the fields of a layer with its number after pruning and in the dense model.
+
+Layers without experts, and reports that were written before there were any, have none.
+"""
 
 LOWEST_OPACITY = 0.12
 """Opacity of the cell with the smallest kept share; a cell that keeps everything is opaque."""
@@ -45,6 +49,7 @@ def view(report: Report) -> dict[str, Any]:
     sensitivity = report["search"]["sensitivity"]
     return {
         "structures": structures(layers),
+        "columns": _present(layers),
         "ratio": report["ratio"],
         "layers": layers,
         "has_protected": bool(report["plan"]["protected"]),
@@ -58,7 +63,7 @@ def view(report: Report) -> dict[str, Any]:
 def structures(layers: Sequence[Layer]) -> list[dict[str, Any]]:
     """For each structure the sums over the layers, and how many layers lost some of it."""
     result = []
-    for name, (field, dense_field) in STRUCTURES.items():
+    for name, (field, dense_field) in _present(layers).items():
         kept = [layer[field] for layer in layers]
         dense = [layer[dense_field] for layer in layers]
         result.append(
@@ -80,11 +85,14 @@ def heat_map(layers: Sequence[Layer]) -> Markup:
     The scale runs from the smallest share that any cell keeps to 1.
     """
 
+    rows = list(_present(layers))
+
     def draw(axes: Axes) -> Tips:
         tips: Tips = {}
         lowest = _lowest_share(layers)
         for column, layer in enumerate(layers):
-            for row, (name, share) in enumerate(_shares(layer).items()):
+            for name, share in _shares(layer).items():
+                row = rows.index(name)
                 strength = (share - lowest) / (1 - lowest) if lowest < 1 else 1.0
                 opacity = LOWEST_OPACITY + (1 - LOWEST_OPACITY) * strength
                 add_tip(tips, _cell(axes, column, row, opacity), _cell_tip(layer, name))
@@ -92,7 +100,7 @@ def heat_map(layers: Sequence[Layer]) -> Markup:
                     _cell_label(axes, column, row, share, opacity)
             if layer["protected"]:
                 axes.plot(column, -0.75, ".", color=COLOURS["muted"], markersize=5)
-        _heat_map_axes(axes, len(layers))
+        _heat_map_axes(axes, len(layers), rows)
         return tips
 
     return chart("widths", "Share of each structure that each layer keeps", draw, height=190)
@@ -124,8 +132,18 @@ def sensitivity_chart(sensitivity: Mapping[str, Any]) -> Markup:
     return chart("sensitivity", "Divergence from the dense model with one layer cut", draw)
 
 
+def _present(layers: Sequence[Layer]) -> dict[str, tuple[str, str]]:
+    """The rows of STRUCTURES that any of the layers has."""
+    return {
+        name: (kept, dense)
+        for name, (kept, dense) in STRUCTURES.items()
+        if any(layer.get(dense) for layer in layers)
+    }
+
+
 def _shares(layer: Layer) -> dict[str, float]:
-    return {name: layer[kept] / layer[dense] for name, (kept, dense) in STRUCTURES.items()}
+    present = _present([layer])
+    return {name: layer[kept] / layer[dense] for name, (kept, dense) in present.items()}
 
 
 def _lowest_share(layers: Sequence[Layer]) -> float:
@@ -151,10 +169,10 @@ def _cell_label(axes: Axes, column: int, row: int, share: float, opacity: float)
     axes.text(column, row, f"{100 * share:.0f}", color=colour, **style)
 
 
-def _heat_map_axes(axes: Axes, layers: int) -> None:
-    axes.set_ylim(len(STRUCTURES) - 0.4, -1)
+def _heat_map_axes(axes: Axes, layers: int, rows: list[str]) -> None:
+    axes.set_ylim(len(rows) - 0.4, -1)
     axes.set_xlim(-0.7, layers - 0.3)
-    axes.set_yticks(range(len(STRUCTURES)), list(STRUCTURES))
+    axes.set_yticks(range(len(rows)), rows)
     axes.grid(False)
     axes.spines["bottom"].set_visible(False)
     axes.set_xlabel("layer")
@@ -195,6 +213,8 @@ def _plan(inputs: Inputs) -> dict[str, Any]:
                 "dense_query_heads": dense.query_heads,
                 "kv_groups": kept.kv_groups,
                 "dense_kv_groups": dense.kv_groups,
+                "experts": kept.experts,
+                "dense_experts": dense.experts,
                 "protected": index in plan.protected,
             }
         )

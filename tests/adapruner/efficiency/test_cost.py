@@ -22,6 +22,9 @@ from tests.models import BASE, KINDS, small_model
 def counted(model: Any, tokens: torch.Tensor, cache: Any = None) -> tuple[int, Any]:
     """FLOPs of matrix products by torch's count, without the rotary embedding's angles."""
     model.set_attn_implementation("eager")
+    for module in model.modules():
+        if hasattr(module, "config"):  # torch counts no grouped products
+            module.config._experts_implementation = "eager"
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         output = model(tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
     by_module = counter.get_flop_counts()

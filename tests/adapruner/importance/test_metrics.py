@@ -17,7 +17,7 @@ from adapruner.importance.statistics import importance_table
 from adapruner.importance.table import KINDS as KINDS_OF_UNITS
 from adapruner.importance.table import UNITS, ImportanceTable
 from adapruner.models.structures import describe_model, layer_modules, placed
-from tests.models import KINDS, small_model, tokens
+from tests.models import KINDS, small_model, tokens, with_linear_experts
 
 SAMPLES, LENGTH, LAYER = 7, 10, 1
 REFERENCE = [0, 3, 4]
@@ -36,6 +36,7 @@ class Case:
         self.model, self.ids = small_model(kind), tokens(SAMPLES, LENGTH)
         self.table = importance_table(self.model, self.ids, REFERENCE)
         self.head_dim = describe_model(self.model).head_dim
+        self.model = with_linear_experts(self.model)
         self.inputs = self._inputs()
         self.gradients = [self._gradients(row) for row in self.ids]
         self.weights = self._by_rows(lambda tensor: tensor.detach())

@@ -12,7 +12,7 @@ from adapruner.errors import UserError
 from adapruner.importance.statistics import importance_table, reference_subset, with_reference
 from adapruner.importance.table import UNITS, ImportanceTable
 from adapruner.models.structures import describe_model, layer_modules, placed
-from tests.models import KINDS, small_model, tokens
+from tests.models import KINDS, small_model, tokens, with_linear_experts
 
 SAMPLES, LENGTH, LAYER = 7, 10, 1
 SUBSET, REFERENCE = [1, 2, 5], [0, 3, 4]
@@ -26,6 +26,7 @@ def case(request: pytest.FixtureRequest) -> tuple[Any, Tensor, ImportanceTable]:
 
 def direct(model: Any, ids: Tensor, samples: list[int]) -> dict[str, Tensor]:
     """w * dL/dw by projection, rows first (columns of down and output), bias as a last column."""
+    model = with_linear_experts(model)
     model.requires_grad_(True)
     model.zero_grad()
     rows = ids[samples].long()
@@ -40,7 +41,6 @@ def direct(model: Any, ids: Tensor, samples: list[int]) -> dict[str, Tensor]:
             bias = (linear.bias * linear.bias.grad)[unit_rows]
             product = torch.cat([product, bias[:, None]], 1)
         products[name] = product.detach()
-    model.requires_grad_(False)
     return products
 
 

@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from adapruner.models.checkpoint import auto_map
 from adapruner.models.families import Family, family_of
+from adapruner.models.structures import describe_model
 from tests.adapruner.conftest import Workplace
 
 WIDTHS: dict[int, dict[str, int]] = {
@@ -35,7 +36,7 @@ MLP_WIDTHS: dict[int, dict[str, int]] = {
 def per_layer_model(stock: Any, widths: dict[int, dict[str, int]], seed: int = 0) -> Any:
     """A random per-layer model with the config of a stock model, except for these widths."""
     family: Family = family_of(stock.config.model_type, stock.config.architectures)
-    fields = stock.config.to_dict() | {"per_layer_config": widths}
+    fields = stock.config.to_dict() | {"per_layer_config": own_widths(stock, widths)}
     fields.pop("model_type")
     stock_config = set().union(*widths.values()) <= {"intermediate_size"}
     model_type = family.model_type if stock_config else family.per_layer_type
@@ -47,6 +48,18 @@ def per_layer_model(stock: Any, widths: dict[int, dict[str, int]], seed: int = 0
     for name, weight in model.named_parameters():
         torch.nn.init.normal_(weight, mean=float("norm" in name), std=0.15)
     return model.eval().requires_grad_(False)
+
+
+def own_widths(stock: Any, widths: dict[int, dict[str, int]]) -> dict[int, dict[str, int]]:
+    """The widths of layers, where those of an MLP made of experts are those of fewer experts."""
+    result = {}
+    for index, own in widths.items():
+        layer, fields = describe_model(stock).layers[index], dict(own)
+        if layer.experts and "intermediate_size" in fields:
+            channels = fields.pop("intermediate_size") // 8 * 8
+            fields |= {"num_experts": 2 + index % 3, "moe_intermediate_size": channels}
+        result[index] = fields
+    return result
 
 
 def copy_of(workplace: Workplace, folder: Path) -> Path:

@@ -18,7 +18,7 @@ from adapruner.models import modeling
 from adapruner.models.checkpoint import MODELING_FILE, save_checkpoint
 from adapruner.models.structures import layer_modules
 from tests.adapruner.conftest import write_tokenizer
-from tests.adapruner.models.checkpoints import MLP_WIDTHS, WIDTHS, per_layer_model
+from tests.adapruner.models.checkpoints import MLP_WIDTHS, WIDTHS, own_widths, per_layer_model
 from tests.models import KINDS, small_model, tokens
 
 LAYOUTS = {"heads": WIDTHS, "mlp": MLP_WIDTHS}
@@ -74,8 +74,11 @@ def test_every_layer_has_its_own_widths(kind: str, layout: str) -> None:
     for index, layer in enumerate(layer_modules(model)):
         dense = {"intermediate_size": 48, "num_attention_heads": 4}
         dense["num_key_value_heads"] = stock.config.num_key_value_heads
-        widths = dense | LAYOUTS[layout].get(index, {})
-        assert layer.down.in_features == widths["intermediate_size"]
+        if hasattr(layer.mlp, "experts"):
+            dense |= {"num_experts": 4, "moe_intermediate_size": 48}
+        widths = dense | own_widths(stock, LAYOUTS[layout]).get(index, {})
+        channels = widths.get("moe_intermediate_size", widths["intermediate_size"])
+        assert layer.down.in_features == channels * widths.get("num_experts", 1)
         assert layer.query.out_features == widths["num_attention_heads"] * head_dim
         assert layer.output.in_features == widths["num_attention_heads"] * head_dim
         assert layer.key.out_features == widths["num_key_value_heads"] * head_dim

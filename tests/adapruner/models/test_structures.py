@@ -31,9 +31,12 @@ def test_sizes_add_up_to_the_parameters_of_the_model(kind: str) -> None:
 def test_widths_are_those_of_each_layer(kind: str) -> None:
     stock = small_model(kind)
     dense = describe_model(stock).layers[0]
-    assert dense == LayerWidths(48, 4, stock.config.num_key_value_heads)
+    groups, experts = stock.config.num_key_value_heads, getattr(stock.config, "num_experts", 0)
+    assert dense == LayerWidths(48 * (experts or 1), 4, groups, experts)
     layers = describe_model(per_layer_model(stock, WIDTHS)).layers
-    assert [layer.mlp_channels for layer in layers] == [40, 24, 48, 48]
+    assert [layer.mlp_width for layer in layers] == [40, 24, 48, 48]
+    fewer = {"qwen3-moe": [2, 3, 4, 4], "qwen3-moe-mixed": [2, 0, 4, 4]}
+    assert [layer.experts for layer in layers] == fewer.get(kind, [0] * 4)
     assert [layer.query_heads for layer in layers] == [4, 2, 3, 1]
     assert [layer.kv_groups for layer in layers] == [dense.kv_groups, 1, 1, 1]
 
@@ -51,6 +54,7 @@ def test_kv_groups_of_unequal_size_are_refused() -> None:
 
 
 FUSED = ("phi3", "phi3-long", "glm", "glm4")
+EXPERTS = ("qwen3-moe", "qwen3-moe-mixed")
 
 
 @pytest.mark.parametrize("kind", FUSED)
@@ -65,7 +69,7 @@ def test_fused_projections_are_views_of_consecutive_rows(kind: str) -> None:
             assert torch.equal(torch.cat(parts), layer.self_attn.qkv_proj.weight)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in FUSED])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in FUSED + EXPERTS])
 def test_modules_of_a_layer_are_its_projections(kind: str) -> None:
     model = small_model(kind)
     for modules, layer in zip(layer_modules(model), model.model.layers, strict=True):

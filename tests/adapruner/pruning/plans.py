@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from adapruner.config import PruningConfig
 from adapruner.models.structures import Structures, describe_model, layer_modules
@@ -25,7 +26,7 @@ def plan_keeping(
 
 
 def plan_for(model: Any, what: str) -> PruningPlan:
-    """A plan that removes nothing, channels, kv_groups or query_heads; or ragged: by layer."""
+    """A plan that removes nothing, or one kind of structure; or ragged: others by layer."""
     structures = describe_model(model)
     keep = []
     for index, dense in enumerate(structures.layers):
@@ -35,6 +36,11 @@ def plan_for(model: Any, what: str) -> PruningPlan:
         ragged, fixed = what == "ragged", structures.family.couples_heads
         if what == "channels" or (ragged and index % 2):
             channels = [c for c in channels if (5 * c + index) % 3]
+            if dense.experts:  # half of each, others of each second expert
+                width = dense.mlp_width
+                channels = [c for c in range(dense.mlp_channels) if (c % width + c // width) % 2]
+        if dense.experts and (what == "experts" or (ragged and index == 3)):
+            channels = [c for c in channels if c // dense.mlp_width != index % dense.experts]
         if fixed:
             pass  # no head can be removed
         elif (what == "kv_groups" or (ragged and index == 2)) and dense.kv_groups > 1:
@@ -50,16 +56,44 @@ def masked(model: Any, plan: PruningPlan) -> Iterator[None]:
     """The dense model with the removed structures multiplied by zero, by no code of the library."""
     handles = []
     head_dim = describe_model(model).head_dim
-    for modules, kept in zip(layer_modules(model), plan.layers, strict=True):
-        channel = torch.zeros(modules.down.in_features)
-        channel[kept.channels()] = 1
-        head = torch.zeros(modules.output.in_features).view(-1, head_dim)
-        head[kept.heads()] = 1
-        for linear, mask in ((modules.down, channel), (modules.output, head.flatten())):
-            hook = lambda _, args, mask=mask: (args[0] * mask,)  # noqa: E731
-            handles.append(linear.register_forward_pre_hook(hook))
+    with ExitStack() as stack:
+        for modules, kept in zip(layer_modules(model), plan.layers, strict=True):
+            channel = torch.zeros(modules.down.in_features)
+            channel[kept.channels()] = 1
+            head = torch.zeros(modules.output.in_features).view(-1, head_dim)
+            head[kept.heads()] = 1
+            masks = [(modules.output, head.flatten())]
+            if hasattr(modules.mlp, "experts"):
+                stack.enter_context(masked_experts(modules.mlp, channel))
+            else:
+                masks.append((modules.down, channel))
+            for linear, mask in masks:
+                hook = lambda _, args, mask=mask: (args[0] * mask,)  # noqa: E731
+                handles.append(linear.register_forward_pre_hook(hook))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+@contextmanager
+def masked_experts(block: Any, channels: Tensor) -> Iterator[None]:
+    """The block of a layer without some channels; experts without any are never chosen."""
+    router, down = block.gate, block.experts.down_proj
+    mask, whole = channels.view(len(down), 1, -1), down.data
+
+    def route(hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logits = hidden @ router.weight.T
+        logits[:, mask.sum((1, 2)) == 0] = -torch.inf
+        scores, chosen = logits.softmax(-1).topk(router.top_k)
+        if router.norm_topk_prob:
+            scores = scores / scores.sum(-1, keepdim=True)
+        return logits, scores, chosen
+
+    router.forward, down.data = route, whole * mask
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        down.data = whole
+        del router.forward

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from adapruner.models.structures import layer_modules
 from adapruner.pruning.activations import MICRO_BATCH, ActivationStream
-from tests.models import KINDS, small_model, tokens
+from tests.models import KINDS, small_model, tokens, with_linear_experts
 
 
 def inputs_of(model: Any, linear: nn.Linear, samples: Tensor) -> Tensor:
@@ -27,10 +28,14 @@ def test_each_layer_s_gram_matrix_is_that_of_a_whole_forward_pass(kind: str) -> 
     model = small_model(kind)
     samples = tokens(MICRO_BATCH + 3, 12)  # the last micro-batch is smaller
     stream = ActivationStream(model, samples)
-    for layer in model.model.layers:
+    whole = with_linear_experts(model)
+    for modules, layer in zip(layer_modules(model), whole.model.layers, strict=True):
         down = layer.mlp.down_proj
-        rows, states = inputs_of(model, down, samples), inputs_of(model, layer.mlp, samples)
-        text, expected = stream.observe(layer.mlp, down), rows.T @ rows
+        rows, states = inputs_of(whole, down, samples), inputs_of(whole, layer.mlp, samples)
+        text, expected = stream.observe(modules.mlp, modules.down), rows.T @ rows
+        if hasattr(modules.mlp, "experts"):
+            blocks = rows.view(len(rows), 4, 48)
+            expected = torch.einsum("nec,ned->ecd", blocks, blocks)
         # The rounding of the largest sums: OLMo 2 has them of 1e4 and small ones beside.
         atol = 1e-8 * float(expected.max()) if kind == "olmo2-mha" else 1e-5
         torch.testing.assert_close(text.gram, expected, rtol=1e-4, atol=atol)

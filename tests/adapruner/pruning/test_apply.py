@@ -112,3 +112,21 @@ def test_weights_that_are_not_updated_keep_their_stored_bits(
         assert name not in changed or any(part in name for part in updated), name
     for part in updated:
         assert any(part in name for name in changed), part
+
+
+@pytest.mark.parametrize(
+    ("what", "name"),
+    [("channels", "Qwen3MoeForCausalLM"), ("ragged", "PerLayerQwen3MoeForCausalLM")],
+)
+def test_experts_are_pruned_and_updated(what: str, name: str, tmp_path: Path) -> None:
+    model = small_model("qwen3-moe-mixed")
+    model.save_pretrained(tmp_path / "dense")
+    plan = plan_for(model, what)
+    out = pruned(tmp_path, plan, ReconstructionConfig(method="least_squares"))
+    cut, loaded = model, AutoModelForCausalLM.from_pretrained(out)
+    apply(cut, plan)
+    assert type(loaded).__name__ == name
+    assert loaded.num_parameters() == plan.params.pruned == ckpt.inspect(out).total_params
+    updated = {n for n, w in loaded.state_dict().items() if not torch.equal(w, cut.state_dict()[n])}
+    assert {n.split(".")[3] for n in updated} == {"mlp"}, "attention keeps its weights"
+    assert any("experts" in n for n in updated)

@@ -27,7 +27,7 @@ def first_mlp(model: Any, samples: int, seed: int) -> MlpText:
 def error(model: Any, text: MlpText) -> float:
     """The squared error of the first layer's MLP, relative to the outputs."""
     with torch.no_grad():
-        change = layer_modules(model)[0].mlp(text.inputs) - text.outputs
+        change = layer_modules(model)[0].mlp(text.inputs[None])[0] - text.outputs
     return float(change.square().sum() / text.outputs.square().sum())
 
 

@@ -73,7 +73,7 @@ def test_a_decoder_outside_the_table_is_proved_and_pruned(other: str, tmp_path: 
     torch.testing.assert_close(reloaded(ids).logits, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", [k for k in KINDS if k != "phi3-long"])
+@pytest.mark.parametrize("kind", [k for k in KINDS if k != "phi3-long" and "moe" not in k])
 def test_the_rows_of_the_table_are_found(kind: str) -> None:
     config = small_model(kind).config
     row = FAMILIES[config.model_type]

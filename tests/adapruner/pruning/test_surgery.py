@@ -29,7 +29,7 @@ def test_ratio_zero_leaves_the_logits_identical(kind: str) -> None:
     assert torch.equal(model(ids).logits, before)
 
 
-@pytest.mark.parametrize("what", ["channels", "kv_groups", "query_heads", "ragged"])
+@pytest.mark.parametrize("what", ["channels", "experts", "kv_groups", "query_heads", "ragged"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_cut_model_equals_the_masked_model_and_reloads_with_identical_logits(
     kind: str, what: str, tmp_path: Path

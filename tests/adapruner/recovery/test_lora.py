@@ -20,7 +20,7 @@ from adapruner.pruning.plan import Update
 from adapruner.pruning.surgery import apply
 from adapruner.recovery.finetune import CHECKPOINT
 from adapruner.recovery.lora import HELD_OUT_WINDOWS
-from tests.adapruner.conftest import Workplace
+from tests.adapruner.conftest import Workplace, write_tokenizer
 from tests.adapruner.pruning.plans import plan_for
 from tests.adapruner.recovery.requests import (
     recovered,
@@ -63,7 +63,18 @@ def test_adapters_of_a_cut_model_are_merged(
         n for n, w in merged.state_dict().items() if not torch.equal(w, model.state_dict()[n])
     }
     names = {name.rsplit(".", 1)[-1] for name in describe_model(model).family.projections}
+    if kind == "qwen3-moe":  # the other kind has an MLP as well
+        names -= {"gate_proj", "up_proj", "down_proj"}
+    names |= {"experts"} if "moe" in kind else set()
     assert {name.split(".")[-2] for name in changed} == names, "every projection has an adapter"
+
+
+def test_dropout_of_experts_is_refused(workplace: Workplace, tmp_path: Path) -> None:
+    small_model("qwen3-moe").save_pretrained(tmp_path / "experts")
+    write_tokenizer(tmp_path / "experts")
+    work = replace(workplace, checkpoint=tmp_path / "experts")
+    with pytest.raises(UserError, match=r"finetune\.dropout 0\.1: .* set it to 0"):
+        recovered(work, settings(dropout=0.1), tmp_path / "out")
 
 
 def test_distillation_recovers_a_damaged_model(workplace: Workplace, tmp_path: Path) -> None:

@@ -24,10 +24,10 @@ def test_any_setting_meets_its_ratio_or_is_refused(
 ) -> None:
     shape = structures(depth, channels=channels)
     pruning = PruningConfig(ratio=ratio, ratio_of="blocks", round_to=round_to)
-    heads = [list(range(w.query_heads)) for w in shape.layers]
     try:
         target = PruningTarget(shape, pruning)
-        widths = mlp_widths(scores(shape, seed), target, heads, sensitivity(shape, seed), share)
+        drawn = scores(shape, seed), target, shape.layers, sensitivity(shape, seed)
+        widths = mlp_widths(*drawn, share)
     except UserError:
         return
     assert all((0 < w < channels and w % round_to == 0) or w == channels for w in widths)
