@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-NEW_TOKENS, WINDOW, WINDOWS, TURNS = 24, 512, 8, 5
+NEW_TOKENS, WINDOW, TURNS = 24, 512, 5
 LIMITS = {"f32": 0.005, "q8_0": 0.01}
 """Type -> largest relative difference of the perplexity."""
 
@@ -44,7 +44,8 @@ def main(folder: Path, programs: Path) -> int:
                 same = sum(a == b for a, b in zip(texts, expected["texts"], strict=True))
                 failed += same < len(prompts)
                 equal = f"{same} of {len(prompts)}"
-            value, architecture = perplexity(programs, file, folder / "text.txt")
+            text, windows = folder / "text.txt", expected["windows"]
+            value, architecture = perplexity(programs, file, text, windows)
             change = value / expected["perplexity"] - 1
             failed += not abs(change) < limit
             print(
@@ -73,11 +74,11 @@ def completion(programs: Path, file: Path, prompt: str) -> str:
     return text if end else done.stdout.removesuffix("\n\n")
 
 
-def perplexity(programs: Path, file: Path, text: Path) -> tuple[float, str]:
+def perplexity(programs: Path, file: Path, text: Path, windows: int) -> tuple[float, str]:
     """The perplexity and the architecture that llama.cpp names."""
     done = run(
         programs / "llama-perplexity", "-m", file, "-f", text, "-c", WINDOW, "-b", WINDOW,
-        "--chunks", WINDOWS, "-t", 1, "--no-warmup", "-v", *EXACT_CACHE,
+        "--chunks", windows, "-t", 1, "--no-warmup", "-v", *EXACT_CACHE,
     )  # fmt: skip
     output = done.stdout + done.stderr
     value = re.search(r"Final estimate: PPL = ([\d.]+)", output)

@@ -47,10 +47,13 @@ PROMPTS = (
     "Dear Sir or Madam,\n\nI am writing to",
     "The derivative of x^2 is 2x, and the derivative of x^3 is",
 )
-NEW_TOKENS, WINDOW, WINDOWS = 24, 512, 8
+NEW_TOKENS, WINDOW = 24, 512
 
-TEXT = 24000
+TEXT = 72000
 """Characters of the text that perplexities are of."""
+
+WINDOWS, WINDOWS_OF_RANDOM = 28, 8
+"""Windows of a perplexity: on few of them, rounding by q8_0 moves it by more than its mean effect."""
 
 SAMPLE = (
     "In 2023, we'll pay 1,234.50 EUR\n\n\tx =  2;  y = [10,  20]  \nIT'S  Zürich — 東京 \U0001f600 "
@@ -191,10 +194,12 @@ def measure(checkpoint: Path, text: Path, prompts: tuple[str, ...]) -> dict[str,
     model = ckpt.load_model(checkpoint, cpu(checkpoint), torch.float32)
     tokenizer = ckpt.load_tokenizer(checkpoint)
     ids = tokenizer(text.read_text(), return_tensors="pt").input_ids
+    windows = WINDOWS if prompts else WINDOWS_OF_RANDOM
     return {
         "refused": refused,
         "texts": [greedy(model, tokenizer, prompt) for prompt in prompts],
-        "perplexity": perplexity(model, ids[0]),
+        "windows": windows,
+        "perplexity": perplexity(model, ids[0], windows),
     }
 
 
@@ -232,9 +237,9 @@ def greedy(model: Any, tokenizer: Any, prompt: str) -> str:
 
 
 @torch.no_grad()
-def perplexity(model: Any, ids: torch.Tensor) -> float:
+def perplexity(model: Any, ids: torch.Tensor, windows: int) -> float:
     losses = []
-    for start in range(0, WINDOW * WINDOWS, WINDOW):
+    for start in range(0, WINDOW * windows, WINDOW):
         window = ids[start : start + WINDOW][None]
         logits = model(window).logits[0, WINDOW // 2 : -1].double()
         losses.append(torch.nn.functional.cross_entropy(logits, window[0, WINDOW // 2 + 1 :]))
