@@ -53,7 +53,7 @@ TEXT = 72000
 """Characters of the text that perplexities are of."""
 
 WINDOWS, WINDOWS_OF_RANDOM = 28, 8
-"""Windows of a perplexity: on few of them, rounding by q8_0 moves it by more than its mean effect."""
+"""Windows of a perplexity. On few of them, q8_0 moves it by more than its mean effect."""
 
 SAMPLE = (
     "In 2023, we'll pay 1,234.50 EUR\n\n\tx =  2;  y = [10,  20]  \nIT'S  Zürich — 東京 \U0001f600 "
