@@ -45,7 +45,8 @@ def test_a_mixture_of_experts_is_compressed(
     assert [layer["dense_experts"] for layer in layers] == [8] * 4
     assert any(layer["experts"] < 8 for layer in layers) == (experts == "whole")
     checkpoint = work.results / "checkpoint"
-    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    is_per_layer = layout == "per_layer"
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, trust_remote_code=is_per_layer)
     assert type(model).__name__ == kept
     assert model.num_parameters() == report["params"]["pruned"]
     assert torch.isfinite(model(torch.arange(3, 12)[None]).logits).all()

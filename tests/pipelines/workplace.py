@@ -75,7 +75,7 @@ class Workplace:
             },
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
             check=False,
         )
         seconds = time.perf_counter() - started
