@@ -19,7 +19,8 @@ FULL = "full_attention"
 class Contents:
     """A checkpoint, its Transformers config, its structures, and whether its layers differ.
 
-    `layers_differ`: in any width; `heads_differ`: in head counts.
+    `layers_differ`: in any width; `heads_differ`: in head counts. `attention_is_square`: the query
+    heads together are as wide as the hidden size, in every layer.
     """
 
     checkpoint: Path
@@ -27,20 +28,12 @@ class Contents:
     structures: Structures
     layers_differ: bool
     heads_differ: bool
+    attention_is_square: bool
 
     @property
     def layers(self) -> tuple[LayerWidths, ...]:
         """The widths of each decoder layer."""
         return self.structures.layers
-
-    @property
-    def attention_is_square(self) -> bool:
-        """Whether the query heads together are as wide as the hidden size, in every layer."""
-        structures = self.structures
-        return all(
-            layer.query_heads * structures.head_dim == structures.hidden_size
-            for layer in self.layers
-        )
 
     @property
     def context_length(self) -> int:
@@ -90,6 +83,9 @@ def contents_of(checkpoint: Path) -> Contents:
         structures,
         layers_differ=len(set(structures.layers)) > 1,
         heads_differ=len(heads) > 1,
+        attention_is_square=all(
+            query_heads * structures.head_dim == structures.hidden_size for query_heads, _ in heads
+        ),
     )
 
 

@@ -21,7 +21,12 @@ def check_planned(
     """
     by_layer, target = pruning.layout == "per_layer", TARGETS[pruning.target]
     dense = contents_of(checkpoint)
-    planned = replace(dense, layers_differ=by_layer, heads_differ=by_layer and prunes_heads)
+    planned = replace(
+        dense,
+        layers_differ=by_layer,
+        heads_differ=by_layer and prunes_heads,
+        attention_is_square=dense.attention_is_square and not prunes_heads,
+    )
     for name in dict.fromkeys((*target.formats, *to)):
         format_module(name).check_supported(planned)
     widths = {"pruning.round_to": pruning.round_to}

@@ -47,6 +47,20 @@ def test_heads_by_layer_are_refused_where_a_format_needs_equal_ones(tmp_path: Pa
     check_planned(dense, uniform, True, ("decilm",))
 
 
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [("glm", r"pruning\.attention: none"), ("phi3", "partial_rotary_factor is 0.5")],
+)
+def test_fewer_heads_are_refused_where_the_architecture_needs_all(
+    kind: str, message: str, tmp_path: Path
+) -> None:
+    dense = write(small(kind), tmp_path / "dense")
+    uniform = PruningConfig(target="llama.cpp", layout="uniform")
+    check_planned(dense, uniform, False, ())
+    with pytest.raises(UserError, match=message):
+        check_planned(dense, uniform, True, ())
+
+
 def test_widths_that_cost_speed_are_named(tmp_path: Path) -> None:
     dense = write(small("llama"), tmp_path / "dense")
     assert check_planned(dense, PruningConfig(), False, ()) == []
