@@ -17,7 +17,7 @@ from gguf import GGMLQuantizationType as Quantization
 from adapruner.errors import UserError
 from adapruner.export.architectures import ARCHITECTURES, SQUARE_ATTENTION, WINDOWS
 from adapruner.export.contents import Contents, refuse_layers
-from adapruner.export.gguf_fields import add_fields, check_fields
+from adapruner.export.gguf_fields import add_fields, unsupported_setting
 from adapruner.export.gguf_tensors import TYPES, Stored, Tensors
 from adapruner.export.gguf_tokenizer import add_tokenizer, check_tokenizer
 from adapruner.models.checkpoint import load_tokenizer
@@ -83,8 +83,14 @@ def _architecture(contents: Contents) -> str:
         raise refuse_layers(
             "GGUF", contents, f"llama.cpp builds every layer of '{row.equal}' with one width"
         )
-    check_fields(name, row.activation, contents)
-    return name
+    reason = unsupported_setting(name, row.activation, contents)
+    if reason is None:
+        return name
+    if unsupported_setting(row.equal, row.activation, contents) is not None:
+        raise UserError(f"{reason}; use another target")
+    wanted = ["pruning.layout: uniform"] * contents.layers_differ
+    wanted += ["pruning.attention: none"] * (not has_heads)
+    raise UserError(f"{reason}; prune with {' and '.join(wanted)}")
 
 
 def _add_widths(writer: gguf.GGUFWriter, contents: Contents) -> None:

@@ -11,7 +11,6 @@ import torch
 from gguf import GGUFWriter, RopeScalingType
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from adapruner.errors import UserError
 from adapruner.export.architectures import PARTIAL_ROTATION, SCALINGS, WINDOWS
 from adapruner.export.contents import Contents
 
@@ -21,8 +20,8 @@ Fixed = dict[str, tuple[object, object]]
 _SLIDING = "sliding_attention"
 
 
-def check_fields(architecture: str, activation: str, contents: Contents) -> None:
-    """Raises UserError for a setting of the checkpoint that the architecture does not have."""
+def unsupported_setting(architecture: str, activation: str, contents: Contents) -> str | None:
+    """The first setting of the checkpoint that the architecture does not have, as a clause."""
     fixed: Fixed = {"hidden_act": (contents.activation, activation)}
     if architecture not in PARTIAL_ROTATION:
         fixed["partial_rotary_factor"] = (contents.rope().get("partial_rotary_factor", 1.0), 1.0)
@@ -30,18 +29,17 @@ def check_fields(architecture: str, activation: str, contents: Contents) -> None
         fixed |= _FIXED[architecture](contents)
     for name, (value, wanted) in fixed.items():
         if value != wanted:
-            raise UserError(
-                f"the checkpoint's {name} is {value}; '{architecture}' of GGUF has {wanted}"
-            )
+            return f"the checkpoint's {name} is {value}; '{architecture}' of GGUF has {wanted}"
     allowed = {contents.rope_type(): SCALINGS.get(architecture, ())}
     if architecture in WINDOWS and _SLIDING in contents.layer_types:
         allowed[contents.rope_type(_SLIDING)] = ()
     for scaling, scalings in allowed.items():
         if scaling not in ("default", *scalings):
-            raise UserError(
+            return (
                 f"the checkpoint scales its rotary frequencies by '{scaling}', which the export to "
                 f"'{architecture}' of GGUF does not support"
             )
+    return None
 
 
 def add_fields(writer: GGUFWriter, contents: Contents) -> None:

@@ -155,12 +155,15 @@ def stored_name(name: str) -> str:
     ("kind", "layers", "changes", "message"),
     [
         ("gemma2", "equal", {}, "query_pre_attn_scalar is 16; 'gemma2' of GGUF has 8"),
+        ("gemma2", "equal", {}, "; use another target$"),
         ("gemma2", "equal", {"query_pre_attn_scalar": 8, "attn_logit_softcapping": None}, "50.0"),
         ("gemma3", "mlp", {}, r"pruning\.layout: uniform"),
         ("smollm3", "equal", {"no_rope_layers": [1, 1, 1, 1]}, "no_rope_layers is"),
         ("smollm3", "equal", {"attention_bias": True}, "no place for .*o_proj.bias"),
         ("phi3", "mlp", {}, "partial_rotary_factor is 0.5; 'deci' of GGUF has 1.0"),
-        ("phi3", "uniform_heads", {}, "partial_rotary_factor"),
+        ("phi3", "mlp", {}, r"; prune with pruning\.layout: uniform$"),
+        ("phi3", "heads", {}, "prune with .*layout: uniform and .*attention: none$"),
+        ("phi3", "uniform_heads", {}, "partial_rotary_factor .*with pruning.attention: none$"),
         ("glm", "uniform_heads", {}, r"pruning\.attention: none"),
     ],
 )
