@@ -157,11 +157,14 @@ def opened(projection: ExpertProjection, see: See) -> Iterator[None]:
             total = total.index_add(0, rows, outputs.to(total.dtype))
         return total.view_as(hidden)
 
+    own = vars(block).get("forward")  # Accelerate's wrapper, of a model spread over devices
     block.forward = forward
     try:
         yield
     finally:
         del block.forward
+        if own is not None:
+            block.forward = own
 
 
 def joined(down: Tensor) -> Tensor:
