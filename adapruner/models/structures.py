@@ -124,6 +124,11 @@ class Structures:
         return mlps * widths.mlp_width
 
     @cached_property
+    def has_experts(self) -> bool:
+        """Whether any layer has experts."""
+        return any(layer.experts for layer in self.layers)
+
+    @cached_property
     def grouped_query(self) -> bool:
         """Whether query heads share KV groups in any layer."""
         return any(layer.query_heads > layer.kv_groups for layer in self.layers)
