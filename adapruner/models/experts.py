@@ -82,6 +82,12 @@ class ExpertProjection:
         return (gate if self.name == "gate" else up).flatten(0, 1)
 
     @property
+    def device(self) -> torch.device:
+        """The device of the block."""
+        device: torch.device = self.experts.down_proj.device
+        return device
+
+    @property
     def in_features(self) -> int:
         """Columns of the weight."""
         experts, hidden, channels = self.experts.down_proj.shape
