@@ -17,13 +17,15 @@ logger = logging.getLogger(__name__)
 def load_model(source: Path, serving: ServingConfig) -> Annotated[Path, "dense_checkpoint"]:
     """The checkpoint that `source.json` in the directory `source` names, as a directory.
 
-    Raises UserError where the runtime or the exports of the run can't hold a result.
+    Raises UserError where the runtime or the exports of the run can't hold a result, and for
+    settings that do not suit the model.
     """
     from adapruner.export.planned import check_planned
     from adapruner.models.checkpoint import inspect
     from adapruner.models.sources import CheckpointSource
     from adapruner.pruning.proof import prove
     from adapruner.pruning.target import PruningTarget
+    from adapruner.recovery.lora import check_dropout
     from steps.mlflow_support import registered_checkpoints
 
     resolved = CheckpointSource.read(source)
@@ -31,6 +33,8 @@ def load_model(source: Path, serving: ServingConfig) -> Annotated[Path, "dense_c
         registered_checkpoints.materialize(resolved, out)
         prove(out)
         structures, warnings = inspect(out), []
+        if serving.has_dropout:
+            check_dropout(structures)
         for pruning in serving.results:
             target = PruningTarget(structures, pruning)
             target.check_experts()

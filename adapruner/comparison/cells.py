@@ -144,8 +144,9 @@ def serving(config: RunConfig, comparison: ComparisonConfig) -> ServingConfig:
 
     Raises UserError as `candidate_config`.
     """
-    plans = (candidate_config(cell, config, comparison) for cell in cells(config, comparison))
-    return ServingConfig.of(plan.pruning for plan in plans)
+    plans = [candidate_config(cell, config, comparison) for cell in cells(config, comparison)]
+    has_dropout = any(plan.finetune.has_dropout for plan in plans)
+    return ServingConfig.of((plan.pruning for plan in plans), has_dropout=has_dropout)
 
 
 def uses_reference(cell: Cell) -> bool:

@@ -37,13 +37,22 @@ _SERVED = {
 
 
 class ServingConfig(Section):
-    """The settings that decide which runtime can load the results of a run, or of a comparison."""
+    """The settings of a run, or of a comparison, that the dense model is checked against.
+
+    They decide which runtime can load the results, and whether experts can be fine-tuned.
+    """
 
     results: tuple[PruningConfig, ...]
     to: tuple[str, ...]
+    has_dropout: bool
 
     @classmethod
-    def of(cls, results: Iterable[PruningConfig], to: tuple[str, ...] = ()) -> ServingConfig:
-        """Each result's settings that decide it, once; others have their defaults."""
+    def of(
+        cls, results: Iterable[PruningConfig], to: tuple[str, ...] = (), has_dropout: bool = False
+    ) -> ServingConfig:
+        """Each result's settings that decide it, once; others have their defaults.
+
+        `has_dropout` is whether adapters have any.
+        """
         settings = (PruningConfig(**result.model_dump(include=_SERVED)) for result in results)
-        return cls(results=tuple(dict.fromkeys(settings)), to=to)
+        return cls(results=tuple(dict.fromkeys(settings)), to=to, has_dropout=has_dropout)

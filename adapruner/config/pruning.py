@@ -25,7 +25,8 @@ class PruningConfig(Section):
     )
     layout: Layout = Field(
         "per_layer",
-        description="per_layer: each layer has a width of its own; uniform: one width for all",
+        description="per_layer: each layer has a width of its own; uniform: one width for all "
+        "layers; of a mixture of experts, one for its experts and one for its dense MLPs",
     )
     protect_first: int = Field(4, ge=0, description="per_layer only: first layers left unpruned")
     protect_last: int = Field(2, ge=0, description="per_layer only: last layers left unpruned")

@@ -64,6 +64,11 @@ class FinetuneConfig(Section):
         return self.method != "none"
 
     @property
+    def has_dropout(self) -> bool:
+        """Whether adapters are trained with dropout."""
+        return self.is_enabled and self.dropout > 0
+
+    @property
     def teacher(self) -> TeacherConfig | None:
         """What the teacher logits depend on; None where nothing is distilled."""
         if not self.is_enabled or self.loss != "distill":

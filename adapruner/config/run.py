@@ -78,7 +78,7 @@ class RunConfig(Section):
     @property
     def serving(self) -> ServingConfig:
         """What the dense model is checked against before anything is computed."""
-        return ServingConfig.of([self.pruning], self.export.to)
+        return ServingConfig.of([self.pruning], self.export.to, self.finetune.has_dropout)
 
     @model_validator(mode="before")
     @classmethod

@@ -82,6 +82,12 @@ class ExpertProjection:
         return (gate if self.name == "gate" else up).flatten(0, 1)
 
     @property
+    def device(self) -> torch.device:
+        """The device of the block."""
+        device: torch.device = self.experts.down_proj.device
+        return device
+
+    @property
     def in_features(self) -> int:
         """Columns of the weight."""
         experts, hidden, channels = self.experts.down_proj.shape
@@ -157,11 +163,14 @@ def opened(projection: ExpertProjection, see: See) -> Iterator[None]:
             total = total.index_add(0, rows, outputs.to(total.dtype))
         return total.view_as(hidden)
 
+    own = vars(block).get("forward")  # Accelerate's wrapper, of a model spread over devices
     block.forward = forward
     try:
         yield
     finally:
         del block.forward
+        if own is not None:
+            block.forward = own
 
 
 def joined(down: Tensor) -> Tensor:

@@ -124,6 +124,11 @@ class Structures:
         return mlps * widths.mlp_width
 
     @cached_property
+    def has_experts(self) -> bool:
+        """Whether any layer has experts."""
+        return any(layer.experts for layer in self.layers)
+
+    @cached_property
     def grouped_query(self) -> bool:
         """Whether query heads share KV groups in any layer."""
         return any(layer.query_heads > layer.kv_groups for layer in self.layers)
@@ -150,8 +155,8 @@ def describe_model(model: Any) -> Structures:
     layers = tuple(_widths(config, index, layer) for index, layer in enumerate(decoder))
     first, modules = layers[0], layer_modules(model)[0]
     # Biases of down and output belong to the hidden size, not to a structure.
-    gate_up, down = _size(modules.gate) + _size(modules.up), modules.down.weight.numel()
-    query, output = _size(modules.query), modules.output.weight.numel()
+    gate_up, down = _size(modules.gate) + _size(modules.up), _weights(modules.down)
+    query, output = _size(modules.query), _weights(modules.output)
     return Structures(
         family=family,
         head_dim=_head_dim(config),
@@ -225,8 +230,11 @@ def _modules(family: Family, layer: nn.Module, widths: LayerWidths, head_dim: in
 
 def _size(projection: MlpProjection) -> int:
     """Parameters of a projection, weight and bias."""
-    bias = projection.bias
-    return projection.weight.numel() + (0 if bias is None else bias.numel())
+    return _weights(projection) + (0 if projection.bias is None else projection.out_features)
+
+
+def _weights(projection: MlpProjection) -> int:
+    return projection.in_features * projection.out_features
 
 
 def _head_dim(config: Any) -> int:

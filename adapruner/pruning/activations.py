@@ -143,7 +143,8 @@ def _summed_gram(down: Down, weights: Iterator[Tensor | None]) -> Iterator[Tenso
     Of experts it is the sum of each. Products of bfloat16 inputs are rounded to bfloat16 for each
     batch and summed in float32.
     """
-    total = torch.zeros(gram_shape(down), device=down.weight.device)
+    device = down.device if isinstance(down, ExpertProjection) else down.weight.device
+    total = torch.zeros(gram_shape(down), device=device)
     batch: list[Tensor | None] = []
 
     def begin(_: nn.Module, __: Any) -> None:

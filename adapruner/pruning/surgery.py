@@ -71,11 +71,11 @@ def check_fits(plan: PruningPlan, structures: Structures) -> None:
             "plan for it"
         )
     fewest = structures.experts_per_token
-    for widths, kept in zip(structures.layers, plan.layers, strict=True):
-        if widths.experts and kept_widths(widths, kept).experts < fewest:
+    for index, (widths, kept) in enumerate(zip(structures.layers, plan.layers, strict=True)):
+        if widths.experts and (count := kept_widths(widths, kept).experts) < fewest:
             raise UserError(
-                f"the plan leaves {kept_widths(widths, kept).experts} experts in a layer, and "
-                f"{fewest} are chosen for each token; make a plan that keeps as many"
+                f"layer {index} keeps {count} of its experts, but each token needs {fewest}; keep "
+                f"at least {fewest}"
             )
         if structures.family.couples_heads and len(kept.heads()) < widths.query_heads:
             raise UserError(

@@ -81,7 +81,7 @@ class PruningTarget:
         """Raises UserError where the settings name experts and the model has none, and for widths
         that experts can't have."""
         family, pruning = self.structures.family, self.pruning
-        has_experts = any(widths.experts for widths in self.structures.layers)
+        has_experts = self.structures.has_experts
         if pruning.experts == "whole" and not has_experts:
             raise UserError(
                 f"pruning.experts whole: this {family.architecture} has no experts; use channels"

@@ -15,6 +15,7 @@ router in X.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 
 import torch
@@ -68,11 +69,15 @@ def output_error(weight: Tensor, narrow: Tensor, kept: list[int], gram: Tensor) 
 def _by_expert(
     weight: Tensor, kept: list[int], gram: Tensor
 ) -> Iterator[tuple[Tensor, Tensor, list[int]]]:
-    """The columns of each expert that keeps any, their X^T X, and the kept ones among them."""
+    """The columns of each expert that keeps any, their X^T X, and the kept ones among them.
+
+    `kept` is ascending.
+    """
     size = gram.shape[-1]
     for index, part in enumerate(gram):
         start = index * size
-        own = [channel - start for channel in kept if start <= channel < start + size]
+        first, end = bisect_left(kept, start), bisect_left(kept, start + size)
+        own = [channel - start for channel in kept[first:end]]
         if own:
             yield weight[:, start : start + size], part, own
 

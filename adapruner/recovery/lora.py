@@ -15,7 +15,7 @@ from adapruner.config import FinetuneConfig
 from adapruner.data.pool import Pool
 from adapruner.errors import UserError
 from adapruner.models import checkpoint as ckpt
-from adapruner.models.families import family_of
+from adapruner.models.structures import Structures, describe_model
 from adapruner.recovery.examples import Selection, select_examples
 from adapruner.recovery.finetune import RecoveryRequest, RecoveryResult
 from adapruner.recovery.teacher_logits import read_teacher_logits
@@ -61,6 +61,15 @@ def recover(request: RecoveryRequest, out: Path) -> RecoveryResult:
     )
 
 
+def check_dropout(structures: Structures) -> None:
+    """Raises UserError for a model whose adapters can't have dropout."""
+    if structures.has_experts:
+        raise UserError(
+            f"finetune.dropout above 0: adapters of the experts of {structures.family.architecture}"
+            " have none; set it to 0"
+        )
+
+
 def _select(request: RecoveryRequest) -> Selection:
     settings = request.finetune
     tokenizer = ckpt.load_tokenizer(request.checkpoint)
@@ -78,13 +87,10 @@ def _select(request: RecoveryRequest) -> Selection:
 def _add_adapters(model: Any, settings: FinetuneConfig) -> Any:
     from peft import LoraConfig, get_peft_model
 
-    family = family_of(model.config.model_type, model.config.architectures)
-    experts = [f"{family.experts}.{name}" for name in EXPERT_PARAMETERS] if family.experts else None
-    if experts and settings.dropout:
-        raise UserError(
-            f"finetune.dropout {settings.dropout:g}: adapters of experts have no dropout; set it "
-            "to 0"
-        )
+    structures = describe_model(model)
+    family, experts = structures.family, None
+    if structures.has_experts:
+        experts = [f"{family.experts}.{name}" for name in EXPERT_PARAMETERS]
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,

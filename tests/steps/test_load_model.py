@@ -61,3 +61,14 @@ def test_a_result_that_can_not_be_served_is_refused_with_the_dense_model(
     settings = config(stages_folder, export={"to": ["gguf"]}).serving
     with pytest.raises(UserError, match="layout: uniform"):
         load_model.entrypoint(source(dense, stages_folder), settings)
+
+
+def test_dropout_of_experts_is_refused_with_the_dense_model(stages_folder: Path) -> None:
+    dense = write(small("qwen3-moe"), stages_folder / "experts")
+    settings = config(stages_folder, finetune={"dropout": 0.1})
+    tuned = ComparisonConfig(methods=("fisher",), finetune=True)
+    resolved = source(dense, stages_folder)
+    for checked in (settings.serving, serving(settings, tuned)):
+        with pytest.raises(UserError, match=r"finetune\.dropout above 0: .* set it to 0"):
+            load_model.entrypoint(resolved, checked)
+    load_model.entrypoint(resolved, serving(settings, ComparisonConfig(methods=("fisher",))))

@@ -154,6 +154,20 @@ def test_tied_embeddings_are_stored_once(workplace: Workplace, tmp_path: Path) -
     assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
 
 
+@pytest.mark.parametrize("kind", ["qwen3-moe", "qwen3-moe-mixed"])
+def test_experts_are_stored_one_by_one_as_transformers_does(
+    kind: str, workplace: Workplace, tmp_path: Path
+) -> None:
+    own, stock = tmp_path / "own", tmp_path / "stock"
+    own.mkdir()
+    ckpt.save_checkpoint(small_model(kind), workplace.checkpoint, own)
+    small_model(kind).save_pretrained(stock)
+    weights, expected = (load_file(folder / "model.safetensors") for folder in (own, stock))
+    assert any(".experts.3.down_proj." in name for name in weights)
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], w) for name, w in expected.items())
+
+
 def test_a_copy_of_a_per_layer_checkpoint_has_this_packages_modeling_file(
     workplace: Workplace, tmp_path: Path
 ) -> None:

@@ -51,6 +51,16 @@ def test_an_opened_block_computes_the_same_and_shows_the_inputs_of_one_mlp(
     assert torch.equal(projection.block(hidden), before), "the block is as it was"
 
 
+def test_an_opened_block_keeps_a_wrapper_of_its_forward_pass(projection: ExpertProjection) -> None:
+    block, calls = projection.block, []
+    inner = block.forward
+    block.forward = lambda hidden: calls.append(hidden) or inner(hidden)
+    with opened(projection, lambda *_: None):
+        pass
+    block(torch.randn(1, 3, 32))
+    assert len(calls) == 1
+
+
 def test_a_removed_expert_takes_its_row_of_the_router(projection: ExpertProjection) -> None:
     kept = projection.weights.keeping([*range(48, 52), *range(180, 184)])  # of the experts 1 and 3
     assert kept.shape == (2, 4)

@@ -19,7 +19,7 @@ from adapruner.models.structures import describe_model
 from adapruner.pruning.plan import Update
 from adapruner.pruning.surgery import apply
 from adapruner.recovery.finetune import CHECKPOINT
-from adapruner.recovery.lora import HELD_OUT_WINDOWS
+from adapruner.recovery.lora import HELD_OUT_WINDOWS, check_dropout
 from tests.adapruner.conftest import Workplace, write_tokenizer
 from tests.adapruner.pruning.plans import plan_for
 from tests.adapruner.recovery.requests import (
@@ -69,12 +69,16 @@ def test_adapters_of_a_cut_model_are_merged(
     assert {name.split(".")[-2] for name in changed} == names, "every projection has an adapter"
 
 
-def test_dropout_of_experts_is_refused(workplace: Workplace, tmp_path: Path) -> None:
-    small_model("qwen3-moe").save_pretrained(tmp_path / "experts")
-    write_tokenizer(tmp_path / "experts")
-    work = replace(workplace, checkpoint=tmp_path / "experts")
-    with pytest.raises(UserError, match=r"finetune\.dropout 0\.1: .* set it to 0"):
-        recovered(work, settings(dropout=0.1), tmp_path / "out")
+def test_layers_without_experts_are_trained_with_dropout(
+    workplace: Workplace, tmp_path: Path
+) -> None:
+    model, dense = small_model("qwen3-moe", mlp_only_layers=[0, 1, 2, 3]), tmp_path / "dense"
+    check_dropout(describe_model(model))
+    model.save_pretrained(dense)
+    write_tokenizer(dense)
+    work = replace(workplace, checkpoint=dense)
+    start, end = start_and_end(recovered(work, settings(dropout=0.1), tmp_path / "out"))
+    assert end < start
 
 
 def test_distillation_recovers_a_damaged_model(workplace: Workplace, tmp_path: Path) -> None:
