@@ -30,14 +30,20 @@ def watch(passes: Passes, every: timedelta) -> int:
     """
     stop_requested = threading.Event()
 
+    signals: list[int] = []
+
+    def stop() -> None:
+        passes.log.emit("stopping", signal=signal.Signals(signals[0]).name)
+        stop_requested.set()
+        passes.stop()
+
     def request_stop(number: int, _: FrameType | None) -> None:
-        if stop_requested.is_set():
+        signals.append(number)
+        if len(signals) > 1:
             passes.kill()
         else:
-            stop_requested.set()
-            passes.log.emit("stopping", signal=signal.Signals(number).name)
-            # `stop` takes a lock that the interrupted main thread may hold.
-            threading.Thread(target=passes.stop).start()
+            # In a thread: all that it does takes locks that the interrupted main thread may hold.
+            threading.Thread(target=stop).start()
 
     handlers = {
         number: signal.signal(number, request_stop) for number in (signal.SIGTERM, signal.SIGINT)

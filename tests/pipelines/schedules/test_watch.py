@@ -13,7 +13,7 @@ import pytest
 
 from adapruner.errors import UserError
 from pipelines.schedules import watch
-from tests.pipelines.services import Service, started
+from tests.pipelines.services import PATIENCE, Service, started
 
 WATCH = """
 import json, sys
@@ -23,6 +23,17 @@ from pipelines.schedules.watch import watch
 command, seconds, grace = json.loads(sys.argv[1])
 sys.exit(watch(Passes(command, grace=grace), timedelta(seconds=seconds)))
 """
+INTERRUPTED = """
+import signal, threading
+wait, sent = threading.Condition.wait, []
+def interrupted(self, timeout=None):
+    if not sent and threading.current_thread() is threading.main_thread():
+        sent.append(signal.raise_signal(signal.SIGTERM))
+    return wait(self, timeout)
+threading.Condition.wait = interrupted
+"""
+"""SIGTERM comes while the main thread holds the lock of the event that it is about to wait for."""
+
 STUBBORN = """
 import os, signal, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -35,10 +46,10 @@ time.sleep(600)
 
 
 def watching(
-    tmp_path: Path, script: str, seconds: float = 1, grace: float = 30
+    tmp_path: Path, script: str, seconds: float = 1, grace: float = 30, before: str = ""
 ) -> AbstractContextManager[Service]:
     command = [sys.executable, "-c", script, str(tmp_path / "note")]
-    return started(WATCH, json.dumps([command, seconds, grace]), cwd=tmp_path)
+    return started(before + WATCH, json.dumps([command, seconds, grace]), cwd=tmp_path)
 
 
 def test_passes_start_at_multiples_of_the_interval_until_sigterm(tmp_path: Path) -> None:
@@ -55,6 +66,13 @@ def test_passes_start_at_multiples_of_the_interval_until_sigterm(tmp_path: Path)
     pass_ended = next(line for line in service.lines if line["event"] == "pass_ended")
     assert pass_ended["outcome"] == "some versions failed"
     assert service.lines[-1]["event"] == "stopped"
+
+
+def test_sigterm_at_the_start_of_a_wait_ends_it(tmp_path: Path) -> None:
+    with watching(tmp_path, "", seconds=600, before=INTERRUPTED) as service:
+        assert service.event("stopping")["signal"] == "SIGTERM"
+        service.event("stopped")
+        assert service.process.wait(PATIENCE) == 0
 
 
 def test_a_crash_is_logged_and_makes_the_wait_longer(tmp_path: Path) -> None:
