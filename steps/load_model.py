@@ -23,9 +23,9 @@ def load_model(source: Path, serving: ServingConfig) -> Annotated[Path, "dense_c
     from adapruner.export.planned import check_planned
     from adapruner.models.checkpoint import inspect
     from adapruner.models.sources import CheckpointSource
+    from adapruner.models.structures import check_dropout
     from adapruner.pruning.proof import prove
     from adapruner.pruning.target import PruningTarget
-    from adapruner.recovery.lora import check_dropout
     from steps.mlflow_support import registered_checkpoints
 
     resolved = CheckpointSource.read(source)

@@ -255,3 +255,12 @@ def _widths(config: Any, index: int, module: nn.Module) -> LayerWidths:
         return LayerWidths(layer.intermediate_size, heads, groups)
     channels = layer.num_experts * layer.moe_intermediate_size
     return LayerWidths(channels, heads, groups, layer.num_experts)
+
+
+def check_dropout(structures: Structures) -> None:
+    """Raises UserError for a model whose LoRA adapters can't have dropout."""
+    if structures.has_experts:
+        raise UserError(
+            f"finetune.dropout above 0: adapters of the experts of {structures.family.architecture}"
+            " have none; set it to 0"
+        )

@@ -15,7 +15,7 @@ from adapruner.config import FinetuneConfig
 from adapruner.data.pool import Pool
 from adapruner.errors import UserError
 from adapruner.models import checkpoint as ckpt
-from adapruner.models.structures import Structures, describe_model
+from adapruner.models.structures import describe_model
 from adapruner.recovery.examples import Selection, select_examples
 from adapruner.recovery.finetune import RecoveryRequest, RecoveryResult
 from adapruner.recovery.teacher_logits import read_teacher_logits
@@ -59,15 +59,6 @@ def recover(request: RecoveryRequest, out: Path) -> RecoveryResult:
         examples_by_domain=selected.by_domain,
         curve=tuple(curve),
     )
-
-
-def check_dropout(structures: Structures) -> None:
-    """Raises UserError for a model whose adapters can't have dropout."""
-    if structures.has_experts:
-        raise UserError(
-            f"finetune.dropout above 0: adapters of the experts of {structures.family.architecture}"
-            " have none; set it to 0"
-        )
 
 
 def _select(request: RecoveryRequest) -> Selection:
