@@ -39,22 +39,19 @@ def allocate(
     heads, experts = kept_heads(scores, target), kept_experts(scores, target)
     layers = list(zip(target.structures.layers, heads, experts, strict=True))
     whole = [_whole_units(*layer) for layer in layers]
-    left = _channels(scores, target, experts, [widths.mlp_channels for widths in whole])
-    of_left = [layer[channels] for layer, channels in zip(scores.mlp, left, strict=True)]
-    left_scores = replace(scores, mlp=of_left)
-    widths = mlp_widths(left_scores, target, whole, sensitivity, width_profile)
-    keep = list(zip(_channels(scores, target, experts, widths), heads, strict=True))
+    of_left = [
+        scores.mlp[i].view(dense.mlps, -1)[kept].flatten()
+        for i, (dense, _, kept) in enumerate(layers)
+    ]
+    widths = mlp_widths(replace(scores, mlp=of_left), target, whole, sensitivity, width_profile)
+    channels = [
+        kept_channels(scores.mlp[i], dense, kept, widths[i])
+        for i, (dense, _, kept) in enumerate(layers)
+    ]
+    keep = list(zip(channels, heads, strict=True))
     plan = make_plan(target, keep, provenance)
     check_ratio(plan, target)
     return plan
-
-
-def _channels(
-    scores: Scores, target: PruningTarget, experts: list[list[int]], widths: list[int]
-) -> list[list[int]]:
-    """The best channels of the kept experts of each layer, `widths` in all."""
-    layers = zip(scores.mlp, target.structures.layers, experts, widths, strict=True)
-    return [kept_channels(*layer) for layer in layers]
 
 
 def _whole_units(dense: LayerWidths, heads: list[int], experts: list[int]) -> LayerWidths:
