@@ -150,17 +150,21 @@ def _summed_gram(down: Down, weights: Iterator[Tensor | None]) -> Iterator[Tenso
     def begin(_: nn.Module, __: Any) -> None:
         batch[:] = [next(weights)]
 
-    def add(part: Tensor, rows: Tensor) -> None:
+    def add(part: Tensor, rows: Tensor, samples: Tensor) -> None:
         if batch[0] is not None:
-            rows = rows * batch[0].sqrt().to(rows).view(-1, 1, 1)
-        rows = rows.flatten(0, -2)
+            rows = rows * batch[0].sqrt().to(rows)[samples].unsqueeze(-1)
         rows = rows.float() if rows.dtype == torch.float16 else rows  # its range is too small
         part.add_(rows.T @ rows)
+
+    def add_all(_: nn.Module, args: Any) -> None:
+        count, tokens = args[0].shape[:2]
+        samples = torch.arange(count, device=args[0].device).repeat_interleave(tokens)
+        add(total, args[0].flatten(0, 1), samples)
 
     def add_expert(name: str, expert: Expert, rows: Tensor, _: Tensor) -> None:
         if name == "down":
             index = expert.channels.start // total.shape[-1]
-            add(total[index], expert.spread(rows))
+            add(total[index], rows, expert.rows // expert.shape[-1])
 
     with ExitStack() as stack:
         if isinstance(down, ExpertProjection):
@@ -168,8 +172,7 @@ def _summed_gram(down: Down, weights: Iterator[Tensor | None]) -> Iterator[Tenso
             stack.enter_context(opened(down, add_expert))
         else:
             stack.callback(down.register_forward_pre_hook(begin).remove)
-            hook = lambda _, args: add(total, args[0])  # noqa: E731
-            stack.callback(down.register_forward_pre_hook(hook).remove)
+            stack.callback(down.register_forward_pre_hook(add_all).remove)
         yield total
 
 
