@@ -28,7 +28,9 @@ class FinetuneConfig(Section):
     """Fine-tuning on the fine-tune split."""
 
     method: RecoveryMethod = Field(
-        "lora", description="lora: adapters on all projections, merged into the weights; none"
+        "lora",
+        description="lora: adapters on all projections, merged into the weights; ast: all weights "
+        "of the projections with their masks, in the layout semi_structured; none",
     )
     source: Sources | None = Field(
         None, description="text or Alpaca rows; default: a split of calibration.source"
@@ -37,15 +39,15 @@ class FinetuneConfig(Section):
         None,
         description="share of each source of calibration.source, if it has several and "
         "finetune.source is not set; default: the shares that the search found for the update "
-        "(not for distill), else those of the calibration pool",
+        "(with the loss data), else those of the calibration pool",
     )
-    loss: Literal["data", "distill"] = Field(
+    loss: Literal["data", "distill", "both"] = Field(
         "data",
         description="data: cross-entropy of the text; distill: divergence from the dense model's "
-        "next-token distributions",
+        "next-token distributions; both: their mean",
     )
     top_k: int = Field(
-        64, ge=1, description="distill: tokens kept of each of the dense model's distributions"
+        64, ge=1, description="distill, both: tokens kept of each of the dense model's distributions"
     )
     steps: int = Field(60, ge=1, description="optimizer steps")
     batch_size: int = Field(4, ge=1, description="examples per step")
@@ -56,6 +58,19 @@ class FinetuneConfig(Section):
     alpha: int = Field(32, ge=1, description="scale of the LoRA adapters")
     dropout: float = Field(
         0.0, ge=0, lt=1, description="dropout of the LoRA adapters; 0 for experts"
+    )
+    mask_steps: int = Field(10, ge=1, description="ast only: steps between updates of the masks")
+    mask_decay: float = Field(
+        2e-4,
+        ge=0,
+        description="ast only: decay of the masked weights, as a share added to their gradient; "
+        "grows from 0 over the first half of the steps",
+    )
+    branch_rank: int = Field(
+        0,
+        ge=0,
+        description="ast only: rank of a branch beside each projection, saved as an adapter that "
+        "the result needs: merged, its weights are no longer 2:4; 0: none",
     )
 
     @property
@@ -71,7 +86,7 @@ class FinetuneConfig(Section):
     @property
     def teacher(self) -> TeacherConfig | None:
         """What the teacher logits depend on; None where nothing is distilled."""
-        if not self.is_enabled or self.loss != "distill":
+        if not self.is_enabled or self.loss == "data":
             return None
         return TeacherConfig(
             sequence_length=self.sequence_length,
