@@ -38,7 +38,8 @@ def compress(config: RunConfig) -> None:
     )
     pruned = prune(dense, plan, pool, model, config.reconstruction)
     logits = compute_teacher_logits(dense, pool, model, config.finetune.teacher)
-    finetuned = finetune(pruned, logits, pool, model, config.finetune, config.seed)
+    start = dense if config.finetune.starts_dense else pruned
+    finetuned = finetune(pruned, start, logits, pool, model, config.finetune, config.seed)
 
     exports = export(finetuned, config.export)
 

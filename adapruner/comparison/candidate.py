@@ -121,6 +121,7 @@ class _Run:
         with self._stage("finetune") as out:
             request = RecoveryRequest(
                 checkpoint=cut,
+                dense=shared.inputs.checkpoint,
                 teacher=shared.teacher_logits,
                 pool=shared.inputs.pool,
                 model=config.model,

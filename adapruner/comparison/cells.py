@@ -24,10 +24,12 @@ from adapruner.config import (
     with_preset,
 )
 from adapruner.config.base import SafeName
+from adapruner.config.combinations import check_combination
 from adapruner.config.parsing import nearest, parse_section
 from adapruner.config.presets import Preset, check_preset
 from adapruner.config.pruning import Layout
 from adapruner.config.search import SEARCHED
+from adapruner.errors import UserError
 from adapruner.importance.metrics import METRICS
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -169,8 +171,10 @@ def candidate_config(
     variant = comparison.variants.get(cell.method)
     preset = variant.method if variant else cell.method
     run = with_preset(config, preset, comparison.changes(cell.method))
-    override = comparison.at_ratio.get(cell.ratio, PruningOverride())
-    changes = override.model_dump(exclude_none=True)
+    shared = PruningOverride()
+    if not comparison.own(cell.method, "ratio"):
+        shared = comparison.at_ratio.get(cell.ratio, shared)
+    changes = shared.model_dump(exclude_none=True)
     changes |= {
         "ratio": cell.ratio,
         "layout": [*comparison.own(cell.method, "layout"), cell.layout][0],
@@ -178,6 +182,10 @@ def candidate_config(
     where = f"comparison of {cell.method} at ratio {cell.ratio:g}, layout {cell.layout}"
     pruning = parse_section(PruningConfig, run.pruning.model_dump() | changes, where, "pruning")
     finetune = run.finetune
+    try:
+        check_combination(run.search, pruning, run.reconstruction, finetune)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None
     if not comparison.finetune:
         finetune = finetune.model_copy(update={"method": "none"})
     return CandidateConfig(

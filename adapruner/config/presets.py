@@ -16,7 +16,11 @@ from pydantic import BaseModel
 
 from adapruner.config.choices import METRIC, table
 from adapruner.config.parsing import nearest
-from adapruner.config.pruning import ReconstructionConfig
+from adapruner.config.pruning import (
+    SEMI_STRUCTURED,
+    SEMI_STRUCTURED_VALUES,
+    ReconstructionConfig,
+)
 from adapruner.config.search import SearchConfig
 
 DEFAULT = "adapruner"
@@ -30,6 +34,13 @@ _KEYS: dict[str, tuple[type[BaseModel], tuple[str, ...]]] = {
     "reconstruction": (ReconstructionConfig, ("method",)),
 }
 """Section -> its class and the keys that every preset sets."""
+
+
+_AST: Settings = {
+    "pruning": {"layout": SEMI_STRUCTURED}
+    | {name: allowed[0] for name, allowed in SEMI_STRUCTURED_VALUES.items()},
+    "finetune": {"method": "ast", "loss": "both", "learning_rate": 1e-4},
+}
 
 
 @dataclass(frozen=True)
@@ -63,6 +74,12 @@ def presets() -> dict[str, Preset]:
             _settings(paper, "none"),
             True,
         ),
+        "ast": Preset(
+            "2:4 masks by magnitude; trained with their weights where it is fine-tuned "
+            "(arXiv 2407.20584)",
+            _settings({"planner": SEMI_STRUCTURED, "metric": "magnitude"}, "none") | _AST,
+            False,
+        ),
     }
     for name, metric in table(METRIC).items():
         if metric.preset is not None:
@@ -81,7 +98,7 @@ def _updated(plain: Mapping[str, Preset]) -> dict[str, Preset]:
             preset.is_random,
         )
         for name, preset in plain.items()
-        if name != DEFAULT
+        if name != DEFAULT and preset.setting("pruning", "layout") is None
     }
 
 

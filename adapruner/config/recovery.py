@@ -47,7 +47,9 @@ class FinetuneConfig(Section):
         "next-token distributions; both: their mean",
     )
     top_k: int = Field(
-        64, ge=1, description="distill, both: tokens kept of each of the dense model's distributions"
+        64,
+        ge=1,
+        description="distill, both: tokens kept of each of the dense model's distributions",
     )
     steps: int = Field(60, ge=1, description="optimizer steps")
     batch_size: int = Field(4, ge=1, description="examples per step")
@@ -77,6 +79,11 @@ class FinetuneConfig(Section):
     def is_enabled(self) -> bool:
         """Whether the pruned model is fine-tuned at all."""
         return self.method != "none"
+
+    @property
+    def starts_dense(self) -> bool:
+        """Whether training starts from the weights of the dense model."""
+        return self.method == "ast"
 
     @property
     def has_dropout(self) -> bool:

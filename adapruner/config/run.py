@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from adapruner.config.base import SafeName, Section, check_shares
 from adapruner.config.calibration import CalibrationConfig
+from adapruner.config.combinations import check_combination
 from adapruner.config.evaluation import EvaluationConfig
 from adapruner.config.export import ExportConfig, ServingConfig
 from adapruner.config.model import ModelConfig
@@ -95,6 +96,16 @@ class RunConfig(Section):
                 "fine-tuning uses finetune.source; remove one of the two settings"
             )
         check_shares("finetune.shares", shares, self.calibration.source)
+        return self
+
+    @model_validator(mode="after")
+    def _check_sections(self) -> RunConfig:
+        check_combination(self.search, self.pruning, self.reconstruction, self.finetune)
+        if self.finetune.branch_rank and self.export.to:
+            raise ValueError(
+                f"export.to {self.export.to[0]} can't hold the branches of finetune.branch_rank; "
+                "set one of the two to its default"
+            )
         return self
 
     @field_validator("method")

@@ -55,7 +55,9 @@ class SearchConfig(Section):
     """The Bayesian search, or one importance metric without a search."""
 
     planner: Annotated[str, OneOf(PLANNER)] = Field(
-        "importance", description="importance: by scores of structures, with or without trials"
+        "importance",
+        description="importance: by scores of structures, with or without trials; "
+        "semi_structured: zeros by a score of each weight, `metric` magnitude or wanda",
     )
     metric: Metric = Field(
         SEARCHED,

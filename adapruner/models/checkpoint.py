@@ -36,6 +36,7 @@ from adapruner.models.weights import (
 from adapruner.progress import hide_library_bars
 
 __all__ = [
+    "BRANCH",
     "FAMILY_FILE",
     "MODELING_FILE",
     "PLAN_FILE",
@@ -61,6 +62,9 @@ FAMILY_FILE = "adapruner_family.json"
 
 PLAN_FILE = "pruning_plan.json"
 """The pruning plan beside a registered checkpoint; not part of the checkpoint."""
+
+BRANCH = "adapter"
+"""The folder of a checkpoint with an adapter that belongs to it, which is not merged."""
 
 SMALL_SUFFIXES = (".json", ".model", ".jinja")
 SMALL_NAMES = ("merges.txt", "vocab.txt")
@@ -102,8 +106,9 @@ def read_config(checkpoint: Path) -> Any:
 def load_model(checkpoint: Path, model: DeviceConfig, dtype: torch.dtype | None = None) -> Any:
     """The causal language model of a checkpoint, in eval mode, its weights frozen.
 
-    `dtype` replaces the configured one. With `device: auto` the model is spread over all GPUs if
-    there are any. Raises UserError when part of the model would be offloaded to disk.
+    An adapter in its folder `adapter` is attached, not merged. `dtype` replaces the configured one.
+    With `device: auto` the model is spread over all GPUs if there are any. Raises UserError when
+    part of the model would be offloaded to disk.
     """
     hide_library_bars()
     _add_family(checkpoint)
@@ -121,6 +126,8 @@ def load_model(checkpoint: Path, model: DeviceConfig, dtype: torch.dtype | None 
             f"'{checkpoint}' does not fit in the memory of the available devices; "
             "use more or larger ones, or dtype: bfloat16"
         )
+    if (checkpoint / BRANCH).is_dir():
+        loaded.load_adapter(str(checkpoint / BRANCH))
     if not spread:
         loaded = loaded.to(device_of(model))
     return loaded.eval().requires_grad_(False)

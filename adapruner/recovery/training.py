@@ -1,14 +1,15 @@
 """Training of a model on the fine-tune split.
 
 The loss covers all tokens of plain text and only the response of Alpaca rows. It is either the
-cross-entropy of the text (`data`) or the Kullback-Leibler divergence KL(dense || model) of the
+cross-entropy of the text (`data`), the Kullback-Leibler divergence KL(dense || model) of the
 next-token distributions at temperature 1 (`distill`, arXiv 1503.02531), grouped as in
-`evaluation.divergence`.
+`evaluation.divergence`, or the mean of the two (`both`).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,33 +19,69 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from adapruner.config import FinetuneConfig
+from adapruner.data.pool import Pool
 from adapruner.errors import UserError
 from adapruner.evaluation.divergence import TopLogProbs, divergence
 from adapruner.evaluation.perplexity import mean_loss
+from adapruner.models.checkpoint import load_tokenizer
 from adapruner.progress import announce, track
-from adapruner.recovery.examples import IGNORE, Batch, Example, batches, pad
-from adapruner.recovery.finetune import CurvePoint
-from adapruner.recovery.teacher_logits import logits_of
+from adapruner.recovery.examples import IGNORE, Batch, Example, batches, pad, select_examples
+from adapruner.recovery.finetune import CurvePoint, RecoveryRequest
+from adapruner.recovery.teacher_logits import logits_of, read_teacher_logits
 
 HELD_OUT_CHECKS = 8
 """Number of measurements of the held-out loss over the whole training."""
 MAX_GRADIENT_NORM = 1.0
+HELD_OUT_WINDOWS = 16
+"""Windows of the held-out text that the loss is measured on during training."""
 
 
 @dataclass(frozen=True)
 class TrainingData:
     """Examples, the teacher's logits for all of them, and held-out windows, int [M, T].
 
-    Without a `teacher` the loss is the cross-entropy of the text.
+    Without a `teacher` the loss is the cross-entropy of the text; `teacher_share` is the share of
+    the teacher's divergence in it. `by_domain` is the number of examples of each domain.
     """
 
     examples: list[Example]
     teacher: TopLogProbs | None
     held_out: Tensor
+    teacher_share: float = 1.0
+    by_domain: tuple[int, ...] = ()
 
 
-def train(model: Any, data: TrainingData, settings: FinetuneConfig, seed: int) -> list[CurvePoint]:
+def training_data(request: RecoveryRequest) -> TrainingData:
+    """The data of a recovery. Raises UserError for fewer examples than a batch."""
+    settings = request.finetune
+    tokenizer = load_tokenizer(request.checkpoint)
+    most = settings.steps * settings.batch_size
+    length = settings.sequence_length
+    selected = select_examples(request.pool, tokenizer, length, most, request.shares)
+    if len(selected.examples) < settings.batch_size:
+        raise UserError(
+            f"the fine-tune split has {len(selected.examples)} usable examples, a batch needs "
+            f"{settings.batch_size}; use more texts or lower finetune.batch_size"
+        )
+    return TrainingData(
+        examples=selected.examples,
+        teacher=None if settings.loss == "data" else read_teacher_logits(request.teacher),
+        held_out=Pool.read(request.pool).held_out[:HELD_OUT_WINDOWS],
+        teacher_share=0.5 if settings.loss == "both" else 1.0,
+        by_domain=selected.by_domain,
+    )
+
+
+def train(
+    model: Any,
+    data: TrainingData,
+    settings: FinetuneConfig,
+    seed: int,
+    before_step: Callable[[int], None] | None = None,
+) -> list[CurvePoint]:
     """Trains the weights of `model` that require gradients, with AdamW; one curve point per step.
+
+    `before_step` is called with the number of each step, from 1 on, before its forward pass.
 
     Raises UserError, with the step, at the first loss that is not finite.
     """
@@ -60,6 +97,8 @@ def train(model: Any, data: TrainingData, settings: FinetuneConfig, seed: int) -
     order = batches(len(data.examples), settings.batch_size, seed)
     for step in track(range(1, settings.steps + 1), "fine-tuning"):
         model.train()
+        if before_step is not None:
+            before_step(step)
         loss = _batch_loss(model, data, next(order))
         if not torch.isfinite(loss):
             raise UserError(
@@ -95,21 +134,28 @@ def learning_rate_schedule(
     return LambdaLR(optimizer, share)
 
 
-def token_loss(logits: Tensor, batch: Batch, teacher: TopLogProbs | None) -> Tensor:
+def token_loss(
+    logits: Tensor, batch: Batch, teacher: TopLogProbs | None, teacher_share: float = 1.0
+) -> Tensor:
     """Mean loss in nats over the tokens of `batch` that are trained on.
 
     `logits` is [B, T, V]. `teacher` has the teacher's logits at all positions of the examples but
-    their last, [P, K]; without one the loss is the cross-entropy.
+    their last, [P, K]; without one the loss is the cross-entropy, which also has what is left by
+    `teacher_share`.
     """
     targets = batch.labels[:, 1:].to(logits.device).flatten()
     is_trained = targets != IGNORE
     predicted = logits[:, :-1].flatten(0, 1)[is_trained]
+    share = 0.0 if teacher is None else teacher_share
+    loss = predicted.new_zeros((), dtype=torch.float32)
+    if share < 1:
+        loss = (1 - share) * F.cross_entropy(predicted.float(), targets[is_trained])
     if teacher is None:
-        return F.cross_entropy(predicted.float(), targets[is_trained])
+        return loss
     is_real = batch.mask[:, 1:].flatten().bool()
     rows = is_trained[is_real].to(teacher.tokens.device)
     expected = TopLogProbs(teacher.tokens[rows], teacher.log_probs[rows])
-    return divergence(expected, predicted).mean()
+    return loss + share * divergence(expected, predicted).mean()
 
 
 def _batch_loss(model: Any, data: TrainingData, indices: list[int]) -> Tensor:
@@ -119,4 +165,4 @@ def _batch_loss(model: Any, data: TrainingData, indices: list[int]) -> Tensor:
     device = model.get_input_embeddings().weight.device
     batch = pad([data.examples[i] for i in indices]).to(device)
     output = model(input_ids=batch.tokens, attention_mask=batch.mask, use_cache=False)
-    return token_loss(output.logits, batch, teacher)
+    return token_loss(output.logits, batch, teacher, data.teacher_share)

@@ -9,5 +9,6 @@ from __future__ import annotations
 
 PLANNERS = {
     "importance": "adapruner.search.search",
+    "semi_structured": "adapruner.search.semi_structured",
 }
 """Name of `search.planner` -> its module."""
