@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from adapruner.errors import UserError
+from adapruner.files import read_json, write_json
 from adapruner.models.checkpoint import BRANCH
 from adapruner.models.structures import describe_model
 
@@ -61,8 +62,11 @@ def group_sums(inputs: int, rank: int) -> Tensor:
 
 def save_branch(branched: Any, out: Path) -> int:
     """Writes the branches as the adapter in the folder `adapter` of `out`; their parameters."""
-    branched.peft_config[ADAPTER].base_model_name_or_path = None  # a path of this machine
-    branched.save_pretrained(out / BRANCH, save_embedding_layers=False)
-    (out / BRANCH / "README.md").unlink(missing_ok=True)
+    folder = out / BRANCH
+    branched.save_pretrained(folder, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)
+    config = read_json(folder / "adapter_config.json")
+    config["base_model_name_or_path"] = None  # a path of this machine
+    write_json(folder / "adapter_config.json", config)
     parameters = [weight for name, weight in branched.named_parameters() if ".lora_" in name]
     return sum(weight.numel() for weight in parameters)
