@@ -31,8 +31,8 @@ STAGE_SECONDS = "stage_seconds.json"
 class CandidateResult(Artifact):
     """Metrics of the pruned and the fine-tuned model; the `reason` alone where it is unreachable.
 
-    `achieved_all` and `achieved_blocks` are the removed shares of parameters; `objective` are
-    the selected trial's values by objective.
+    `achieved_all` and `achieved_blocks` are the removed shares of parameters; `zeros` are weights
+    that are zero and not removed; `objective` are the selected trial's values by objective.
     """
 
     FILE: ClassVar[str] = "candidate.json"
@@ -43,6 +43,7 @@ class CandidateResult(Artifact):
     params: int | None = None
     achieved_all: float | None = None
     achieved_blocks: float | None = None
+    zeros: int = 0
     objective: NamedValues | None = None
 
 
@@ -97,13 +98,14 @@ class _Run:
         finetuned = None
         if config.finetune.is_enabled:
             finetuned = self._evaluate("finetuned", self._finetune(cut))
-        ratio = PruningPlan.read(plan).ratio
+        decided = PruningPlan.read(plan)
         return CandidateResult(
             pruned=pruned,
             finetuned=finetuned,
             params=ckpt.inspect(cut).total_params,
-            achieved_all=ratio.achieved_all,
-            achieved_blocks=ratio.achieved_blocks,
+            achieved_all=decided.ratio.achieved_all,
+            achieved_blocks=decided.ratio.achieved_blocks,
+            zeros=decided.sparsity.zeros if decided.sparsity else 0,
             objective=SearchResult.read(plan).best.values,
         )
 

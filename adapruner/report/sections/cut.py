@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from adapruner.report.format import number
-from adapruner.report.results import Report
+from adapruner.report.results import Report, zero_weights
 from adapruner.report.sections.base import Inputs, Section
 from adapruner.report.svg import (
     COLOURS,
@@ -51,6 +51,8 @@ def view(report: Report) -> dict[str, Any]:
         "structures": structures(layers),
         "columns": _present(layers),
         "ratio": report["ratio"],
+        "zeros": zero_weights(report),
+        "parameters": report["params"]["dense"],
         "layers": layers,
         "has_protected": bool(report["plan"]["protected"]),
         "heat_map": heat_map(layers),
@@ -195,7 +197,7 @@ def _ratio(inputs: Inputs) -> dict[str, Any]:
 
 
 def _plan(inputs: Inputs) -> dict[str, Any]:
-    """The widths that the plan leaves of each layer."""
+    """The widths that the plan leaves of each layer, and the zeros where it has some."""
     from adapruner.models.structures import LayerWidths
     from adapruner.pruning.plan import PruningPlan, kept_widths
 
@@ -223,7 +225,7 @@ def _plan(inputs: Inputs) -> dict[str, Any]:
         "model_type": plan.model_type,
         "protected": sorted(plan.protected),
         "layers": layers,
-    }
+    } | ({"sparsity": plan.sparsity.model_dump()} if plan.sparsity else {})
 
 
 SECTION = Section("cut", "What was cut", view, "cut.html.j2", {"ratio": _ratio, "plan": _plan})

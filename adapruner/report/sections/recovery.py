@@ -15,7 +15,10 @@ from adapruner.report.rows import bars
 from adapruner.report.sections.base import Inputs, Section
 from adapruner.report.svg import COLOURS, Tips, add_tip, chart, mark, whole_numbers
 
-METHODS = {"lora": "LoRA, merged into the weights"}
+METHODS = {
+    "lora": "LoRA, merged into the weights",
+    "ast": "AST, all weights of the projections with their 2:4 masks",
+}
 """Method -> its description; others are shown by their name."""
 
 
