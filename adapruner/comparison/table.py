@@ -70,6 +70,8 @@ def panels(content: Mapping[str, Any]) -> dict[tuple[float, str], list[Mapping[s
 
 def heading(content: Mapping[str, Any], ratio: float, layout: str) -> str:
     """The title of the panel of a ratio and a layout."""
+    if all(row.get("zeros") for row in panels(content)[ratio, layout]):
+        return "no parameters removed, 2 of 4 weights of every projection zero"
     counted = {"all": "all", "blocks": "the decoder blocks'"}[content["ratio_of"]]
     return f"{100 * ratio:g} % of {counted} parameters removed, layout {layout}"
 
