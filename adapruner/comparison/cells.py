@@ -204,4 +204,4 @@ def serving(config: RunConfig, comparison: ComparisonConfig) -> ServingConfig:
 def uses_reference(plan: PlanConfig) -> bool:
     """Whether the plan uses the random reference subset of the importance table."""
     metric = plan.search.metric
-    return metric == SEARCHED or METRICS[metric].needs.samples == "reference"
+    return metric == SEARCHED or METRICS[metric].needs.reference

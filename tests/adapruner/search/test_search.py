@@ -116,7 +116,7 @@ def program(work: Workplace, table: Path, root: Path, name: str, **changes: Any)
     [
         {},
         {"samples": "slots", "vary": ("metrics", "samples")},
-        {"scaling": "aligned"},
+        {"fusion": "aligned"},
         {"sampler": "random"},
         {"vary": ("ridge",)},
         {"objective": "kl"},
