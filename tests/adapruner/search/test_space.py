@@ -71,6 +71,10 @@ def test_dimensions_follow_the_settings(table: ImportanceTable) -> None:
     assert not {"width_profile", "protect_first"} & set(
         build_space(table, plan_config(pruning=uniform), 0).distributions
     )
+    fluctuation = PRUNING.model_copy(update={"allocation": "fluctuation"})
+    decided = build_space(table, plan_config(pruning=fluctuation), 0)
+    assert "width_profile" not in decided.distributions
+    assert "profile" not in decided.warm_starts
     paper = SearchConfig(set_size=4, samples="slots", fusion="aligned", vary=("metrics", "samples"))
     distributions = build_space(table, plan_config(search=paper), 0).distributions
     slots = [d for name, d in distributions.items() if name.startswith("slot_")]
