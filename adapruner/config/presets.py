@@ -108,7 +108,7 @@ def _updated(plain: Mapping[str, Preset]) -> dict[str, Preset]:
             preset.is_random,
         )
         for name, preset in plain.items()
-        if name != DEFAULT and preset.setting("pruning", "layout") is None
+        if name != DEFAULT and preset.setting("pruning", "layout") != SEMI_STRUCTURED
     }
 
 
