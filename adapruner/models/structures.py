@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from adapruner.errors import UserError
 from adapruner.models.experts import ExpertProjection
 from adapruner.models.families import Family, family_of
+from adapruner.models.modeling import RESIDUAL_WIDTHS
 
 MLP_PARTS = ("gate", "up", "down")
 ATTENTION_PARTS = ("query", "key", "value", "output")
@@ -95,6 +96,16 @@ class LayerWidths:
 
 
 @dataclass(frozen=True)
+class ResidualWidths:
+    """Dimensions of the residual stream that the two blocks of one layer read and write."""
+
+    attention_in: int
+    attention_out: int
+    mlp_in: int
+    mlp_out: int
+
+
+@dataclass(frozen=True)
 class Structures:
     """The coupled structures of a model. Sizes are numbers of parameters, biases included.
 
@@ -103,6 +114,9 @@ class Structures:
     `stock_head_counts` are the numbers of query heads that the family's stock config accepts.
     `expert_params` counts an expert's row of the router alone, without its channels, and
     `experts_per_token` experts are chosen for a token; both are 0 in a family without experts.
+    `residual` is empty unless the layers read and write subsets of the residual stream; such a
+    model is not pruned again, and its `channel_params`, `head_params` and `group_params` are those
+    of the first layer.
     """
 
     family: Family
@@ -117,6 +131,7 @@ class Structures:
     stock_head_counts: tuple[int, ...]
     expert_params: int = 0
     experts_per_token: int = 0
+    residual: tuple[ResidualWidths, ...] = ()
 
     def active_channels(self, widths: LayerWidths) -> int:
         """MLP channels of a layer of these widths that compute a token: those of chosen experts."""
@@ -172,7 +187,13 @@ def describe_model(model: Any) -> Structures:
         stock_head_counts=family.stock_head_counts(config),
         expert_params=config.hidden_size if family.experts else 0,
         experts_per_token=config.num_experts_per_tok if family.experts else 0,
+        residual=tuple(ResidualWidths(*widths) for widths in residual_widths(config)),
     )
+
+
+def residual_widths(config: Any) -> list[list[int]]:
+    """The values of `ResidualWidths` of each layer; none where all read and write everything."""
+    return getattr(config, RESIDUAL_WIDTHS, None) or []
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,90 @@
+"""Layers that read and write subsets of the residual stream: what can have them, and their sizes.
+
+In a pre-norm decoder x is the residual stream of H dimensions, and a block adds f(norm(x)) to it.
+With subsets R and W of the dimensions, f reads norm(x)[R] and adds to x[W] alone. The stream, its
+norms and the embeddings keep H dimensions, so every block has subsets of its own (DISP-LLM, arXiv
+2410.11988).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from adapruner.errors import UserError
+from adapruner.models.families import SHIPPED, family_of
+from adapruner.models.modeling import WRITERS
+from adapruner.models.structures import LayerWidths, Structures, layer_modules
+
+SUBSETS = ("attention_in", "attention_out", "mlp_in", "mlp_out")
+"""The subsets of one layer: what each of its blocks reads and writes."""
+
+NORMS = frozenset({"input_layernorm", "post_attention_layernorm"})
+"""The norms of a pre-norm layer, before attention and before the MLP."""
+
+Count = TypeVar("Count", int, Tensor)
+
+
+def check_residual(model: Any) -> None:
+    """Raises UserError for a model whose blocks can't read and write subsets exactly.
+
+    Such are models with norms after a block, which span all that the block writes, and experts.
+    """
+    family = family_of(model.config.model_type, model.config.architectures)
+    layers = list(model.get_submodule(family.layers).children())
+    writers = tuple(name.rsplit(".", 1)[-1] for name in (family.output, family.down))
+    if family.model_type not in SHIPPED or writers != WRITERS:
+        why = "subsets are not proved for families that model.family: auto finds"
+    elif family.experts:
+        why = "its layers have experts"
+    elif any(_norms(layer, family.attention, family.mlp) != NORMS for layer in layers):
+        why = "it has norms after its blocks, which span all dimensions that a block writes"
+    else:
+        return
+    raise UserError(
+        f"pruning.layout residual_subsets does not suit {family.architecture}: {why}; use per_layer"
+    )
+
+
+def _norms(layer: nn.Module, *blocks: str) -> frozenset[str]:
+    """The children of a layer, other than its blocks, that have weights."""
+    return frozenset(
+        name
+        for name, child in layer.named_children()
+        if name not in blocks and any(True for _ in child.parameters())
+    )
+
+
+def writer_biases(model: Any) -> tuple[int, int]:
+    """Biases of the attention's and the MLP's output projections for each dimension: 0 or 1."""
+    first = layer_modules(model)[0]
+    return int(first.output.bias is not None), int(first.down.bias is not None)
+
+
+def subset_params(
+    structures: Structures,
+    dense: LayerWidths,
+    channels: Count,
+    subsets: Mapping[str, Count],
+    biases: tuple[int, int],
+) -> Count:
+    """Parameters of one layer's projections with `channels` and subsets of these sizes.
+
+    `structures` are the dense model's, with all heads kept; `biases` are its `writer_biases`. With
+    tensors as sizes the result is differentiable, and exact in float64.
+    """
+    hidden, head_dim = structures.hidden_size, structures.head_dim
+    columns = head_dim * dense.query_heads
+    rows = columns + 2 * head_dim * dense.kv_groups
+    attention = dense.query_heads * structures.head_params + dense.kv_groups * structures.group_params
+    row_biases = attention - hidden * (rows + columns)
+    channel_biases = structures.channel_params - 3 * hidden
+    return (
+        rows * subsets["attention_in"]
+        + (columns + biases[0]) * subsets["attention_out"]
+        + channels * (2 * subsets["mlp_in"] + subsets["mlp_out"] + channel_biases)
+        + biases[1] * subsets["mlp_out"]
+        + row_biases
+    )
