@@ -11,7 +11,7 @@ from adapruner.config.base import Section
 from adapruner.config.choices import RECONSTRUCTION, OneOf
 from adapruner.serving_targets import PORTABLE_MULTIPLE, TARGETS
 
-Layout = Literal["per_layer", "uniform"]
+Layout = Literal["per_layer", "uniform", "residual_subsets"]
 RatioBase = Literal["all", "blocks"]
 ReconstructionMethod = Annotated[str, OneOf(RECONSTRUCTION)]
 

@@ -93,7 +93,7 @@ def select_residual(block: nn.Module, reads: Any, writes: Any, hidden_size: int)
     """
     block.register_buffer("reads", reads)
     block.register_buffer("writes", writes)
-    block.hidden_size = hidden_size  # type: ignore[assignment]
+    block.residual_size = hidden_size  # type: ignore[assignment]
     block.register_forward_pre_hook(_read, with_kwargs=True)
     block.register_forward_hook(_write)
 
@@ -108,7 +108,7 @@ def _read(block: Any, args: Any, kwargs: Any) -> Any:
 
 def _write(block: Any, _: Any, output: Any) -> Any:
     part = output[0] if isinstance(output, tuple) else output
-    whole = part.new_zeros((*part.shape[:-1], block.hidden_size))
+    whole = part.new_zeros((*part.shape[:-1], block.residual_size))
     whole = whole.index_add(-1, block.writes, part)
     return (whole, *output[1:]) if isinstance(output, tuple) else whole
 

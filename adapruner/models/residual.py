@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from adapruner.errors import UserError
 from adapruner.models.families import SHIPPED, family_of
 from adapruner.models.modeling import WRITERS
-from adapruner.models.structures import LayerWidths, Structures, layer_modules
+from adapruner.models.structures import LayerWidths, Structures
 
 SUBSETS = ("attention_in", "attention_out", "mlp_in", "mlp_out")
 """The subsets of one layer: what each of its blocks reads and writes."""
@@ -57,23 +57,16 @@ def _norms(layer: nn.Module, *blocks: str) -> frozenset[str]:
     )
 
 
-def writer_biases(model: Any) -> tuple[int, int]:
-    """Biases of the attention's and the MLP's output projections for each dimension: 0 or 1."""
-    first = layer_modules(model)[0]
-    return int(first.output.bias is not None), int(first.down.bias is not None)
-
-
 def subset_params(
     structures: Structures,
     dense: LayerWidths,
     channels: Count,
     subsets: Mapping[str, Count],
-    biases: tuple[int, int],
 ) -> Count:
     """Parameters of one layer's projections with `channels` and subsets of these sizes.
 
-    `structures` are the dense model's, with all heads kept; `biases` are its `writer_biases`. With
-    tensors as sizes the result is differentiable, and exact in float64.
+    `structures` and `dense` are the dense model's: all heads are kept. With tensors as sizes the
+    result is differentiable, and exact in float64.
     """
     hidden, head_dim = structures.hidden_size, structures.head_dim
     columns = head_dim * dense.query_heads
@@ -83,8 +76,8 @@ def subset_params(
     channel_biases = structures.channel_params - 3 * hidden
     return (
         rows * subsets["attention_in"]
-        + (columns + biases[0]) * subsets["attention_out"]
+        + (columns + structures.writer_biases[0]) * subsets["attention_out"]
         + channels * (2 * subsets["mlp_in"] + subsets["mlp_out"] + channel_biases)
-        + biases[1] * subsets["mlp_out"]
+        + structures.writer_biases[1] * subsets["mlp_out"]
         + row_biases
     )

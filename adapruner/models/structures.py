@@ -116,7 +116,8 @@ class Structures:
     `experts_per_token` experts are chosen for a token; both are 0 in a family without experts.
     `residual` is empty unless the layers read and write subsets of the residual stream; such a
     model is not pruned again, and its `channel_params`, `head_params` and `group_params` are those
-    of the first layer.
+    of the first layer. `writer_biases` are 1 where the output projections of attention and of the
+    MLP have a bias for each dimension.
     """
 
     family: Family
@@ -132,6 +133,7 @@ class Structures:
     expert_params: int = 0
     experts_per_token: int = 0
     residual: tuple[ResidualWidths, ...] = ()
+    writer_biases: tuple[int, int] = (0, 0)
 
     def active_channels(self, widths: LayerWidths) -> int:
         """MLP channels of a layer of these widths that compute a token: those of chosen experts."""
@@ -188,6 +190,7 @@ def describe_model(model: Any) -> Structures:
         expert_params=config.hidden_size if family.experts else 0,
         experts_per_token=config.num_experts_per_tok if family.experts else 0,
         residual=tuple(ResidualWidths(*widths) for widths in residual_widths(config)),
+        writer_biases=(int(modules.output.bias is not None), int(modules.down.bias is not None)),
     )
 
 
