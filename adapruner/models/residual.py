@@ -9,51 +9,35 @@ norms and the embeddings keep H dimensions, so every block has subsets of its ow
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from adapruner.errors import UserError
-from adapruner.models.families import SHIPPED, family_of
+from adapruner.models.families import SHIPPED
 from adapruner.models.modeling import WRITERS
 from adapruner.models.structures import LayerWidths, Structures
 
 SUBSETS = ("attention_in", "attention_out", "mlp_in", "mlp_out")
 """The subsets of one layer: what each of its blocks reads and writes."""
 
-NORMS = frozenset({"input_layernorm", "post_attention_layernorm"})
-"""The norms of a pre-norm layer, before attention and before the MLP."""
-
 Count = TypeVar("Count", int, Tensor)
 
 
-def check_residual(model: Any) -> None:
-    """Raises UserError for a model whose blocks can't read and write subsets exactly.
-
-    Such are models with norms after a block, which span all that the block writes, and experts.
-    """
-    family = family_of(model.config.model_type, model.config.architectures)
-    layers = list(model.get_submodule(family.layers).children())
+def check_residual(structures: Structures) -> None:
+    """Raises UserError for a model whose blocks can't read and write subsets exactly."""
+    family = structures.family
     writers = tuple(name.rsplit(".", 1)[-1] for name in (family.output, family.down))
     if family.model_type not in SHIPPED or writers != WRITERS:
         why = "subsets are not proved for families that model.family: auto finds"
-    elif family.experts:
+    elif structures.has_experts:
         why = "its layers have experts"
-    elif any(_norms(layer, family.attention, family.mlp) != NORMS for layer in layers):
+    elif not structures.is_pre_norm:
         why = "it has norms after its blocks, which span all dimensions that a block writes"
     else:
         return
     raise UserError(
         f"pruning.layout residual_subsets does not suit {family.architecture}: {why}; use per_layer"
-    )
-
-
-def _norms(layer: nn.Module, *blocks: str) -> frozenset[str]:
-    """The children of a layer, other than its blocks, that have weights."""
-    return frozenset(
-        name
-        for name, child in layer.named_children()
-        if name not in blocks and any(True for _ in child.parameters())
     )
 
 

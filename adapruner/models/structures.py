@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from adapruner.errors import UserError
 from adapruner.models.experts import ExpertProjection
-from adapruner.models.families import Family, family_of
+from adapruner.models.families import PRE_NORMS, Family, family_of
 from adapruner.models.modeling import RESIDUAL_WIDTHS
 
 MLP_PARTS = ("gate", "up", "down")
@@ -117,7 +117,7 @@ class Structures:
     `residual` is empty unless the layers read and write subsets of the residual stream; such a
     model is not pruned again, and its `channel_params`, `head_params` and `group_params` are those
     of the first layer. `writer_biases` are 1 where the output projections of attention and of the
-    MLP have a bias for each dimension.
+    MLP have a bias for each dimension. `is_pre_norm`: norms are before the blocks alone.
     """
 
     family: Family
@@ -134,6 +134,7 @@ class Structures:
     experts_per_token: int = 0
     residual: tuple[ResidualWidths, ...] = ()
     writer_biases: tuple[int, int] = (0, 0)
+    is_pre_norm: bool = True
 
     def active_channels(self, widths: LayerWidths) -> int:
         """MLP channels of a layer of these widths that compute a token: those of chosen experts."""
@@ -168,7 +169,7 @@ def describe_model(model: Any) -> Structures:
     config = model.config
     family = family_of(config.model_type, config.architectures)
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    decoder = model.get_submodule(family.layers).children()
+    decoder = list(model.get_submodule(family.layers).children())
     layers = tuple(_widths(config, index, layer) for index, layer in enumerate(decoder))
     first, modules = layers[0], layer_modules(model)[0]
     # Biases of down and output belong to the hidden size, not to a structure.
@@ -191,6 +192,7 @@ def describe_model(model: Any) -> Structures:
         experts_per_token=config.num_experts_per_tok if family.experts else 0,
         residual=tuple(ResidualWidths(*widths) for widths in residual_widths(config)),
         writer_biases=(int(modules.output.bias is not None), int(modules.down.bias is not None)),
+        is_pre_norm=all(_others(family, layer) == PRE_NORMS for layer in decoder),
     )
 
 
@@ -250,6 +252,13 @@ def _modules(family: Family, layer: nn.Module, widths: LayerWidths, head_dim: in
             parts[name] = Rows(parts[name], ends[path], rows)
             ends[path] += rows
     return LayerModules(**parts)
+
+
+def _others(family: Family, layer: nn.Module) -> set[str]:
+    """The children of a layer that have weights, other than its blocks."""
+    blocks = (family.attention, family.mlp)
+    children = layer.named_children()
+    return {name for name, part in children if name not in blocks and list(part.parameters())}
 
 
 def _size(projection: MlpProjection) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -14,11 +12,11 @@ from adapruner.models.structures import LayerModules, Structures, placed
 from adapruner.pruning.plan import PruningPlan, ResidualPlan
 
 
-def check_subsets(model: Any, plan: PruningPlan, structures: Structures) -> None:
-    """Raises UserError for subsets that `model` can't have, or that are not of all its layers."""
+def check_subsets(plan: PruningPlan, structures: Structures) -> None:
+    """Raises UserError for subsets that the model can't have, or that not all its layers have."""
     if not plan.has_subsets:
         return
-    check_residual(model)
+    check_residual(structures)
     for index, (dense, kept) in enumerate(zip(structures.layers, plan.layers, strict=True)):
         if kept.residual is None or len(kept.heads()) < dense.query_heads:
             raise UserError(

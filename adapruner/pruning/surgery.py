@@ -39,7 +39,6 @@ def apply(model: Any, plan: PruningPlan) -> None:
     """Removes from `model`, in place, what `plan` does not keep, and sets the matching config."""
     structures = describe_model(model)
     check_fits(plan, structures)
-    check_subsets(model, plan, structures)
     parts = zip(layer_modules(model), structures.layers, plan.layers, strict=True)
     for modules, dense, kept in parts:
         cut_layer(modules, dense, kept, structures.head_dim)
@@ -80,6 +79,7 @@ def check_fits(plan: PruningPlan, structures: Structures) -> None:
             "the model's layers read and write subsets of the residual stream; it can't be pruned "
             "again, prune the dense model"
         )
+    check_subsets(plan, structures)
     fewest = structures.experts_per_token
     for index, (widths, kept) in enumerate(zip(structures.layers, plan.layers, strict=True)):
         if widths.experts and (count := kept_widths(widths, kept).experts) < fewest:
@@ -106,7 +106,6 @@ def narrowed(
     """
     structures = describe_model(model)
     check_fits(plan, structures)
-    check_subsets(model, plan, structures)
     if plan.has_subsets:
         with masked(model, hard_masks(structures, plan.layers)):
             yield
