@@ -150,7 +150,7 @@ class SearchConfig(Section):
     @property
     def is_searched(self) -> bool:
         """Whether there are trials."""
-        return self.metric == SEARCHED
+        return self.planner == "importance" and self.metric == SEARCHED
 
     @property
     def objectives(self) -> dict[str, float]:

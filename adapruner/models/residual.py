@@ -9,11 +9,12 @@ norms and the embeddings keep H dimensions, so every block has subsets of its ow
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 from torch import Tensor
 
-from adapruner.errors import UserError
+from adapruner.errors import UnreachableError
 from adapruner.models.families import SHIPPED
 from adapruner.models.modeling import WRITERS
 from adapruner.models.structures import LayerWidths, Structures
@@ -25,7 +26,7 @@ Count = TypeVar("Count", int, Tensor)
 
 
 def check_residual(structures: Structures) -> None:
-    """Raises UserError for a model whose blocks can't read and write subsets exactly."""
+    """Raises UnreachableError for a model whose blocks can't read and write subsets exactly."""
     family = structures.family
     writers = tuple(name.rsplit(".", 1)[-1] for name in (family.output, family.down))
     if family.model_type not in SHIPPED or writers != WRITERS:
@@ -36,7 +37,7 @@ def check_residual(structures: Structures) -> None:
         why = "it has norms after its blocks, which span all dimensions that a block writes"
     else:
         return
-    raise UserError(
+    raise UnreachableError(
         f"pruning.layout residual_subsets does not suit {family.architecture}: {why}; use per_layer"
     )
 
@@ -55,7 +56,7 @@ def subset_params(
     hidden, head_dim = structures.hidden_size, structures.head_dim
     columns = head_dim * dense.query_heads
     rows = columns + 2 * head_dim * dense.kv_groups
-    attention = dense.query_heads * structures.head_params + dense.kv_groups * structures.group_params
+    attention = structures.layer_params(replace(dense, mlp_channels=0))
     row_biases = attention - hidden * (rows + columns)
     channel_biases = structures.channel_params - 3 * hidden
     return (

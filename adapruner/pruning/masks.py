@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from adapruner.models.residual import SUBSETS
 from adapruner.models.structures import Structures, layer_modules
@@ -45,6 +45,7 @@ def masked(model: Any, masks: Sequence[Masks]) -> Iterator[None]:
                 handles.append(block.register_forward_hook(partial(_mask_output, writes)))
         if (channels := of_layer.get(CHANNELS)) is not None:
             hook = partial(_mask_input, channels)
+            assert isinstance(modules.down, nn.Linear)
             handles.append(modules.down.register_forward_pre_hook(hook, with_kwargs=True))
     try:
         yield

@@ -19,14 +19,15 @@ from torch import Tensor
 from adapruner.config.pruning import Layout, RatioBase
 from adapruner.errors import UserError
 from adapruner.files import Artifact, Record, write_json
-from adapruner.models.residual import subset_params
+from adapruner.models.residual import SUBSETS, subset_params
 from adapruner.models.structures import LayerWidths, Structures
 from adapruner.pruning.target import PruningTarget
 
 
 class ResidualPlan(Record):
-    """Dimensions of the residual stream that one layer's blocks read and write, as ranges."""
+    """Dimensions of the residual stream, of `size`, that a layer's blocks read and write."""
 
+    size: int
     attention_in: str
     attention_out: str
     mlp_in: str
@@ -35,7 +36,7 @@ class ResidualPlan(Record):
     @property
     def subsets(self) -> dict[str, list[int]]:
         """The dimensions, ascending, by the names of the fields."""
-        return {name: parse_ranges(ranges) for name, ranges in self}
+        return {name: parse_ranges(getattr(self, name)) for name in SUBSETS}
 
 
 class LayerPlan(Record):

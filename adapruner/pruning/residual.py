@@ -24,29 +24,28 @@ def check_subsets(plan: PruningPlan, structures: Structures) -> None:
                 "layers of the layout residual_subsets; edit the plan"
             )
         last = max(subset[-1] for subset in kept.residual.subsets.values())
-        if last >= structures.hidden_size:
+        if last >= kept.residual.size or kept.residual.size != structures.hidden_size:
             raise UserError(
-                f"layer {index} of the plan keeps residual dimension {last}, but the model has "
-                f"{structures.hidden_size}; edit the plan"
+                f"layer {index} of the plan keeps residual dimension {last} of "
+                f"{kept.residual.size}, but the model has {structures.hidden_size}; edit the plan"
             )
 
 
 def cut_subsets(modules: LayerModules, kept: ResidualPlan, hidden_size: int) -> None:
     """Removes from the projections of one layer, in place, what its subsets do not keep."""
     subsets = kept.subsets
-    readers = {"attention": ("query", "key", "value"), "mlp": ("gate", "up")}
-    writers = {"attention": modules.output, "mlp": modules.down}
-    for name, writer in writers.items():
-        block: nn.Module = getattr(modules, name)
+    blocks = (
+        ("attention", modules.attention, ("query", "key", "value"), modules.output),
+        ("mlp", modules.mlp, ("gate", "up"), modules.down),
+    )
+    for name, block, readers, writer in blocks:
+        assert isinstance(writer, nn.Linear)
         device = writer.weight.device
-        reads, writes = (
-            torch.tensor(subsets[f"{name}_{way}"], device=device) for way in ("in", "out")
-        )
-        of_block = {placed(getattr(modules, part))[0] for part in readers[name]}
-        for linear in of_block:
+        reads = torch.tensor(subsets[f"{name}_in"], device=device)
+        writes = torch.tensor(subsets[f"{name}_out"], device=device)
+        for linear in {placed(getattr(modules, part))[0] for part in readers}:
             _put(linear, linear.weight.index_select(1, reads), linear.bias)
-        bias = writer.bias
-        bias = None if bias is None else bias.index_select(0, writes)
+        bias = None if writer.bias is None else writer.bias.index_select(0, writes)
         _put(writer, writer.weight.index_select(0, writes), bias)
         select_residual(block, reads, writes, hidden_size)
 

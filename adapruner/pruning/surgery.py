@@ -131,7 +131,8 @@ def narrow_config(config: Any, structures: Structures, plan: PruningPlan) -> Any
 
     `per_layer_config` holds what differs from the first layer. The model type is the family's own
     where head counts differ by layer or do not suit the stock config, and where the layers have
-    subsets of the residual stream, else the stock one. Where the layers differ, `auto_map` names the model classes, so config and tokenizer load without code.
+    subsets of the residual stream, else the stock one. Where the layers differ, `auto_map` names
+    the model classes, so config and tokenizer load without code.
     """
     family = structures.family
     widths = [kept_widths(d, p) for d, p in zip(structures.layers, plan.layers, strict=True)]

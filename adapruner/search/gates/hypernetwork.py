@@ -3,7 +3,7 @@
 A bidirectional GRU runs over the blocks of the model in their order, attention and MLP in turn, so
 that the gates of a block depend on those around it. Its inputs are random and stay fixed; a linear
 head for each group of gates maps a block's normalised state to logits (DISP-LLM, arXiv 2410.11988,
-section 4.2). Only the network is trained; the logits are what is kept of it.
+and its hypernetwork). Only the network is trained; the logits are what is kept of it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ Logits = list[dict[str, Tensor]]
 
 class Hypernetwork(nn.Module):
     """The logits of the gates of layers with these numbers of gates."""
+
+    blocks: Tensor
 
     def __init__(self, layers: Sequence[Sizes]) -> None:
         super().__init__()

@@ -78,9 +78,7 @@ def search(inputs: SearchInputs, config: PlanConfig, storage: str, out: Path) ->
         warm_starts={METHOD: values},
         trials=1,
     )
-    write_results(
-        out, plan, (Trial(number=0, name=METHOD, values=values),), result, [seconds]
-    )
+    write_results(out, plan, (Trial(number=0, name=METHOD, values=values),), result, [seconds])
 
 
 def gates_of(target: PruningTarget) -> list[Sizes]:
@@ -104,20 +102,20 @@ def plan_of_gates(target: PruningTarget, kept: Kept, provenance: dict[str, Any])
     """The plan that keeps all heads, and what the open gates keep."""
     layers = zip(target.structures.layers, kept, strict=True)
     plan = plan_of_layers(
-        target, tuple(_layer_plan(dense, own) for dense, own in layers), provenance
+        target, tuple(_layer_plan(dense, own, target) for dense, own in layers), provenance
     )
     if not target.has_subsets:
         check_ratio(plan, target)
     return plan
 
 
-def _layer_plan(dense: LayerWidths, kept: dict[str, list[int]]) -> LayerPlan:
+def _layer_plan(dense: LayerWidths, kept: dict[str, list[int]], target: PruningTarget) -> LayerPlan:
     ranges = {kind: format_ranges(indices) for kind, indices in kept.items()}
     channels = ranges.pop(CHANNELS, format_ranges(range(dense.mlp_channels)))
     return LayerPlan(
         mlp_channels=channels,
         query_heads=format_ranges(range(dense.query_heads)),
-        residual=ResidualPlan(**ranges) if ranges else None,
+        residual=ResidualPlan(size=target.structures.hidden_size, **ranges) if ranges else None,
     )
 
 

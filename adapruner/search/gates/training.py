@@ -2,8 +2,8 @@
 
 The loss of a step is CE + penalty * |log(P / P*)|: the cross-entropy of a few windows of the pool's
 update text with the sampled gates, and how far their parameters P are from the P* that the target
-leaves (DISP-LLM, arXiv 2410.11988, section 4.2). P is a polynomial of the gates' sums, so both terms
-have gradients for the gates.
+leaves (DISP-LLM, arXiv 2410.11988). P is a polynomial of the gates' sums, so both terms have
+gradients for the gates.
 """
 
 from __future__ import annotations
@@ -109,7 +109,8 @@ def train_gates(
         ratios.append(excess.exp().item())
         if step == 2:  # the first one is slower
             seconds = (time.perf_counter() - start) / 2
-            announce(f"gates: about {seconds:.1f} s a step, {seconds * settings.steps:.0f} s in all")
+            in_all = seconds * settings.steps
+            announce(f"gates: {seconds:.1f} s a step, about {in_all:.0f} s in all")
     with torch.no_grad():
         return TrainedGates(network(), losses, ratios)
 
@@ -125,5 +126,4 @@ def _loss(model: Any, batch: Tensor, gates: Logits) -> Tensor:
 def _batches(count: int, size: int, noise: torch.Generator) -> Iterator[Tensor]:
     """Indices of windows: every window once, in a random order, before any is repeated."""
     while True:
-        for batch in torch.randperm(count, generator=noise).split(size):
-            yield batch
+        yield from torch.split(torch.randperm(count, generator=noise), size)
