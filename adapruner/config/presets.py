@@ -32,7 +32,12 @@ _KEYS: dict[str, tuple[type[BaseModel], tuple[str, ...]]] = {
 """Section -> its class and the keys that every preset sets."""
 
 
-_SUBSETS = {"layout": RESIDUAL_SUBSETS, "target": "transformers", "attention": "none"}
+_SUBSETS = {
+    "layout": RESIDUAL_SUBSETS,
+    "target": "transformers",
+    "attention": "none",
+    "experts": "channels",
+}
 """The settings of `pruning` that subsets of the residual stream need."""
 
 
@@ -72,11 +77,6 @@ def presets() -> dict[str, Preset]:
         if metric.preset is not None:
             settings = _settings({"metric": name}, metric.reconstruction)
             result[metric.preset] = Preset(metric.summary, settings, metric.is_random)
-    result["gates"] = Preset(
-        "MLP channels by gates that are trained under the budget",
-        _settings({"planner": "gates"}, "none"),
-        True,
-    )
     result |= _updated(result)
     result["disp-llm"] = Preset(
         "DISP-LLM: blocks with residual dimensions and channels by trained gates (arXiv "

@@ -9,6 +9,7 @@ and its hypernetwork). Only the network is trained; the logits are what is kept 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,12 +46,13 @@ class Hypernetwork(nn.Module):
     def forward(self) -> Logits:
         """The logits, from the fixed inputs."""
         states = F.gelu(self.norm(self.gru(self.blocks)[0]))
+        layers: list[Any] = list(self.heads)
         return [
             {
                 kind: head(states[2 * layer + kind.startswith("mlp")]) + OPEN
                 for kind, head in heads.items()
             }
-            for layer, heads in enumerate(self.heads)
+            for layer, heads in enumerate(layers)
         ]
 
 
@@ -70,4 +72,4 @@ def sample_gates(logits: Logits, temperature: float, noise: torch.Generator) -> 
 def _gate(logits: Tensor, temperature: float, noise: torch.Generator) -> Tensor:
     uniform = torch.rand(logits.shape, generator=noise).clamp(1e-6, 1 - 1e-6)
     soft = torch.sigmoid((logits + uniform.logit()) / temperature)
-    return (soft > 0.5).float() + soft - soft.detach()
+    return (soft > 0.5).float() + (soft - soft.detach())

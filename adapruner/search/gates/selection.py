@@ -36,10 +36,11 @@ def _sizes(logits: Logits, budget: Budget, target: PruningTarget) -> list[dict[s
     sizes = [{kind: min(multiple, len(v)) for kind, v in own.items()} for own in logits]
     params = [budget.layer_params(*layer) for layer in zip(layers, sizes, strict=True)]
     if sum(params) > budget.kept:
+        advice = ", or protect fewer layers (protect_first, protect_last)"
         raise UnreachableError(
             f"{target} can't be reached in layout {target.pruning.layout}: widths of {multiple} "
             f"everywhere keep {sum(params) - budget.kept:,} parameters too many; lower "
-            "pruning.ratio"
+            f"pruning.ratio{advice if target.protected else ''}"
         )
     missing = budget.kept - sum(params)
     for _, layer, kind, size in _steps(logits, multiple):
