@@ -13,7 +13,7 @@ class GatesConfig(Section):
     steps: int = Field(250, ge=1, description="steps of the hypernetwork that computes the gates")
     batch_size: int = Field(2, ge=1, description="windows of the pool's update text per step")
     learning_rate: float = Field(
-        5e-3, gt=0, allow_inf_nan=False, description="AdamW's, without a schedule"
+        1e-2, gt=0, allow_inf_nan=False, description="AdamW's, without a schedule"
     )
     penalty: float = Field(
         6.0,
