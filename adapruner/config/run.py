@@ -120,15 +120,6 @@ class RunConfig(Section):
     _check = model_validator(mode="after")(_check_planner)
 
     @model_validator(mode="after")
-    def _check_export(self) -> RunConfig:
-        if self.pruning.layout == RESIDUAL_SUBSETS and self.export.to:
-            raise ValueError(
-                f"export.to {self.export.to[0]} can't hold pruning.layout residual_subsets, which "
-                "runs in Transformers alone; use per_layer or leave out export"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _check_finetune_shares(self) -> RunConfig:
         shares = self.finetune.shares
         if shares is not None and self.finetune.source is not None:

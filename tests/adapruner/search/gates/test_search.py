@@ -13,6 +13,7 @@ from adapruner.config.parsing import parse_section
 from adapruner.data.pool import Pool
 from adapruner.errors import UnreachableError, UserError
 from adapruner.evaluation.perplexity import perplexity
+from adapruner.export.planned import check_planned
 from adapruner.models import checkpoint as ckpt
 from adapruner.pruning.apply import prune
 from adapruner.pruning.plan import PruningPlan
@@ -101,7 +102,6 @@ def test_families_that_do_not_fit_are_refused_before_the_model_is_loaded(
         ("disp-llm", {"pruning": {"attention": "query_heads"}}, "keeps all heads"),
         ("disp-llm", {"pruning": {"target": "vllm"}}, "needs pruning.target transformers"),
         ("disp-llm", {"reconstruction": {"method": "least_squares"}}, "reconstruction.method none"),
-        ("disp-llm", {"export": {"to": ["gguf"]}}, "export.to gguf can't hold"),
     ],
 )
 def test_settings_that_do_not_fit_are_one_line(
@@ -110,6 +110,13 @@ def test_settings_that_do_not_fit_are_one_line(
     with pytest.raises(UserError, match=message) as error:
         parsed(method, **changes)
     assert "\n" not in str(error.value)
+
+
+def test_exports_are_refused_before_anything_is_computed(workplace: Workplace) -> None:
+    pruning = parsed("disp-llm").pruning
+    with pytest.raises(UserError, match=r"export\.to gguf can't hold"):
+        check_planned(workplace.checkpoint, pruning, False, ("gguf",))
+    assert check_planned(workplace.checkpoint, pruning, False, ()) is not None
 
 
 def test_a_comparison_keeps_the_layout_and_does_not_refuse_the_model() -> None:
