@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from adapruner.config import (
     FinetuneConfig,
@@ -54,15 +54,15 @@ class Variant(Section):
 class ComparisonConfig(Section):
     """The cells of a comparison: every method at every ratio in every layout."""
 
-    methods: tuple[str, ...] = Field(
-        default_factory=lambda: tuple(presets()),
-        min_length=1,
-        description="presets and variants; default: all presets",
-    )
     variants: dict[SafeName, Variant] = Field(
         default_factory=dict,
         description="name -> method and settings, such as {flap-uniform: {method: flap, settings: "
         "{pruning: {layout: uniform}}}}",
+    )
+    methods: tuple[str, ...] = Field(
+        default_factory=lambda: tuple(presets()),
+        min_length=1,
+        description="presets and variants; default: all presets",
     )
     ratios: tuple[Share, ...] = Field((), description="ratios; default: pruning.ratio")
     layouts: tuple[Layout, ...] = Field((), description="layouts; default: pruning.layout")
@@ -74,22 +74,28 @@ class ComparisonConfig(Section):
     )
     finetune: bool = Field(False, description="fine-tune every candidate with `finetune` as well")
 
+    @field_validator("variants")
+    @classmethod
+    def _check_names(cls, variants: dict[str, Variant]) -> dict[str, Variant]:
+        if both := sorted({*presets()} & {*variants}):
+            raise ValueError(f"'{both[0]}' is a preset; use another name")
+        return variants
+
+    @field_validator("methods")
+    @classmethod
+    def _check_methods(cls, methods: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        names = [*presets(), *info.data.get("variants", {})]
+        for name in methods:
+            if name not in names:
+                raise ValueError(f"'{name}' is no such method{nearest(name, names)}")
+        return methods
+
     @field_validator("methods", "ratios", "layouts", "seeds")
     @classmethod
     def _check_unique(cls, values: tuple[object, ...]) -> tuple[object, ...]:
         if len(set(values)) < len(values):
             raise ValueError("a value is listed twice")
         return values
-
-    @model_validator(mode="after")
-    def _check_methods(self) -> ComparisonConfig:
-        names = [*presets(), *self.variants]
-        for name in self.methods:
-            if name not in names:
-                raise ValueError(f"methods has '{name}': no such method{nearest(name, names)}")
-        if both := sorted({*presets()} & {*self.variants}):
-            raise ValueError(f"variants has '{both[0]}', which is a preset; use another name")
-        return self
 
     @model_validator(mode="after")
     def _check_overrides(self) -> ComparisonConfig:
@@ -209,4 +215,4 @@ def uses_reference(plan: PlanConfig) -> bool:
     if plan.search.planner != "importance":
         return False
     metric = plan.search.metric
-    return metric == SEARCHED or METRICS[metric].needs.samples == "reference"
+    return metric == SEARCHED or METRICS[metric].needs.reference

@@ -55,6 +55,8 @@ def _check_planner(run: Planned) -> Planned:
         raise ValueError("search.planner gates removes no experts; use pruning.experts: channels")
     if planner == "gates" and run.pruning.attention in ("kv_groups", "query_heads"):
         raise ValueError("search.planner gates keeps all heads; use pruning.attention: none")
+    if planner == "gates" and run.pruning.allocation != "auto":
+        raise ValueError("search.planner gates decides the widths; use pruning.allocation: auto")
     if layout != RESIDUAL_SUBSETS:
         return run
     if planner != "gates":

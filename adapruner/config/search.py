@@ -31,6 +31,7 @@ Dimension = Literal[
     "metrics", "samples", "token", "shares", "update", "ridge", "widths", "protection"
 ]
 Metric = Annotated[str, OneOf(METRIC, (SEARCHED,))]
+Fusion = Literal["layer_mean", "model_mean", "learned", "aligned"]
 
 
 def _parse_objective(value: Any, parse: ValidatorFunctionWrapHandler) -> Any:
@@ -101,10 +102,12 @@ class SearchConfig(Section):
     set_size: int = Field(
         10, ge=1, description="size of the random reference subset, and number of slots"
     )
-    scaling: Literal["layer_mean", "aligned"] = Field(
+    fusion: Fusion = Field(
         "layer_mean",
-        description="how metrics are brought to one scale: divided by their layer mean, or "
-        "multiplied by the paper's alignment factors",
+        description="how metrics are brought to one scale before they are summed: divided by "
+        "their mean over the layer or over the model, by that of the layer and a variance that is "
+        "learned from the samples' scores, or multiplied by the AdaPruner paper's alignment "
+        "factors",
     )
     vary: tuple[Dimension, ...] = Field(
         ("token", "shares", "update", "ridge", "widths", "protection"),
@@ -112,7 +115,8 @@ class SearchConfig(Section):
         description="dimensions of the search space: metrics (the coarse and the fine metric), "
         "samples (which ones score), token (the token metric), shares (the weights of the domains "
         "in the scores), update (those in the update), ridge (that of the update), widths (the "
-        "layers' widths), protection (the number of protected layers)",
+        "layers' widths, with pruning.allocation auto), protection (the number of protected "
+        "layers)",
     )
     finalists: int = Field(
         4,
