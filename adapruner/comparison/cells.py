@@ -27,9 +27,8 @@ from adapruner.config.base import SafeName
 from adapruner.config.combinations import check_combination
 from adapruner.config.parsing import nearest, parse_section
 from adapruner.config.presets import Preset, check_preset
-from adapruner.config.pruning import Layout
+from adapruner.config.pruning import RESIDUAL_SUBSETS, Layout
 from adapruner.config.search import SEARCHED
-from adapruner.errors import UserError
 from adapruner.importance.metrics import METRICS
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -129,6 +128,11 @@ class CandidateConfig(PlanConfig):
     finetune: FinetuneConfig
     quality: QualityConfig
 
+    @model_validator(mode="after")
+    def _check_sections(self) -> CandidateConfig:
+        check_combination(self.search, self.pruning, self.reconstruction, self.finetune)
+        return self
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -188,21 +192,18 @@ def candidate_config(
     where = f"comparison of {cell.method} at ratio {cell.ratio:g}, layout {cell.layout}"
     pruning = parse_section(PruningConfig, run.pruning.model_dump() | changes, where, "pruning")
     finetune = run.finetune
-    try:
-        check_combination(run.search, pruning, run.reconstruction, finetune)
-    except ValueError as error:
-        raise UserError(f"{where}: {error}") from None
     if not comparison.finetune:
         finetune = finetune.model_copy(update={"method": "none"})
-    return CandidateConfig(
-        seed=cell.seed,
-        model=run.model,
-        search=run.search,
-        pruning=pruning,
-        reconstruction=run.reconstruction,
-        finetune=finetune,
-        quality=run.evaluation.quality,
-    )
+    values = {
+        "seed": cell.seed,
+        "model": run.model,
+        "search": run.search,
+        "pruning": pruning,
+        "reconstruction": run.reconstruction,
+        "finetune": finetune,
+        "quality": run.evaluation.quality,
+    }
+    return parse_section(CandidateConfig, values, where)
 
 
 def serving(config: RunConfig, comparison: ComparisonConfig) -> ServingConfig:
@@ -211,11 +212,15 @@ def serving(config: RunConfig, comparison: ComparisonConfig) -> ServingConfig:
     Raises UserError as `candidate_config`.
     """
     plans = [candidate_config(cell, config, comparison) for cell in cells(config, comparison)]
+    # A model that can't have residual subsets is a result of the candidates that ask for them.
+    cuts = [plan.pruning for plan in plans if plan.pruning.layout != RESIDUAL_SUBSETS]
     has_dropout = any(plan.finetune.has_dropout for plan in plans)
-    return ServingConfig.of((plan.pruning for plan in plans), has_dropout=has_dropout)
+    return ServingConfig.of(cuts, has_dropout=has_dropout)
 
 
 def uses_reference(plan: PlanConfig) -> bool:
     """Whether the plan uses the random reference subset of the importance table."""
+    if plan.search.planner != "importance":
+        return False
     metric = plan.search.metric
     return metric == SEARCHED or METRICS[metric].needs.reference

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from adapruner.config.choices import METRIC, table
 from adapruner.config.parsing import nearest
 from adapruner.config.pruning import (
+    RESIDUAL_SUBSETS,
     SEMI_STRUCTURED,
     SEMI_STRUCTURED_VALUES,
     ReconstructionConfig,
@@ -41,6 +42,16 @@ _AST: Settings = {
     | {name: allowed[0] for name, allowed in SEMI_STRUCTURED_VALUES.items()},
     "finetune": {"method": "ast", "loss": "both", "learning_rate": 1e-4},
 }
+"""The settings of 2:4 sparsity and its training."""
+
+_SUBSETS = {
+    "layout": RESIDUAL_SUBSETS,
+    "target": "transformers",
+    "attention": "none",
+    "experts": "channels",
+    "allocation": "auto",
+}
+"""The settings of `pruning` that subsets of the residual stream need."""
 
 
 @dataclass(frozen=True)
@@ -74,19 +85,26 @@ def presets() -> dict[str, Preset]:
             _settings(paper, "none"),
             True,
         ),
-        "ast": Preset(
-            "2:4 masks by magnitude; trained with their weights where it is fine-tuned "
-            "(arXiv 2407.20584)",
-            _settings({"planner": SEMI_STRUCTURED, "metric": "magnitude"}, "none") | _AST,
-            False,
-        ),
     }
     for name, metric in table(METRIC).items():
         if metric.preset is not None:
             settings = _settings({"metric": name}, metric.reconstruction)
             result[metric.preset] = Preset(metric.summary, settings, metric.is_random)
     result["saap"] = _saap()
-    return result | _updated(result)
+    result |= _updated(result)
+    result["disp-llm"] = Preset(
+        "DISP-LLM: blocks with residual dimensions and channels by trained gates (arXiv "
+        "2410.11988)",
+        _settings({"planner": "gates"}, "none") | {"pruning": _SUBSETS},
+        True,
+    )
+    result["ast"] = Preset(
+        "2:4 masks by magnitude; trained with their weights where it is fine-tuned "
+        "(arXiv 2407.20584)",
+        _settings({"planner": SEMI_STRUCTURED, "metric": "magnitude"}, "none") | _AST,
+        False,
+    )
+    return result
 
 
 def _saap() -> Preset:
@@ -108,7 +126,7 @@ def _updated(plain: Mapping[str, Preset]) -> dict[str, Preset]:
             preset.is_random,
         )
         for name, preset in plain.items()
-        if name != DEFAULT and preset.setting("pruning", "layout") != SEMI_STRUCTURED
+        if name != DEFAULT
     }
 
 

@@ -16,6 +16,7 @@ from pydantic import (
 
 from adapruner.config.base import Section
 from adapruner.config.choices import METRIC, PLANNER, OneOf
+from adapruner.config.gates import GatesConfig
 
 SEARCHED = "searched"
 SAMPLERS = ("gp", "tpe", "random")
@@ -57,8 +58,9 @@ class SearchConfig(Section):
 
     planner: Annotated[str, OneOf(PLANNER)] = Field(
         "importance",
-        description="importance: by scores of structures, with or without trials; "
-        "semi_structured: zeros by a score of each weight, `metric` magnitude or wanda",
+        description="importance: by scores of structures, with or without trials; gates: by gates "
+        "that are trained under the budget, without scores; semi_structured: zeros by a score of "
+        "each weight, `metric` magnitude or wanda",
     )
     metric: Metric = Field(
         SEARCHED,
@@ -123,6 +125,9 @@ class SearchConfig(Section):
         description="number of best trials that are evaluated on the held-out text, with the warm "
         "starts; with several objectives, trials that are spread along the front",
     )
+    gates: GatesConfig = Field(
+        GatesConfig(), description="the training of gates, for `planner: gates`"
+    )
     storage: str | None = Field(None, description="Optuna storage URL; default: local SQLite")
 
     @field_validator("sampler")
@@ -150,7 +155,7 @@ class SearchConfig(Section):
     @property
     def is_searched(self) -> bool:
         """Whether there are trials."""
-        return self.metric == SEARCHED
+        return self.planner == "importance" and self.metric == SEARCHED
 
     @property
     def objectives(self) -> dict[str, float]:
