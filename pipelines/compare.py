@@ -11,13 +11,15 @@ from adapruner.comparison.cells import (
     serving,
     uses_reference,
 )
-from adapruner.config import RunConfig
+from adapruner.config import PruningConfig, RunConfig
+from adapruner.hashing import hash_json
 from adapruner.pruning.reconstruction import uses_gram_matrices
 from pipelines.shared_steps import run_shared_steps
 from steps.compare_candidates import compare_candidates
 from steps.compute_gram_matrices import compute_gram_matrices
 from steps.compute_teacher_logits import compute_teacher_logits
 from steps.measure_candidate import measure_candidate
+from steps.measure_latency import measure_latency
 from steps.publishing.results import COMPARISON
 from steps.redraw_reference_subset import redraw_reference_subset
 
@@ -47,6 +49,14 @@ def compare(config: RunConfig, comparison: ComparisonConfig) -> None:
         for is_used in sorted(uses)
     }
 
+    timed = {plan.pruning.latency_settings for plan in plans.values()}
+    latencies = {
+        settings: measure_latency(
+            dense, shared.hardware, model.device_config, settings, id=_latency_step(settings)
+        )
+        for settings in sorted(timed, key=str)
+    }
+
     tables = {config.seed: table}
     candidates = []
     for cell, plan in plans.items():
@@ -63,6 +73,7 @@ def compare(config: RunConfig, comparison: ComparisonConfig) -> None:
             shared.test_texts,
             shared.tasks,
             shared.objective_tasks,
+            latencies[plan.pruning.latency_settings],
             plan,
             id=cell.key,
         )
@@ -78,3 +89,10 @@ def compare(config: RunConfig, comparison: ComparisonConfig) -> None:
         compute_teacher_logits=logits,
         candidates=candidates,
     )
+
+
+def _latency_step(settings: PruningConfig | None) -> str:
+    """The name of the step that measures latency for these settings; it measures none without."""
+    if settings is None:
+        return "no_latency"
+    return f"measure_latency_{hash_json(settings.model_dump(mode='json'))[:8]}"

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor
 
 from adapruner.config.pruning import Layout, RatioBase
 from adapruner.errors import UserError
 from adapruner.files import Artifact, Record, write_json
 from adapruner.models.structures import LayerWidths
+from adapruner.pruning.costs.costs import CostScale
 from adapruner.pruning.target import PruningTarget
 
 
@@ -40,13 +42,36 @@ class LayerPlan(Record):
         return parse_ranges(self.query_heads)
 
 
+class TargetCost(CostScale):
+    """The cost that the ratio is a share of, of the dense and, as planned, of the cut model."""
+
+    dense: int
+    pruned: int
+
+
 class Ratio(Record):
-    """Shares of parameters removed, in [0, 1)."""
+    """Shares removed, in [0, 1): `requested` of `of`, and what is achieved of the parameters.
+
+    `cost` is the cost of a target that is no number of parameters; other plans have none.
+    """
 
     requested: float
     of: RatioBase
     achieved_all: float
     achieved_blocks: float
+    cost: TargetCost | None = None
+
+    @property
+    def achieved(self) -> float:
+        """The share achieved of what was requested, by the plan's costs."""
+        if self.cost is not None:
+            return 1 - self.cost.pruned / self.cost.dense
+        return self.achieved_all if self.of == "all" else self.achieved_blocks
+
+    @model_serializer(mode="wrap")
+    def _without_no_cost(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = dump(self)
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 class Params(Record):
@@ -119,10 +144,10 @@ def make_plan(
     layers = tuple(
         LayerPlan(mlp_channels=format_ranges(c), query_heads=format_ranges(h)) for c, h in keep
     )
-    removed = sum(
-        structures.layer_params(dense) - structures.layer_params(kept_widths(dense, plan))
-        for dense, plan in zip(structures.layers, layers, strict=True)
-    )
+    pairs = zip(structures.layers, layers, strict=True)
+    widths = [kept_widths(dense, plan) for dense, plan in pairs]
+    size = structures.layer_params
+    removed = sum(map(size, structures.layers)) - sum(map(size, widths))
     return PruningPlan(
         model_type=structures.family.model_type,
         layout=pruning.layout,
@@ -134,10 +159,19 @@ def make_plan(
             of=pruning.ratio_of,
             achieved_all=removed / structures.total_params,
             achieved_blocks=removed / structures.block_params,
+            cost=_target_cost(target, widths),
         ),
         params=Params(dense=structures.total_params, pruned=structures.total_params - removed),
         provenance=provenance,
     )
+
+
+def _target_cost(target: PruningTarget, widths: Sequence[LayerWidths]) -> TargetCost | None:
+    costs = target.costs
+    if costs.scale is None:
+        return None
+    pruned = round(costs.base - target.removed(widths))
+    return TargetCost(**costs.scale.model_dump(), dense=costs.base, pruned=pruned)
 
 
 def kept_widths(dense: LayerWidths, plan: LayerPlan) -> LayerWidths:
