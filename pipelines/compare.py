@@ -12,7 +12,6 @@ from adapruner.comparison.cells import (
     uses_reference,
 )
 from adapruner.config import PruningConfig, RunConfig
-from adapruner.hashing import hash_json
 from adapruner.pruning.reconstruction import uses_gram_matrices
 from pipelines.shared_steps import run_shared_steps
 from steps.compare_candidates import compare_candidates
@@ -49,12 +48,12 @@ def compare(config: RunConfig, comparison: ComparisonConfig) -> None:
         for is_used in sorted(uses)
     }
 
-    timed = {plan.pruning.latency_settings for plan in plans.values()}
+    timed = sorted({plan.pruning.latency_settings for plan in plans.values()}, key=str)
     latencies = {
         settings: measure_latency(
-            dense, shared.hardware, model.device_config, settings, id=_latency_step(settings)
+            dense, shared.hardware, model.device_config, settings, id=_latency_step(number, timed)
         )
-        for settings in sorted(timed, key=str)
+        for number, settings in enumerate(timed)
     }
 
     tables = {config.seed: table}
@@ -85,14 +84,13 @@ def compare(config: RunConfig, comparison: ComparisonConfig) -> None:
         filter_calibration_pool=pool,
         estimate_importance=table,
         compute_gram_matrices=grams[max(uses)],
+        measure_latency=latencies[timed[-1]],
         evaluate_dense=shared.dense_evaluation,
         compute_teacher_logits=logits,
         candidates=candidates,
     )
 
 
-def _latency_step(settings: PruningConfig | None) -> str:
-    """The name of the step that measures latency for these settings; it measures none without."""
-    if settings is None:
-        return "no_latency"
-    return f"measure_latency_{hash_json(settings.model_dump(mode='json'))[:8]}"
+def _latency_step(number: int, timed: list[PruningConfig | None]) -> str:
+    """The name of the step for the settings `timed[number]`; None of them come first."""
+    return "measure_latency" if number == len(timed) - 1 else f"measure_latency_{number}"

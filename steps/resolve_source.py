@@ -24,8 +24,7 @@ def resolve_source(
     Annotated[Path, "objective_tasks"],
     Annotated[Path, "hardware"],
 ]:
-    """Directories with `source.json`, `texts.json`, `tasks.json`, `objective_tasks.json`, `hardware.json`.
-    a directory.
+    """Five directories, each with a file `<name of the output>.json`.
 
     The rows of tasks that have local files are beside `tasks.json`, the rows of the search's
     objective beside `objective_tasks.json`, unless the run has no search. `result_file` identifies

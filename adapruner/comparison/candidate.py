@@ -31,8 +31,8 @@ STAGE_SECONDS = "stage_seconds.json"
 class CandidateResult(Artifact):
     """Metrics of the pruned and the fine-tuned model; the `reason` alone where it is unreachable.
 
-    `achieved_all` and `achieved_blocks` are the removed shares of parameters; `objective` are
-    the selected trial's values by objective.
+    `achieved` is the removed share of what `pruning.ratio` is a share of, `achieved_all` and
+    `achieved_blocks` are those of parameters; `objective` are the selected trial's values.
     """
 
     FILE: ClassVar[str] = "candidate.json"
@@ -41,6 +41,7 @@ class CandidateResult(Artifact):
     pruned: dict[str, float] | None = None
     finetuned: dict[str, float] | None = None
     params: int | None = None
+    achieved: float | None = None
     achieved_all: float | None = None
     achieved_blocks: float | None = None
     objective: NamedValues | None = None
@@ -102,6 +103,7 @@ class _Run:
             pruned=pruned,
             finetuned=finetuned,
             params=ckpt.inspect(cut).total_params,
+            achieved=ratio.achieved,
             achieved_all=ratio.achieved_all,
             achieved_blocks=ratio.achieved_blocks,
             objective=SearchResult.read(plan).best.values,

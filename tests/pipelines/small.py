@@ -9,7 +9,7 @@ from typing import Any
 ALWAYS = {"resolve_source", "report", "register"}
 BEFORE_PRUNING = {
     "load_model", "filter_calibration_pool", "estimate_importance", "evaluate_dense",
-    "compute_gram_matrices", "compute_teacher_logits", "select_test_texts",
+    "compute_gram_matrices", "compute_teacher_logits", "select_test_texts", "measure_latency",
 }  # fmt: skip
 AFTER_PRUNING = {
     "search", "prune", "finetune", "evaluate_pruned", "evaluate_finetuned", "measure_efficiency",

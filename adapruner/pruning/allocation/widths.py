@@ -146,11 +146,12 @@ def _round_uniform(
 
 
 def _kinds(whole: Sequence[LayerWidths]) -> list[list[int]]:
-    """The layers without experts, and those with."""
-    return [
+    """The layers without experts, and those with; of the kinds that there are."""
+    kinds = (
         [i for i, widths in enumerate(whole) if bool(widths.experts) == is_sparse]
         for is_sparse in (False, True)
-    ]
+    )
+    return [kind for kind in kinds if kind]
 
 
 def _widths_by_layer(

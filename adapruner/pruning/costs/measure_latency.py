@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import statistics
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -29,8 +30,10 @@ from adapruner.pruning.plan import LayerPlan, format_ranges
 from adapruner.pruning.surgery import cut_for_now
 from adapruner.pruning.target import Attention, PruningTarget
 
-REPEATS = 7
-"""Turns, of which the medians count."""
+TURNS = 7, 31
+"""Fewest and most turns, of which the medians count."""
+SECONDS = 30
+"""Up to this many, turns are added to the fewest."""
 KNOTS = 8
 """Steps from the narrowest to the dense width at which a part is measured, at most."""
 DECODED = 8
@@ -52,12 +55,14 @@ def measure_latency(checkpoint: Path, device: DeviceConfig, pruning: PruningConf
     attention = PruningTarget(structures, pruning).attention
     cuts = _cuts(model, structures, attention, pruning.round_to)
     prompt = synthetic_prompt(1, tokens, model.config.vocab_size)
-    total, ratios = _in_turns(cuts, partial(_seconds, model, prompt, pruning.latency_of))
+    run = partial(_seconds, model, prompt, pruning.latency_of)
+    turns = _announced_turns(len(cuts), run)
+    total, ratios = _in_turns(cuts, run, turns)
     return LatencyTable(
         phase=pruning.latency_of,
         tokens=tokens,
         hardware=describe_hardware(device),
-        repeats=REPEATS,
+        repeats=turns,
         total_ns=1e9 * total,
         curves={part: _curve(part, ratios, 1e9 * total) for part in _parts(cuts)},
     )
@@ -70,21 +75,30 @@ def _seconds(model: Any, prompt: Any, phase: LatencyPhase) -> float:
     return decode(model, prompt, DECODED + 1).decode_s / DECODED
 
 
-def _in_turns(cuts: dict[_Run, _Cut], run: Callable[[], float]) -> tuple[float, dict[_Run, float]]:
+def _announced_turns(widths: int, run: Callable[[], float]) -> int:
+    """The number of turns, whose cost is announced. The first run warms up."""
+    run()
+    start = time.perf_counter()
+    run()
+    turn_s = (widths + 2) * (time.perf_counter() - start)
+    turns = min(max(int(SECONDS / turn_s), TURNS[0]), TURNS[1])
+    announce(
+        f"latency: {turns} turns, each a forward pass at {widths} widths and two of the dense "
+        f"model: up to {turns * turn_s:.0f} s"
+    )
+    return turns
+
+
+def _in_turns(
+    cuts: dict[_Run, _Cut], run: Callable[[], float], turns: int
+) -> tuple[float, dict[_Run, float]]:
     """Seconds of the dense model, and the time of each cut relative to it; medians.
 
     The dense model runs at the beginning and at the end of each turn.
     """
-    run()
-    first = run()
-    runs = REPEATS * (len(cuts) + 2)
-    announce(
-        f"latency: {runs} forward passes with {len(cuts)} widths in {REPEATS} turns, "
-        f"up to {runs * first:.0f} s"
-    )
     totals: list[float] = []
     ratios: dict[_Run, list[float]] = {cut: [] for cut in cuts}
-    for turn in track(range(REPEATS), "latency"):
+    for turn in track(range(turns), "latency"):
         order = list(cuts)
         random.Random(turn).shuffle(order)
         before, seconds = run(), {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from adapruner.config.pruning import RATIO_BASES
 from adapruner.report import gate
 from adapruner.report.format import MISSING, PERPLEXITY, count, number, percent, size, times
 from adapruner.report.results import (
@@ -16,6 +17,7 @@ from adapruner.report.results import (
     retention_of,
 )
 from adapruner.report.rows import Form, Row
+from adapruner.report.sections import target
 from adapruner.report.sections.base import Section
 from adapruner.report.sections.cost import speed_rows
 
@@ -31,6 +33,7 @@ def view(report: Report) -> dict[str, Any]:
         "source": report["provenance"]["config"]["model"]["source"],
         "layout": report["plan"]["layout"],
         "ratio": report["ratio"],
+        "requested_of": RATIO_BASES[report["ratio"]["of"]],
         "gate": report["gate"],
         "gate_state": gate.state(report["gate"]),
         "verdict": verdict(report),
@@ -43,7 +46,8 @@ def verdict(report: Report) -> str:
     params, metric = report["params"], headline_metric(report)
     facts = [
         f"{count(params['removed'])} of {count(params['dense'])} parameters were removed "
-        f"({percent(report['ratio']['achieved_all'])})"
+        f"({percent(report['ratio']['achieved_all'])})",
+        *target.verdict(report),
     ]
     if metric and (pair := dense_and_final(report, metric)):
         tuned = final_model(report) == "finetuned"
@@ -72,6 +76,10 @@ def tiles(report: Report) -> Iterator[dict[str, str]]:
     yield _size_tile("parameters", report["params"], count)
     if report["weight_bytes"]["pruned"] is not None:
         yield _size_tile("on disk", report["weight_bytes"], size)
+    for row in target.rows(report):
+        name, _, kind = row.name.removesuffix(", ms").partition(", ")
+        unit = " ms" if kind else ""
+        yield _tile(name, row.change, _arrow(*row.cells[:2]) + unit, kind or "as planned")
     for row in speed_rows(report)[:SPEED_TILES]:
         phase, _, setting = row.name.removesuffix(", tokens/s").partition(", ")
         note = f"tokens/s, {setting}{noise_note(row)}"

@@ -28,6 +28,7 @@ STEPS = (
     "load_model",
     "filter_calibration_pool",
     "compute_gram_matrices",
+    "measure_latency",
     "compute_teacher_logits",
     "estimate_importance",
     "select_test_texts",
