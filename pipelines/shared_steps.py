@@ -41,7 +41,7 @@ def run_shared_steps(
     """
     expire_damaged_results()
     model, seed = config.model, config.seed
-    source, texts, tasks, objective_tasks, hardware = resolve_source(
+    source, texts, hardware, tasks, objective_tasks = resolve_source(
         config, result_file, has_search
     )
     dense = load_model(source, serving)

@@ -20,9 +20,9 @@ def resolve_source(
 ) -> tuple[
     Annotated[Path, "source"],
     Annotated[Path, "texts"],
+    Annotated[Path, "hardware"],
     Annotated[Path, "tasks"],
     Annotated[Path, "objective_tasks"],
-    Annotated[Path, "hardware"],
 ]:
     """Five directories, each with a file `<name of the output>.json`.
 
@@ -57,4 +57,4 @@ def resolve_source(
         resolve_tasks(config.evaluation, tasks)
         resolve_objective_tasks(config, tasks, objective_tasks, is_used=has_search)
         describe_hardware(config.model).write(hardware)
-    return source, texts, tasks, objective_tasks, hardware
+    return source, texts, hardware, tasks, objective_tasks
