@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from adapruner.efficiency.latency_table import Hardware, describe_hardware
 from adapruner.data.texts.sources import TextSources
+from adapruner.efficiency.latency_table import Hardware, describe_hardware
 from adapruner.errors import UserError
 from adapruner.evaluation.tasks.objective_rows import ObjectiveTasks
 from adapruner.evaluation.tasks.selection import TaskSelection
