@@ -81,10 +81,10 @@ def methods_reference() -> str:
         "## Importance metrics",
         "",
         "Samples: the whole calibration pool, the random reference subset of `search.set_size` "
-        "samples, or none. Statistics: the parts of the importance table that the metric reads. "
-        "Comparable: scores are ranked across layers, so that they set the layers' widths. In the "
-        "formulas w is a weight, g_n its gradient of sample n, R the number of samples, X the "
-        "input of the projection W and c a column of it.",
+        "samples, both, or none. Statistics: the parts of the importance table that the metric "
+        "reads. Comparable: scores are ranked across layers, so that they set the layers' widths. "
+        "In the formulas w is a weight, g_n its gradient of sample n, R the number of samples, X "
+        "the input of the projection W and c a column of it.",
         "",
         *_table(("metric", "samples", "statistics", "comparable", "formula"), _metric_rows()),
     ]

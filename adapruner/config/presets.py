@@ -1,8 +1,8 @@
 """Methods by name: each is a set of defaults of the same engine.
 
 In a file, `method: fisher` sets the defaults of that preset; values in the sections override them.
-Every preset sets the same keys, so that one replaces another. The presets of single metrics follow
-from the registry of importance metrics.
+Every preset sets the keys of `_KEYS`, and may set more: then it has a layout, a ratio or a recovery
+of its own. The presets of single metrics follow from the registry of importance metrics.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ UPDATED = "+update"
 Settings = dict[str, dict[str, Any]]
 
 _KEYS: dict[str, tuple[type[BaseModel], tuple[str, ...]]] = {
-    "search": (SearchConfig, ("metric", "samples", "scaling", "vary", "sampler")),
+    "search": (SearchConfig, ("planner", "metric", "samples", "fusion", "vary", "sampler")),
     "reconstruction": (ReconstructionConfig, ("method",)),
 }
 """Section -> its class and the keys that every preset sets."""
@@ -40,13 +40,17 @@ class Preset:
     settings: Settings
     is_random: bool
 
+    def setting(self, section: str, key: str) -> Any:
+        """The value of a key; None where the preset does not set it."""
+        return self.settings.get(section, {}).get(key)
+
 
 @cache
 def presets() -> dict[str, Preset]:
     """Name -> preset: the searched methods, then one for each metric that has a preset name."""
     paper = {
         "samples": "slots",
-        "scaling": "aligned",
+        "fusion": "aligned",
         "vary": ("metrics", "samples"),
         "sampler": "tpe",  # a Gaussian process has no use for one category per sample
     }
@@ -64,7 +68,17 @@ def presets() -> dict[str, Preset]:
         if metric.preset is not None:
             settings = _settings({"metric": name}, metric.reconstruction)
             result[metric.preset] = Preset(metric.summary, settings, metric.is_random)
+    result["saap"] = _saap()
     return result | _updated(result)
+
+
+def _saap() -> Preset:
+    """All parts of SAAP, see docs/saap.md."""
+    metric = table(METRIC)["saap"]
+    settings = _settings({"metric": "saap", "fusion": "learned"}, "none")
+    settings["pruning"] = {"layout": "per_layer", "allocation": "fluctuation"}
+    summary = "SAAP: fused importance, widths by its fluctuation (arXiv 2412.15127)"
+    return Preset(summary, settings, metric.is_random)
 
 
 def _updated(plain: Mapping[str, Preset]) -> dict[str, Preset]:

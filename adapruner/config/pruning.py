@@ -75,6 +75,18 @@ class PruningConfig(Section):
         "whole: whole experts first, as many as the share allows, and channels for the rest",
     )
 
+    allocation: Literal["auto", "fluctuation"] = Field(
+        "auto",
+        description="per_layer only: what decides the layers' widths. auto: scores that compare "
+        "across layers, else the trials' width profile, else equal shares; fluctuation: how far "
+        "the importance of each layer differs between samples (SAAP)",
+    )
+    fluctuation: Literal["remove_unstable", "keep_unstable"] = Field(
+        "remove_unstable",
+        description="allocation fluctuation only: the layers whose importance differs more lose "
+        "more (SAAP) or less, as channels do by FLAP's score",
+    )
+
     @property
     def latency_settings(self) -> PruningConfig | None:
         """The settings that a latency table depends on, others at their defaults.
@@ -114,6 +126,15 @@ class PruningConfig(Section):
             raise ValueError(
                 f"pruning.target portable needs pruning.round_to a multiple of "
                 f"{PORTABLE_MULTIPLE}, got {self.round_to}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_allocation(self) -> PruningConfig:
+        if self.allocation == "fluctuation" and self.layout == "uniform":
+            raise ValueError(
+                "pruning.allocation fluctuation gives each layer its own width, but pruning.layout "
+                "is uniform; use per_layer, or pruning.allocation: auto"
             )
         return self
 

@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from adapruner.config.base import Section
-from adapruner.config.choices import METRIC, OneOf
+from adapruner.config.choices import METRIC, PLANNER, OneOf
 
 SEARCHED = "searched"
 SAMPLERS = ("gp", "tpe", "random")
@@ -30,6 +30,7 @@ Dimension = Literal[
     "metrics", "samples", "token", "shares", "update", "ridge", "widths", "protection"
 ]
 Metric = Annotated[str, OneOf(METRIC, (SEARCHED,))]
+Fusion = Literal["layer_mean", "model_mean", "learned", "aligned"]
 
 
 def _parse_objective(value: Any, parse: ValidatorFunctionWrapHandler) -> Any:
@@ -54,6 +55,9 @@ Objective = Annotated[
 class SearchConfig(Section):
     """The Bayesian search, or one importance metric without a search."""
 
+    planner: Annotated[str, OneOf(PLANNER)] = Field(
+        "importance", description="importance: by scores of structures, with or without trials"
+    )
     metric: Metric = Field(
         SEARCHED,
         description="searched: chosen by trials; an importance metric: used without a search",
@@ -95,10 +99,12 @@ class SearchConfig(Section):
     set_size: int = Field(
         10, ge=1, description="size of the random reference subset, and number of slots"
     )
-    scaling: Literal["layer_mean", "aligned"] = Field(
+    fusion: Fusion = Field(
         "layer_mean",
-        description="how metrics are brought to one scale: divided by their layer mean, or "
-        "multiplied by the paper's alignment factors",
+        description="how metrics are brought to one scale before they are summed: divided by "
+        "their mean over the layer or over the model, by that of the layer and a variance that is "
+        "learned from the samples' scores, or multiplied by the AdaPruner paper's alignment "
+        "factors",
     )
     vary: tuple[Dimension, ...] = Field(
         ("token", "shares", "update", "ridge", "widths", "protection"),
@@ -106,7 +112,8 @@ class SearchConfig(Section):
         description="dimensions of the search space: metrics (the coarse and the fine metric), "
         "samples (which ones score), token (the token metric), shares (the weights of the domains "
         "in the scores), update (those in the update), ridge (that of the update), widths (the "
-        "layers' widths), protection (the number of protected layers)",
+        "layers' widths, with pruning.allocation auto), protection (the number of protected "
+        "layers)",
     )
     finalists: int = Field(
         4,

@@ -55,6 +55,8 @@ def mlp_widths(
         channels=0.0,
         sensitivity=None if sensitivity is None else sensitivity[prunable],
         width_profile=width_profile,
+        fluctuation=scores.fluctuation["mlp"][prunable] if scores.fluctuation else None,
+        keep_unstable=target.pruning.fluctuation == "keep_unstable",
     )
     exact = _widths_that_save(missing, layers, partial(_widths_by_layer, layers, request))
     kept = dict(zip(prunable, _round_by_layer(layers, exact, missing), strict=True))

@@ -21,12 +21,14 @@ def parsed(**changes: Any) -> RunConfig:
     return parse_section(RunConfig, FILE | changes, "file")
 
 
-def test_every_preset_sets_the_same_keys() -> None:
+def test_every_preset_sets_the_keys_of_the_default() -> None:
     keys = {
-        tuple((section, *settings) for section, settings in preset.settings.items())
-        for preset in presets().values()
+        (section, key)
+        for section, settings in presets()["adapruner"].settings.items()
+        for key in settings
     }
-    assert len(keys) == 1
+    for preset in presets().values():
+        assert all(preset.setting(*key) is not None for key in keys)
 
 
 def test_preset_sets_defaults_and_sections_override_them() -> None:
@@ -52,6 +54,16 @@ def test_one_preset_replaces_another(name: str) -> None:
     assert replaced.search == target.search.model_copy(update={"trials": 5})
     assert replaced.model_copy(update={"search": target.search}) == target
     assert with_preset(replaced, name) == replaced
+
+
+def test_saap_has_widths_by_fluctuation_in_the_layout_that_allows_them() -> None:
+    config = parsed(method="saap")
+    assert (config.pruning.allocation, config.pruning.layout) == ("fluctuation", "per_layer")
+    assert (config.search.metric, config.search.fusion) == ("saap", "learned")
+    with pytest.raises(UserError, match="fluctuation gives each layer its own width"):
+        parsed(method="saap", pruning={"layout": "uniform"})
+    other = with_preset(config, "fisher")
+    assert (other.pruning.allocation, other.search.fusion) == ("auto", "layer_mean")
 
 
 def test_every_metric_with_a_preset_name_is_a_method() -> None:
