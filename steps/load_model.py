@@ -37,6 +37,7 @@ def load_model(source: Path, serving: ServingConfig) -> Annotated[Path, "dense_c
             check_dropout(structures)
         for pruning in serving.results:
             target = PruningTarget(structures, pruning)
+            target.check_layout()
             target.check_experts()
             warnings += check_planned(out, pruning, target.attention != "none", serving.to)
         for warning in dict.fromkeys(warnings):

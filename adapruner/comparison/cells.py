@@ -26,7 +26,7 @@ from adapruner.config import (
 from adapruner.config.base import SafeName
 from adapruner.config.parsing import nearest, parse_section
 from adapruner.config.presets import Preset, check_preset
-from adapruner.config.pruning import Layout
+from adapruner.config.pruning import RESIDUAL_SUBSETS, Layout
 from adapruner.config.search import SEARCHED
 from adapruner.importance.metrics import METRICS
 
@@ -186,15 +186,16 @@ def candidate_config(
     finetune = run.finetune
     if not comparison.finetune:
         finetune = finetune.model_copy(update={"method": "none"})
-    return CandidateConfig(
-        seed=cell.seed,
-        model=run.model,
-        search=run.search,
-        pruning=pruning,
-        reconstruction=run.reconstruction,
-        finetune=finetune,
-        quality=run.evaluation.quality,
-    )
+    values = {
+        "seed": cell.seed,
+        "model": run.model,
+        "search": run.search,
+        "pruning": pruning,
+        "reconstruction": run.reconstruction,
+        "finetune": finetune,
+        "quality": run.evaluation.quality,
+    }
+    return parse_section(CandidateConfig, values, where)
 
 
 def serving(config: RunConfig, comparison: ComparisonConfig) -> ServingConfig:
@@ -203,11 +204,15 @@ def serving(config: RunConfig, comparison: ComparisonConfig) -> ServingConfig:
     Raises UserError as `candidate_config`.
     """
     plans = [candidate_config(cell, config, comparison) for cell in cells(config, comparison)]
+    # A model that can't have residual subsets is a result of the candidates that ask for them.
+    cuts = [plan.pruning for plan in plans if plan.pruning.layout != RESIDUAL_SUBSETS]
     has_dropout = any(plan.finetune.has_dropout for plan in plans)
-    return ServingConfig.of((plan.pruning for plan in plans), has_dropout=has_dropout)
+    return ServingConfig.of(cuts, has_dropout=has_dropout)
 
 
 def uses_reference(plan: PlanConfig) -> bool:
     """Whether the plan uses the random reference subset of the importance table."""
+    if plan.search.planner != "importance":
+        return False
     metric = plan.search.metric
     return metric == SEARCHED or METRICS[metric].needs.reference

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from adapruner.config.choices import METRIC, table
 from adapruner.config.parsing import nearest
-from adapruner.config.pruning import ReconstructionConfig
+from adapruner.config.pruning import RESIDUAL_SUBSETS, ReconstructionConfig
 from adapruner.config.search import SearchConfig
 
 DEFAULT = "adapruner"
@@ -30,6 +30,16 @@ _KEYS: dict[str, tuple[type[BaseModel], tuple[str, ...]]] = {
     "reconstruction": (ReconstructionConfig, ("method",)),
 }
 """Section -> its class and the keys that every preset sets."""
+
+
+_SUBSETS = {
+    "layout": RESIDUAL_SUBSETS,
+    "target": "transformers",
+    "attention": "none",
+    "experts": "channels",
+    "allocation": "auto",
+}
+"""The settings of `pruning` that subsets of the residual stream need."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +79,14 @@ def presets() -> dict[str, Preset]:
             settings = _settings({"metric": name}, metric.reconstruction)
             result[metric.preset] = Preset(metric.summary, settings, metric.is_random)
     result["saap"] = _saap()
-    return result | _updated(result)
+    result |= _updated(result)
+    result["disp-llm"] = Preset(
+        "DISP-LLM: blocks with residual dimensions and channels by trained gates (arXiv "
+        "2410.11988)",
+        _settings({"planner": "gates"}, "none") | {"pruning": _SUBSETS},
+        True,
+    )
+    return result
 
 
 def _saap() -> Preset:

@@ -11,7 +11,8 @@ from adapruner.config.base import Section
 from adapruner.config.choices import RECONSTRUCTION, OneOf
 from adapruner.serving_targets import PORTABLE_MULTIPLE, TARGETS
 
-Layout = Literal["per_layer", "uniform"]
+Layout = Literal["per_layer", "uniform", "residual_subsets"]
+RESIDUAL_SUBSETS = "residual_subsets"
 RatioBase = Literal["all", "blocks", "memory", "latency"]
 LatencyPhase = Literal["prefill", "decode"]
 ReconstructionMethod = Annotated[str, OneOf(RECONSTRUCTION)]
@@ -49,7 +50,9 @@ class PruningConfig(Section):
     layout: Layout = Field(
         "per_layer",
         description="per_layer: each layer has a width of its own; uniform: one width for all "
-        "layers; of a mixture of experts, one for its experts and one for its dense MLPs",
+        "layers; of a mixture of experts, one for its experts and one for its dense MLPs; "
+        "residual_subsets: each block also reads and writes its own dimensions of the residual "
+        "stream, for search.planner gates and Transformers alone",
     )
     protect_first: int = Field(4, ge=0, description="per_layer only: first layers left unpruned")
     protect_last: int = Field(2, ge=0, description="per_layer only: last layers left unpruned")
@@ -61,8 +64,8 @@ class PruningConfig(Section):
     round_to: int = Field(
         8,
         ge=1,
-        description="MLP widths are multiples of this; default by target: transformers 8, vllm 64, "
-        "llama.cpp 32, portable 256",
+        description="MLP widths, and sizes of residual subsets, are multiples of this; default by "
+        "target: transformers 8, vllm 64, llama.cpp 32, portable 256",
     )
     attention: Literal["auto", "none", "kv_groups", "query_heads"] = Field(
         "auto",
@@ -108,6 +111,22 @@ class PruningConfig(Section):
             return values
         target = TARGETS.get(str(values.get("target")))
         return {**values, "round_to": target.multiple} if target else values
+
+    @model_validator(mode="after")
+    def _check_subsets(self) -> PruningConfig:
+        if self.layout != RESIDUAL_SUBSETS:
+            return self
+        if self.target != "transformers":
+            raise ValueError(
+                f"pruning.layout residual_subsets needs pruning.target transformers: {self.target} "
+                "has one width of the residual stream for all blocks"
+            )
+        if self.attention in ("kv_groups", "query_heads") or self.experts == "whole":
+            raise ValueError(
+                "pruning.layout residual_subsets keeps all heads and takes no experts; use "
+                "pruning.attention: none and pruning.experts: channels"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_target(self) -> PruningConfig:

@@ -16,6 +16,7 @@ from pydantic import (
 
 from adapruner.config.base import Section
 from adapruner.config.choices import METRIC, PLANNER, OneOf
+from adapruner.config.gates import GatesConfig
 
 SEARCHED = "searched"
 SAMPLERS = ("gp", "tpe", "random")
@@ -56,7 +57,9 @@ class SearchConfig(Section):
     """The Bayesian search, or one importance metric without a search."""
 
     planner: Annotated[str, OneOf(PLANNER)] = Field(
-        "importance", description="importance: by scores of structures, with or without trials"
+        "importance",
+        description="importance: by scores of structures, with or without trials; gates: by gates "
+        "that are trained under the budget, without scores",
     )
     metric: Metric = Field(
         SEARCHED,
@@ -121,6 +124,9 @@ class SearchConfig(Section):
         description="number of best trials that are evaluated on the held-out text, with the warm "
         "starts; with several objectives, trials that are spread along the front",
     )
+    gates: GatesConfig = Field(
+        GatesConfig(), description="the training of gates, for `planner: gates`"
+    )
     storage: str | None = Field(None, description="Optuna storage URL; default: local SQLite")
 
     @field_validator("sampler")
@@ -148,7 +154,7 @@ class SearchConfig(Section):
     @property
     def is_searched(self) -> bool:
         """Whether there are trials."""
-        return self.metric == SEARCHED
+        return self.planner == "importance" and self.metric == SEARCHED
 
     @property
     def objectives(self) -> dict[str, float]:
