@@ -11,13 +11,14 @@ from adapruner.comparison.cells import (
     serving,
     uses_reference,
 )
-from adapruner.config import RunConfig
+from adapruner.config import PruningConfig, RunConfig
 from adapruner.pruning.reconstruction import uses_gram_matrices
 from pipelines.shared_steps import run_shared_steps
 from steps.compare_candidates import compare_candidates
 from steps.compute_gram_matrices import compute_gram_matrices
 from steps.compute_teacher_logits import compute_teacher_logits
 from steps.measure_candidate import measure_candidate
+from steps.measure_latency import measure_latency
 from steps.publishing.results import COMPARISON
 from steps.redraw_reference_subset import redraw_reference_subset
 
@@ -55,6 +56,14 @@ def compare(config: RunConfig, comparison: ComparisonConfig) -> None:
         for is_used in sorted(uses)
     }
 
+    timed = sorted({plan.pruning.latency_settings for plan in plans.values()}, key=str)
+    latencies = {
+        settings: measure_latency(
+            dense, shared.hardware, model.device_config, settings, id=_latency_step(number, timed)
+        )
+        for number, settings in enumerate(timed)
+    }
+
     tables = {config.seed: table}
     candidates = []
     for cell, plan in plans.items():
@@ -71,6 +80,7 @@ def compare(config: RunConfig, comparison: ComparisonConfig) -> None:
             shared.test_texts,
             shared.tasks,
             shared.objective_tasks,
+            latencies[plan.pruning.latency_settings],
             plan,
             id=cell.key,
         )
@@ -82,7 +92,13 @@ def compare(config: RunConfig, comparison: ComparisonConfig) -> None:
         filter_calibration_pool=pool,
         estimate_importance=table,
         compute_gram_matrices=grams[max(uses)],
+        measure_latency=latencies[timed[-1]],
         evaluate_dense=shared.dense_evaluation,
         compute_teacher_logits=logits[teacher],
         candidates=candidates,
     )
+
+
+def _latency_step(number: int, timed: list[PruningConfig | None]) -> str:
+    """The name of the step for the settings `timed[number]`; None of them come first."""
+    return "measure_latency" if number == len(timed) - 1 else f"measure_latency_{number}"

@@ -14,6 +14,7 @@ from steps.evaluate import evaluate
 from steps.export import export
 from steps.finetune import finetune
 from steps.measure_efficiency import measure_efficiency
+from steps.measure_latency import measure_latency
 from steps.prune import prune
 from steps.register import register
 from steps.report import report
@@ -33,9 +34,11 @@ def compress(config: RunConfig) -> None:
 
     is_used = uses_gram_matrices(config.reconstruction.method)
     grams = compute_gram_matrices(dense, pool, model, is_used)
+    latency = measure_latency(dense, shared.hardware, device, config.pruning.latency_settings)
     plan = search(
-        dense, pool, shared.importance_table, grams, shared.objective_tasks, config.plan_config
-    )
+        dense, pool, shared.importance_table, grams, shared.objective_tasks, latency,
+        config.plan_config,
+    )  # fmt: skip
     pruned = prune(dense, plan, pool, model, config.reconstruction)
     logits = compute_teacher_logits(dense, pool, model, config.finetune.teacher)
     start = dense if config.finetune.starts_dense else pruned
@@ -60,6 +63,7 @@ def compress(config: RunConfig) -> None:
         filter_calibration_pool=pool,
         estimate_importance=shared.importance_table,
         compute_gram_matrices=grams,
+        measure_latency=latency,
         search=plan,
         prune=pruned,
         compute_teacher_logits=logits,

@@ -14,6 +14,7 @@ import yaml
 from rich.console import Console
 
 from adapruner.config import RunConfig
+from adapruner.config.pruning import RATIO_BASES
 from adapruner.files import read_json
 from pipelines import stack
 from pipelines.errors import explain
@@ -63,7 +64,7 @@ def execute(name: str, values: dict[str, Any]) -> None:
 
 
 def _print_settings(console: Console, config: RunConfig, home: Path) -> None:
-    share = f"{config.pruning.ratio:.0%} of {config.pruning.ratio_of} parameters"
+    share = f"{config.pruning.ratio:.0%} of {RATIO_BASES[config.pruning.ratio_of]}"
     console.print(
         f"Compress {config.model.source}: remove {share}, layout {config.pruning.layout}, "
         f"{config.search.trials} trials, fine-tune {config.finetune.method}.\n"

@@ -22,6 +22,7 @@ class SharedOutputs(NamedTuple):
     texts: Any
     tasks: Any
     objective_tasks: Any
+    hardware: Any
     dense: Any
     pool: Any
     test_texts: Any
@@ -40,7 +41,9 @@ def run_shared_steps(
     """
     expire_damaged_results()
     model, seed = config.model, config.seed
-    source, texts, tasks, objective_tasks = resolve_source(config, result_file, has_search)
+    source, texts, hardware, tasks, objective_tasks = resolve_source(
+        config, result_file, has_search
+    )
     dense = load_model(source, serving)
     evaluation = config.evaluation.only("texts", "text_field", "sequence_length", "max_windows")
     pool = filter_calibration_pool(
@@ -54,5 +57,6 @@ def run_shared_steps(
         dense, test_texts, tasks, model.device_config, quality, id="evaluate_dense"
     )
     return SharedOutputs(
-        source, texts, tasks, objective_tasks, dense, pool, test_texts, table, dense_evaluation
-    )
+        source, texts, tasks, objective_tasks, hardware, dense, pool, test_texts, table,
+        dense_evaluation,
+    )  # fmt: skip

@@ -21,6 +21,7 @@ def compare_candidates(
     filter_calibration_pool: Path,
     estimate_importance: Path,
     compute_gram_matrices: Path,
+    measure_latency: Path,
     evaluate_dense: Path,
     compute_teacher_logits: Path,
     candidates: list[Path],
@@ -38,6 +39,7 @@ def compare_candidates(
         "filter_calibration_pool": filter_calibration_pool,
         "estimate_importance": estimate_importance,
         "compute_gram_matrices": compute_gram_matrices,
+        "measure_latency": measure_latency,
         "evaluate_dense": evaluate_dense,
         "compute_teacher_logits": compute_teacher_logits,
     }

@@ -20,6 +20,7 @@ def measure_candidate(
     test_texts: Path,
     tasks: Path,
     objective_tasks: Path,
+    latency: Path,
     config: CandidateConfig,
 ) -> Annotated[Path, "candidate"]:
     """`candidate.json` and the plan, without weights: those of many candidates fill any disk."""
@@ -27,7 +28,7 @@ def measure_candidate(
     from adapruner.comparison.candidate import measure_candidate as measure
     from adapruner.search.inputs import SearchInputs
 
-    inputs = SearchInputs(dense, pool, importance_table, gram_matrices, objective_tasks)
+    inputs = SearchInputs(dense, pool, importance_table, gram_matrices, objective_tasks, latency)
     shared = SharedStages(inputs, teacher_logits, test_texts, tasks)
     storage = study_storage(config.search.storage)
     with stage("measure_candidate") as out:

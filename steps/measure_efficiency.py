@@ -14,12 +14,18 @@ from steps.zenml_support.workspace import stage
 def measure_efficiency(
     dense: Path, pruned: Path, model: ModelConfig, evaluation: EvaluationConfig
 ) -> Annotated[Path, "efficiency"]:
-    """`cost.json`, and `speed.json` unless `evaluation.speed` is off."""
+    """`cost.json`, and `speed.json` unless `evaluation.speed` is off.
+
+    Speed is also measured in the setting of a target of latency.
+    """
     from adapruner.efficiency.cost import measure_cost
     from adapruner.efficiency.speed import measure_speed
+    from adapruner.models.checkpoint import timed_tokens
 
     with stage("measure_efficiency") as out:
         measure_cost(dense, pruned, model, evaluation).write(out)
         if evaluation.speed:
-            measure_speed(dense, pruned, model, evaluation).write(out)
+            timed = timed_tokens(pruned)
+            others = [] if timed is None else [(1, timed)]
+            measure_speed(dense, pruned, model, evaluation, others).write(out)
     return out

@@ -1,6 +1,6 @@
 """Resolves the checkpoint, the texts and the tasks of a run, and checks what it needs.
 
-The step is never cached. Its four small results are hashed by content, so the steps after it stay
+The step is never cached. Its five small results are hashed by content, so the steps after it stay
 cached as long as the content behind a name is the same.
 """
 
@@ -20,10 +20,11 @@ def resolve_source(
 ) -> tuple[
     Annotated[Path, "source"],
     Annotated[Path, "texts"],
+    Annotated[Path, "hardware"],
     Annotated[Path, "tasks"],
     Annotated[Path, "objective_tasks"],
 ]:
-    """`source.json`, `texts.json`, `tasks.json` and `objective_tasks.json`, each in a directory.
+    """Five directories, each with a file `<name of the output>.json`.
 
     The rows of tasks that have local files are beside `tasks.json`, the rows of the search's
     objective beside `objective_tasks.json`, unless the run has no search. `result_file` identifies
@@ -34,6 +35,7 @@ def resolve_source(
     with other content.
     """
     from adapruner.data.texts.sources import resolve_texts
+    from adapruner.efficiency.latency_table import describe_hardware
     from adapruner.evaluation.tasks.objective_rows import resolve_objective_tasks
     from adapruner.evaluation.tasks.selection import resolve_tasks
     from adapruner.models.checkpoint import device_of
@@ -48,9 +50,11 @@ def resolve_source(
         stage("texts") as texts,
         stage("tasks") as tasks,
         stage("objective_tasks") as objective_tasks,
+        stage("hardware") as hardware,
     ):
         registered_checkpoints.resolve(config.model).write(source)
         resolve_texts(config).write(texts)
         resolve_tasks(config.evaluation, tasks)
         resolve_objective_tasks(config, tasks, objective_tasks, is_used=has_search)
-    return source, texts, tasks, objective_tasks
+        describe_hardware(config.model).write(hardware)
+    return source, texts, hardware, tasks, objective_tasks

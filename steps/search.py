@@ -17,13 +17,16 @@ def search(
     importance_table: Path,
     gram_matrices: Path,
     objective_tasks: Path,
+    latency: Path,
     config: PlanConfig,
 ) -> Annotated[Path, "pruning_plan"]:
     """The selected plan and the trials; an interrupted study continues where it stopped."""
     from adapruner.search.inputs import SearchInputs
     from adapruner.search.planner import search as run_search
 
-    inputs = SearchInputs(checkpoint, pool, importance_table, gram_matrices, objective_tasks)
+    inputs = SearchInputs(
+        checkpoint, pool, importance_table, gram_matrices, objective_tasks, latency
+    )
     storage = study_storage(config.search.storage)
     with stage("search") as out:
         run_search(inputs, config, storage, out)

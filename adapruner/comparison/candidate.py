@@ -31,8 +31,9 @@ STAGE_SECONDS = "stage_seconds.json"
 class CandidateResult(Artifact):
     """Metrics of the pruned and the fine-tuned model; the `reason` alone where it is unreachable.
 
-    `achieved_all` and `achieved_blocks` are the removed shares of parameters; `zeros` are weights
-    that are zero and not removed; `objective` are the selected trial's values by objective.
+    `achieved` is the removed share of what `pruning.ratio` is a share of, `achieved_all` and
+    `achieved_blocks` are those of parameters; `zeros` are weights that are zero and not removed;
+    `objective` are the selected trial's values by objective.
     """
 
     FILE: ClassVar[str] = "candidate.json"
@@ -41,6 +42,7 @@ class CandidateResult(Artifact):
     pruned: dict[str, float] | None = None
     finetuned: dict[str, float] | None = None
     params: int | None = None
+    achieved: float | None = None
     achieved_all: float | None = None
     achieved_blocks: float | None = None
     zeros: int = 0
@@ -103,6 +105,7 @@ class _Run:
             pruned=pruned,
             finetuned=finetuned,
             params=ckpt.inspect(cut).total_params,
+            achieved=decided.ratio.achieved,
             achieved_all=decided.ratio.achieved_all,
             achieved_blocks=decided.ratio.achieved_blocks,
             zeros=decided.sparsity.zeros if decided.sparsity else 0,

@@ -13,6 +13,7 @@ from rich.table import Table
 from adapruner.comparison.candidate import STAGE_SECONDS, CandidateResult
 from adapruner.comparison.cells import Cell, ComparisonConfig, cells
 from adapruner.config import RunConfig
+from adapruner.config.pruning import RATIO_BASES
 from adapruner.files import read_json
 from adapruner.report.format import PERPLEXITY, count, duration, number
 
@@ -72,8 +73,7 @@ def heading(content: Mapping[str, Any], ratio: float, layout: str) -> str:
     """The title of the panel of a ratio and a layout."""
     if all(row.get("zeros") for row in panels(content)[ratio, layout]):
         return "no parameters removed, 2 of 4 weights of every projection zero"
-    counted = {"all": "all", "blocks": "the decoder blocks'"}[content["ratio_of"]]
-    return f"{100 * ratio:g} % of {counted} parameters removed, layout {layout}"
+    return f"{100 * ratio:g} % of {RATIO_BASES[content['ratio_of']]} removed, layout {layout}"
 
 
 def markdown(content: Mapping[str, Any]) -> str:
@@ -140,7 +140,7 @@ def _row(members: Sequence[tuple[Cell, Path]], dense: Mapping[str, float]) -> di
     reason = next((result.reason for result in results if result.reason is not None), None)
     measured: dict[str, Any] = {"pruned": None, "finetuned": None, "params": None, "zeros": 0}
     if reason is None:
-        fields = ("params", "achieved_all", "achieved_blocks", "zeros")
+        fields = ("params", "achieved", "achieved_all", "achieved_blocks", "zeros")
         measured |= {f: statistics.mean(getattr(r, f) for r in results) for f in fields}
         for model in ("pruned", "finetuned"):
             measured[model] = _statistics([getattr(r, model) for r in results], dense)

@@ -13,7 +13,8 @@ from adapruner.serving_targets import PORTABLE_MULTIPLE, TARGETS
 
 Layout = Literal["per_layer", "uniform", "residual_subsets", "semi_structured"]
 RESIDUAL_SUBSETS = "residual_subsets"
-RatioBase = Literal["all", "blocks"]
+RatioBase = Literal["all", "blocks", "memory", "latency"]
+LatencyPhase = Literal["prefill", "decode"]
 ReconstructionMethod = Annotated[str, OneOf(RECONSTRUCTION)]
 
 SEMI_STRUCTURED: Layout = "semi_structured"
@@ -27,14 +28,35 @@ SEMI_STRUCTURED_VALUES: Mapping[str, tuple[Any, ...]] = {
     "allocation": ("auto",),
 }
 """What `pruning` may be set to in the layout semi_structured, the default first."""
+RATIO_BASES: dict[RatioBase, str] = {
+    "all": "all parameters",
+    "blocks": "the decoder blocks' parameters",
+    "memory": "the memory of weights and KV cache",
+    "latency": "the time of a forward pass",
+}
+"""What `pruning.ratio` is a share of, in words."""
 
 
 class PruningConfig(Section):
     """How much is removed, which structures, and in which layout."""
 
-    ratio: float = Field(0.2, gt=0, lt=1, description="share of the parameters to remove")
+    ratio: float = Field(0.2, gt=0, lt=1, description="share of `ratio_of` to remove")
     ratio_of: RatioBase = Field(
-        "all", description="what the ratio is a share of: all parameters or the decoder blocks'"
+        "all",
+        description="what the ratio is a share of; all: all parameters; blocks: the decoder "
+        "blocks' parameters; memory: bytes of the weights and of the KV cache of one sequence, as "
+        "they are stored; latency: time of a forward pass at batch size 1, measured on this device",
+    )
+    context: int | None = Field(
+        None,
+        ge=1,
+        description="memory: tokens in the KV cache; latency: tokens of the prompt; default: 4096 "
+        "for memory, 256 for latency, and no more than the model's context",
+    )
+    latency_of: LatencyPhase = Field(
+        "prefill",
+        description="latency only; prefill: the pass over a prompt of `context` tokens; decode: "
+        "the pass of one token after such a prompt",
     )
     layout: Layout = Field(
         "per_layer",
@@ -80,6 +102,20 @@ class PruningConfig(Section):
         description="allocation fluctuation only: the layers whose importance differs more lose "
         "more (SAAP) or less, as channels do by FLAP's score",
     )
+
+    @property
+    def latency_settings(self) -> PruningConfig | None:
+        """The settings that a latency table depends on, others at their defaults.
+
+        None where the ratio is not a share of latency.
+        """
+        names = {"ratio_of", "context", "latency_of", "attention", "layout", "target", "round_to"}
+        return PruningConfig(**self.model_dump(include=names)) if self.is_timed else None
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether the ratio is a share of latency."""
+        return self.ratio_of == "latency"
 
     @model_validator(mode="before")
     @classmethod
@@ -130,6 +166,11 @@ class PruningConfig(Section):
             raise ValueError(
                 f"pruning.attention {self.attention} gives layers of different head counts, which "
                 f"pruning.target {self.target} can't load; use pruning.layout: uniform"
+            )
+        if self.is_timed and self.experts == "whole":
+            raise ValueError(
+                "pruning.experts whole: a token takes the same time with fewer experts, so they "
+                "do not count for pruning.ratio_of latency; use experts: channels"
             )
         if self.target == "portable" and self.round_to % PORTABLE_MULTIPLE:
             raise ValueError(

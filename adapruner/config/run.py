@@ -58,6 +58,11 @@ def _check_planner(run: Planned) -> Planned:
         raise ValueError("search.planner gates keeps all heads; use pruning.attention: none")
     if planner == "gates" and run.pruning.allocation != "auto":
         raise ValueError("search.planner gates decides the widths; use pruning.allocation: auto")
+    if planner == "gates" and run.pruning.ratio_of not in ("all", "blocks"):
+        raise ValueError(
+            "search.planner gates trains under a budget of parameters, not of "
+            f"{run.pruning.ratio_of}; use pruning.ratio_of: all or blocks"
+        )
     if layout != RESIDUAL_SUBSETS:
         return run
     if planner != "gates":

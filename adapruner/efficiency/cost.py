@@ -103,7 +103,12 @@ def decode_flops(structures: Structures, vocabulary: int, context: int) -> int:
 def kv_bytes(structures: Structures, tokens: int, value_bytes: int) -> int:
     """Bytes of the cached keys and values of one sequence of `tokens` tokens."""
     groups = sum(layer.kv_groups for layer in structures.layers)
-    return 2 * groups * structures.head_dim * tokens * value_bytes
+    return groups * group_kv_bytes(structures, tokens, value_bytes)
+
+
+def group_kv_bytes(structures: Structures, tokens: int, value_bytes: int) -> int:
+    """Bytes of the cached keys and values of one KV group."""
+    return 2 * structures.head_dim * tokens * value_bytes
 
 
 def _model_cost(

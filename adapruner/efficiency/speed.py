@@ -77,13 +77,17 @@ class Speed(Artifact):
 
 
 def measure_speed(
-    dense: Path, pruned: Path, model: ModelConfig, evaluation: EvaluationConfig
+    dense: Path,
+    pruned: Path,
+    model: ModelConfig,
+    evaluation: EvaluationConfig,
+    others: Sequence[Setting] = (),
 ) -> Speed:
-    """The speed of both checkpoints in every setting of `evaluation`."""
+    """The speed of both checkpoints in every setting of `evaluation`, and in `others`."""
     models = {"dense": ckpt.load_model(dense, model), "pruned": ckpt.load_model(pruned, model)}
     batch_sizes = tuple(sorted(set(evaluation.batch_sizes)))
     prompt_tokens = tuple(sorted(set(evaluation.prompt_tokens)))
-    settings = list(itertools.product(batch_sizes, prompt_tokens))
+    settings = sorted({*itertools.product(batch_sizes, prompt_tokens), *others})
     runs = _run_in_turns(models, settings, evaluation.new_tokens, evaluation.repeats)
     throughput = {
         name: {_name(s): _throughput(s, runs[name, s]) for s in settings} for name in models

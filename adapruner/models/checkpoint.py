@@ -51,6 +51,7 @@ __all__ = [
     "save_checkpoint",
     "size_on_disk",
     "stored_dtype",
+    "timed_tokens",
     "update_shares",
 ]
 
@@ -237,9 +238,23 @@ def update_shares(checkpoint: Path) -> tuple[float, ...]:
     Empty where there is no plan, or none with shares. Recovery needs this one value of the plan
     and can't import `pruning`, whose `PruningPlan` writes the file; so it is read from the JSON.
     """
+    return tuple(_plan(checkpoint).get("update", {}).get("shares", ()))
+
+
+def timed_tokens(checkpoint: Path) -> int | None:
+    """Tokens at which a pruned checkpoint has a target of latency, from the plan beside it.
+
+    None where there is no plan, or one with another target.
+    """
+    cost = _plan(checkpoint).get("ratio", {}).get("cost", {})
+    return cost["tokens"] if cost.get("unit") == "ns" else None
+
+
+def _plan(checkpoint: Path) -> dict[str, Any]:
+    """The plan beside a checkpoint as a JSON value; empty where there is none."""
     file = checkpoint / PLAN_FILE
-    plan = read_json(file) if file.is_file() else {}
-    return tuple(plan.get("update", {}).get("shares", ()))
+    plan: dict[str, Any] = read_json(file) if file.is_file() else {}
+    return plan
 
 
 def _add_family(checkpoint: Path) -> None:

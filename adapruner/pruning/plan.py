@@ -21,6 +21,7 @@ from adapruner.errors import UserError
 from adapruner.files import Artifact, Record, write_json
 from adapruner.models.residual import SUBSETS, subset_params
 from adapruner.models.structures import LayerWidths, Structures
+from adapruner.pruning.costs.costs import CostScale
 from adapruner.pruning.target import PruningTarget
 
 
@@ -66,13 +67,36 @@ class LayerPlan(Record):
         return parse_ranges(self.query_heads)
 
 
+class TargetCost(CostScale):
+    """The cost that the ratio is a share of, of the dense and, as planned, of the cut model."""
+
+    dense: int
+    pruned: int
+
+
 class Ratio(Record):
-    """Shares of parameters removed, in [0, 1)."""
+    """Shares removed, in [0, 1): `requested` of `of`, and what is achieved of the parameters.
+
+    `cost` is the cost of a target that is no number of parameters; other plans have none.
+    """
 
     requested: float
     of: RatioBase
     achieved_all: float
     achieved_blocks: float
+    cost: TargetCost | None = None
+
+    @property
+    def achieved(self) -> float:
+        """The share achieved of what was requested, by the plan's costs."""
+        if self.cost is not None:
+            return 1 - self.cost.pruned / self.cost.dense
+        return self.achieved_all if self.of == "all" else self.achieved_blocks
+
+    @model_serializer(mode="wrap")
+    def _without_no_cost(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = dump(self)
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 class Params(Record):
@@ -186,10 +210,21 @@ def plan_of_layers(
             of=pruning.ratio_of,
             achieved_all=removed / structures.total_params,
             achieved_blocks=removed / structures.block_params,
+            cost=_target_cost(target, layers),
         ),
         params=Params(dense=structures.total_params, pruned=structures.total_params - removed),
         provenance=provenance,
     )
+
+
+def _target_cost(target: PruningTarget, layers: Sequence[LayerPlan]) -> TargetCost | None:
+    costs = target.costs
+    if costs.scale is None:
+        return None
+    pairs = zip(target.structures.layers, layers, strict=True)
+    removed = target.removed([kept_widths(dense, plan) for dense, plan in pairs])
+    pruned = round(costs.base - removed)
+    return TargetCost(**costs.scale.model_dump(), dense=costs.base, pruned=pruned)
 
 
 def params_removed(structures: Structures, dense: LayerWidths, plan: LayerPlan) -> int:

@@ -6,7 +6,7 @@ at a time so that no copy of the model is made. Both use the same slices.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -124,6 +124,26 @@ def narrowed(
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def cut_for_now(model: Any, kept: Sequence[LayerPlan]) -> Iterator[None]:
+    """Within it, the weights of `model` are those of the cut model; afterwards it is dense again.
+
+    All slices exist at once, so that each forward pass takes the time of the cut model's.
+    """
+    structures = describe_model(model)
+    layers = zip(layer_modules(model), structures.layers, kept, strict=True)
+    swaps = [_Swap(*layer, structures.head_dim, None) for layer in layers]
+    try:
+        for swap in swaps:
+            swap.enter(swap.modules.mlp, None)
+            swap.enter(swap.modules.attention, None)
+        yield
+    finally:
+        for swap in swaps:
+            swap.leave(swap.modules.mlp)
+            swap.leave(swap.modules.attention)
 
 
 def narrow_config(config: Any, structures: Structures, plan: PruningPlan) -> Any:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
 from adapruner.config import PruningConfig
 from adapruner.errors import UserError
 from adapruner.models.residual import check_residual
-from adapruner.models.structures import Structures
+from adapruner.models.structures import LayerWidths, Structures
+from adapruner.pruning.costs.costs import FROM_STRUCTURES, CostInputs, Costs, costs_of
 from adapruner.serving_targets import TARGETS
 
 Attention = Literal["none", "kv_groups", "query_heads"]
@@ -20,10 +22,14 @@ EXPERT_MULTIPLE = 8
 
 @dataclass(frozen=True)
 class PruningTarget:
-    """The coupled structures of a model and how much of them is removed."""
+    """The coupled structures of a model and how much of them is removed.
+
+    `inputs` are what a ratio of memory or latency depends on.
+    """
 
     structures: Structures
     pruning: PruningConfig
+    inputs: CostInputs = FROM_STRUCTURES
 
     @cached_property
     def protected(self) -> tuple[int, ...]:
@@ -62,23 +68,27 @@ class PruningTarget:
         return pruning.attention
 
     @cached_property
-    def base(self) -> int:
-        """Parameters that the ratio is a share of."""
-        structures = self.structures
-        of_all = self.pruning.ratio_of == "all"
-        return structures.total_params if of_all else structures.block_params
+    def costs(self) -> Costs:
+        """The costs that the ratio is a share of."""
+        return costs_of(self.structures, self.pruning, self.inputs)
 
     @cached_property
     def budget(self) -> int:
-        """Parameters to remove."""
-        return round(self.pruning.ratio * self.base)
+        """The cost to remove."""
+        return round(self.pruning.ratio * self.costs.base)
 
     @cached_property
     def share(self) -> float:
         """The share of the structures of the prunable layers to remove."""
-        structures = self.structures
-        prunable = sum(structures.layer_params(structures.layers[i]) for i in self.prunable)
+        layers, cost = self.structures.layers, self.costs.of_layer
+        prunable = sum(cost(i, layers[i]) for i in self.prunable)
         return self.budget / prunable if prunable else 0.0
+
+    def removed(self, widths: Sequence[LayerWidths]) -> float:
+        """The cost that is removed when the layers have these widths."""
+        layers = enumerate(zip(self.structures.layers, widths, strict=True))
+        cost = self.costs.of_layer
+        return sum(cost(i, dense) - cost(i, kept) for i, (dense, kept) in layers)
 
     @property
     def has_subsets(self) -> bool:
@@ -114,7 +124,7 @@ class PruningTarget:
     def with_protection(self, first: int, last: int) -> PruningTarget:
         """The same target with other numbers of protected layers."""
         ends = {"protect_first": first, "protect_last": last}
-        return PruningTarget(self.structures, self.pruning.model_copy(update=ends))
+        return replace(self, pruning=self.pruning.model_copy(update=ends))
 
     def __str__(self) -> str:
         return f"pruning.ratio {self.pruning.ratio:g} of {self.pruning.ratio_of}"

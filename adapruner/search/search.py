@@ -30,6 +30,7 @@ from adapruner.importance.table import ImportanceTable
 from adapruner.models import checkpoint as ckpt
 from adapruner.progress import announce, track
 from adapruner.pruning.allocation.width_profile import REMOVED
+from adapruner.pruning.costs.costs import read_inputs
 from adapruner.pruning.gram_matrices import GramMatrices
 from adapruner.pruning.reconstruction import uses_gram_matrices
 from adapruner.pruning.sensitivity import measure_sensitivity
@@ -61,7 +62,9 @@ def search(inputs: SearchInputs, config: PlanConfig, storage: str, out: Path) ->
     sampler can't be used or another process owns the study, before the model is loaded.
     """
     table = ImportanceTable.read(inputs.importance)
-    target = PruningTarget(ckpt.inspect(inputs.checkpoint), config.pruning)
+    structures = ckpt.inspect(inputs.checkpoint)
+    costs = read_inputs(inputs.checkpoint, inputs.latency)
+    target = PruningTarget(structures, config.pruning, costs)
     if not config.search.is_searched:
         grams = gram_matrices(inputs, config.reconstruction)
         plan_with_metric(inputs, config, table, target, grams, out)
@@ -95,6 +98,7 @@ def study_dependencies(inputs: SearchInputs, pool: Pool, config: PlanConfig) -> 
         "objective": hash_json(pool.objective.tolist()),
         "held_out": hash_json(pool.held_out.tolist()),
         "tasks": hash_directory(inputs.objective_tasks),
+        "latency": hash_directory(inputs.latency) if inputs.latency else None,
         "update": hash_json([pool.update.tolist(), pool.domain.tolist()]),
         "device": str(ckpt.device_of(config.model)),
         "dtype": ckpt.compute_dtype(config.model),

@@ -9,7 +9,7 @@ from typing import Any
 ALWAYS = {"resolve_source", "report", "register"}
 BEFORE_PRUNING = {
     "load_model", "filter_calibration_pool", "estimate_importance", "evaluate_dense",
-    "compute_gram_matrices", "compute_teacher_logits", "select_test_texts",
+    "compute_gram_matrices", "compute_teacher_logits", "select_test_texts", "measure_latency",
 }  # fmt: skip
 AFTER_PRUNING = {
     "search", "prune", "finetune", "evaluate_pruned", "evaluate_finetuned", "measure_efficiency",
@@ -28,7 +28,7 @@ def write_text(path: Path, seed: int, paragraphs: int = 600) -> None:
     path.write_text("\n\n".join(lines) + "\n")
 
 
-def write_checkpoint(path: Path, seed: int) -> None:
+def write_checkpoint(path: Path, seed: int, channels: int = 64) -> None:
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -37,7 +37,7 @@ def write_checkpoint(path: Path, seed: int) -> None:
     config = LlamaConfig(
         vocab_size=256,
         hidden_size=32,
-        intermediate_size=64,
+        intermediate_size=channels,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,

@@ -20,6 +20,7 @@ OTHER_STAGES = (
     "load_model",
     "estimate_importance",
     "compute_gram_matrices",
+    "measure_latency",
     "prune",
     "compute_teacher_logits",
 )

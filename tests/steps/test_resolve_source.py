@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from adapruner.data.texts.sources import TextSources
+from adapruner.efficiency.latency_table import Hardware, describe_hardware
 from adapruner.errors import UserError
 from adapruner.evaluation.tasks.objective_rows import ObjectiveTasks
 from adapruner.evaluation.tasks.selection import TaskSelection
@@ -48,8 +49,9 @@ def test_checkpoint_texts_and_tasks_are_resolved_to_their_content(
     assert sources[0].uri == str(workplace.checkpoint)
     assert sources[0] == sources[1]
     assert texts[0].content_hash != texts[1].content_hash
-    assert TaskSelection.read(first[2]).tasks == ()
-    assert ObjectiveTasks.read(first[3]) == ObjectiveTasks()
+    assert Hardware.read(first[2]) == describe_hardware(config.model)
+    assert TaskSelection.read(first[3]).tasks == ()
+    assert ObjectiveTasks.read(first[4]) == ObjectiveTasks()
 
 
 def test_objective_rows_are_resolved_to_their_content(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple
+from collections.abc import Sequence
+from dataclasses import astuple, replace
 from typing import NoReturn
 
 from adapruner.errors import UnreachableError
 from adapruner.models.structures import LayerWidths
 from adapruner.pruning.plan import PruningPlan, kept_widths
-from adapruner.pruning.target import PruningTarget
+from adapruner.pruning.target import Attention, PruningTarget
 
 
 def check_ratio(plan: PruningPlan, target: PruningTarget) -> None:
@@ -23,18 +24,18 @@ def check_ratio(plan: PruningPlan, target: PruningTarget) -> None:
             f"would leave them {kept[0]} to {kept[-1]} (channels, query heads, KV groups); "
             "use pruning.layout: per_layer"
         )
-    removed = plan.params.dense - plan.params.pruned
+    removed = target.removed(widths)
     if not removed:
         raise UnreachableError(
             f"{target} rounds to nothing: widths are multiples of {target.pruning.round_to} "
             f"channels, and at least {_smallest_share(target):.2g} must be removed; raise "
             "pruning.ratio or lower pruning.round_to"
         )
-    if abs(removed - target.budget) > _tolerance(target):
+    if abs(removed - target.budget) > _tolerance(target, widths):
         raise UnreachableError(
             f"{target} can't be reached in layout {target.pruning.layout}: the nearest is "
-            f"{removed / target.base:.4f}; request that, lower pruning.round_to, or use another "
-            "pruning.layout"
+            f"{removed / target.costs.base:.4f}; request that, lower "
+            "pruning.round_to, or use another pruning.layout"
         )
 
 
@@ -45,10 +46,10 @@ def _is_uniform(layers: list[LayerWidths]) -> bool:
     return len(heads) == 1 and len(mlps) == len({experts > 0 for experts, _ in mlps})
 
 
-def refuse_ratio(target: PruningTarget, missing: int, most: int) -> NoReturn:
-    """Raises UnreachableError: of `missing` parameters, at most `most` can be removed."""
+def refuse_ratio(target: PruningTarget, missing: float, most: float) -> NoReturn:
+    """Raises UnreachableError: of the cost `missing`, at most `most` can be removed."""
     pruning = target.pruning
-    reachable = pruning.ratio - (missing - most) / target.base
+    reachable = pruning.ratio - (missing - most) / target.costs.base
     advice = "lower pruning.ratio"
     if pruning.layout == "per_layer" and pruning.protect_first + pruning.protect_last:
         advice += ", protect fewer layers (protect_first, protect_last)"
@@ -60,26 +61,40 @@ def refuse_ratio(target: PruningTarget, missing: int, most: int) -> NoReturn:
     )
 
 
-def _tolerance(target: PruningTarget) -> float:
-    """Parameters that a plan may differ by: half a width step, and one attention unit a layer."""
-    structures, uniform = target.structures, target.pruning.layout == "uniform"
-    steps = [target.pruning.round_to * structures.layers[i].mlps for i in target.prunable]
-    channels, units = sum(steps) if uniform else max(steps, default=0), 0
-    for widths in (structures.layers[i] for i in target.prunable if target.attention != "none"):
-        group = widths.heads_per_group * structures.head_params + structures.group_params
-        heads = widths.kv_groups * structures.head_params
-        units += group if target.attention == "kv_groups" else heads
-    return channels * structures.channel_params / 2 + units + 1
+def _tolerance(target: PruningTarget, kept: Sequence[LayerWidths]) -> float:
+    """The cost that a plan may differ by: half a width step, and one attention unit a layer."""
+    layers, cost = target.structures.layers, target.costs.of_layer
+    steps, units = [], 0.0
+    for i in target.prunable:
+        steps.append(_largest_step(target, i, kept[i]))
+        if target.attention != "none":
+            units += cost(i, layers[i]) - cost(i, _with_unit_removed(layers[i], target.attention))
+    step = sum(steps) if target.pruning.layout == "uniform" else max(steps, default=0)
+    return step / 2 + units + 1
+
+
+def _largest_step(target: PruningTarget, index: int, kept: LayerWidths) -> float:
+    """The cost of one more or one less multiple of `round_to`, the larger of the two."""
+    step, cost = target.pruning.round_to * kept.mlps, target.costs.of_mlp
+    costs = [cost(index, kept.mlp_channels + change) for change in (-step, 0, step)]
+    return max(costs[1] - costs[0], costs[2] - costs[1])
+
+
+def _with_unit_removed(dense: LayerWidths, attention: Attention) -> LayerWidths:
+    if attention == "kv_groups":
+        heads = dense.query_heads - dense.heads_per_group
+        return replace(dense, query_heads=heads, kv_groups=dense.kv_groups - 1)
+    return replace(dense, query_heads=dense.query_heads - dense.kv_groups)
 
 
 def _smallest_share(target: PruningTarget) -> float:
     """The share that one width step removes: of one layer, or in the uniform layout of all."""
-    multiple = target.pruning.round_to
-    dense = [target.structures.layers[i] for i in target.prunable]
-    steps = [
-        widths.mlps * (widths.mlp_width - (widths.mlp_width - 1) // multiple * multiple)
-        for widths in dense
-        if widths.mlp_width > multiple
-    ]
-    channels = sum(steps) if target.pruning.layout == "uniform" else min(steps, default=0)
-    return channels * target.structures.channel_params / target.base
+    multiple, cost = target.pruning.round_to, target.costs.of_mlp
+    steps = []
+    for i in target.prunable:
+        dense = target.structures.layers[i]
+        below = dense.mlps * ((dense.mlp_width - 1) // multiple * multiple)
+        if below:
+            steps.append(cost(i, dense.mlp_channels) - cost(i, below))
+    total = sum(steps) if target.pruning.layout == "uniform" else min(steps, default=0)
+    return total / target.costs.base

@@ -1,8 +1,10 @@
-"""MLP widths: from the channels to remove to a multiple of `round_to` for each layer."""
+"""MLP widths: from the cost to remove to a multiple of `round_to` for each layer."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -15,6 +17,11 @@ from adapruner.pruning.allocation import RULES
 from adapruner.pruning.allocation.reachability import refuse_ratio
 from adapruner.pruning.allocation.request import AllocationRequest
 from adapruner.pruning.target import PruningTarget
+
+BISECTIONS = 40
+"""At most; a cost that is linear in the channels needs none."""
+EXACT = 1e-6
+"""Share of a cost that does not count: far less than any step of a width."""
 
 
 def mlp_widths(
@@ -30,100 +37,158 @@ def mlp_widths(
     and experts that are removed, and `scores` those of the channels that are left; these make up
     the rest of the budget. Raises UnreachableError when they can't.
     """
-    dense = [widths.mlp_channels for widths in whole]
-    multiples = [target.pruning.round_to * widths.mlps for widths in whole]
-    missing = max(target.budget - _params_removed(target, whole), 0)
-    channels = missing / target.structures.channel_params
-    most = sum(dense[i] - min(multiples[i], dense[i]) for i in target.prunable)
-    if channels > most:
-        refuse_ratio(target, missing, most * target.structures.channel_params)
+    layers = _layers(target, whole)
+    missing = max(target.budget - target.removed(whole), 0)
+    reachable = sum(layer.saved(layer.dense - layer.most) for layer in layers)
+    if missing > reachable:
+        refuse_ratio(target, missing, reachable)
     if target.pruning.layout == "uniform":
-        return _uniform_widths(whole, channels, target.pruning.round_to)
-    layers = list(target.prunable)
+        exact = _widths_that_save(missing, layers, partial(_uniform_widths, whole))
+        return _round_uniform(whole, exact, target.pruning.round_to)
+    dense = [widths.mlp_channels for widths in whole]
+    if not missing:
+        return dense
+    prunable = list(target.prunable)
     request = AllocationRequest(
-        scores=[scores.mlp[i] for i in layers],
+        scores=[scores.mlp[i] for i in prunable],
         comparable=scores.comparable,
-        channels=channels,
-        sensitivity=None if sensitivity is None else sensitivity[layers],
+        channels=0.0,
+        sensitivity=None if sensitivity is None else sensitivity[prunable],
         width_profile=width_profile,
-        fluctuation=scores.fluctuation["mlp"][layers] if scores.fluctuation else None,
+        fluctuation=scores.fluctuation["mlp"][prunable] if scores.fluctuation else None,
         keep_unstable=target.pruning.fluctuation == "keep_unstable",
     )
-    weights = _rule(request).removal_weights(request)
-    steps = [multiples[i] for i in layers]
-    kept = _kept_by_layer([dense[i] for i in layers], channels, weights, steps)
-    widths = list(dense)
-    for i, width in zip(layers, kept, strict=True):
-        widths[i] = width
-    return widths
+    exact = _widths_that_save(missing, layers, partial(_widths_by_layer, layers, request))
+    kept = dict(zip(prunable, _round_by_layer(layers, exact, missing), strict=True))
+    return [kept.get(i, width) for i, width in enumerate(dense)]
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer whose MLP has `dense` channels, of which at most `most` can be removed.
+
+    Its width is a multiple of `multiple`, or the dense one; `cost` is that of a number of channels.
+    """
+
+    dense: int
+    most: int
+    multiple: int
+    cost: Callable[[float], float]
+
+    def saved(self, width: float) -> float:
+        """The cost that the layer saves at a width."""
+        return self.cost(self.dense) - self.cost(width)
+
+
+def _layers(target: PruningTarget, whole: Sequence[LayerWidths]) -> list[_Layer]:
+    """The prunable layers."""
+    layers = []
+    for i in target.prunable:
+        dense, multiple = whole[i].mlp_channels, target.pruning.round_to * whole[i].mlps
+        most = dense - min(multiple, dense)
+        layers.append(_Layer(dense, most, multiple, partial(target.costs.of_mlp, i)))
+    return layers
+
+
+def _widths_that_save(
+    missing: float, layers: Sequence[_Layer], widths_without: Callable[[float], list[float]]
+) -> list[float]:
+    """The widths without as many channels as save the cost `missing`, not rounded.
+
+    At the mean price of a channel their number is exact where all channels have the same price;
+    else it is found by bisection.
+    """
+    if not missing:
+        return widths_without(0.0)
+    low, high = 0.0, float(sum(layer.most for layer in layers))
+    channels = missing / (sum(layer.saved(layer.dense - layer.most) for layer in layers) / high)
+    for _ in range(BISECTIONS):
+        widths = widths_without(channels)
+        saved = sum(layer.saved(width) for layer, width in zip(layers, widths, strict=True))
+        if abs(saved - missing) <= EXACT * missing:
+            break
+        low, high = (channels, high) if saved < missing else (low, channels)
+        channels = (low + high) / 2
+    return widths_without(channels)
 
 
 def _rule(request: AllocationRequest) -> Any:
     return next(rule for rule in map(import_module, RULES) if rule.applies(request))
 
 
-def _uniform_widths(whole: Sequence[LayerWidths], channels: float, multiple: int) -> list[int]:
+def _uniform_widths(whole: Sequence[LayerWidths], channels: float) -> list[float]:
     """Channels of each layer: one width for all experts, and one for all MLPs without any.
 
     Each kind of layer loses the same share of its channels.
     """
     total = sum(widths.mlp_channels for widths in whole)
-    result = [0] * len(whole)
-    for is_sparse in (False, True):
-        kind = [i for i, widths in enumerate(whole) if bool(widths.experts) == is_sparse]
+    result = [0.0] * len(whole)
+    for kind in _kinds(whole):
         sizes = [whole[i].mlp_width for i in kind]
         share = sum(whole[i].mlp_channels for i in kind) / total
         for i in kind:
             own = channels * share / whole[i].mlps
-            result[i] = whole[i].mlps * _uniform_width(sizes, own, multiple)
+            result[i] = whole[i].mlps * ((sum(sizes) - own) / len(sizes))
     return result
 
 
-def _uniform_width(dense: list[int], channels: float, multiple: int) -> int:
-    narrowest = min(dense)
-    target_width = (sum(dense) - channels) / len(dense)
-    possible = [*range(multiple, narrowest + 1, multiple), narrowest]
-    return int(min(possible, key=lambda width: abs(width - target_width)))
-
-
-def _kept_by_layer(
-    dense: list[int], channels: float, weights: Tensor, multiples: list[int]
+def _round_uniform(
+    whole: Sequence[LayerWidths], widths: Sequence[float], multiple: int
 ) -> list[int]:
-    """Widths that sum to `sum(dense) - channels`, up to half a multiple, removing by `weights`.
-
-    A width is a multiple of the layer's or, of a layer that is left unpruned, the dense width.
-    """
-    removed = _removed_by_layer(dense, channels, weights, multiples)
-    units = [(d - float(r)) / m for d, r, m in zip(dense, removed, multiples, strict=True)]
-    whole = [max(int(u), 1) for u in units]
-    widths = [min(w * m, d) for w, d, m in zip(whole, dense, multiples, strict=True)]
-    spare = sum(dense) - channels - sum(widths)
-    for i in sorted(range(len(dense)), key=lambda i: (whole[i] - units[i], i)):
-        wider = min(widths[i] + multiples[i], dense[i])
-        if 2 * spare > wider - widths[i]:
-            spare -= wider - widths[i]
-            widths[i] = wider
-    return widths
+    """The widths, rounded to a multiple that is no wider than the narrowest layer of its kind."""
+    result = [0] * len(whole)
+    for kind in _kinds(whole):
+        narrowest = min(whole[i].mlp_width for i in kind)
+        possible = [*range(multiple, narrowest + 1, multiple), narrowest]
+        for i in kind:
+            wanted = widths[i] / whole[i].mlps
+            nearest = min(possible, key=lambda width: abs(width - wanted))
+            result[i] = whole[i].mlps * nearest
+    return result
 
 
-def _removed_by_layer(
-    dense: list[int], channels: float, weights: Tensor, multiples: list[int]
-) -> Tensor:
-    """float64 [n]: channels removed from each layer, which keeps at least one multiple."""
-    most = [d - min(m, d) for d, m in zip(dense, multiples, strict=True)]
-    limit = torch.tensor(most, dtype=torch.float64)
-    shares = weights * torch.tensor(dense, dtype=torch.float64)
-    removed = torch.zeros(len(dense), dtype=torch.float64)
-    is_open = torch.ones(len(dense), dtype=torch.bool)
+def _kinds(whole: Sequence[LayerWidths]) -> list[list[int]]:
+    """The layers without experts, and those with; of the kinds that there are."""
+    kinds = (
+        [i for i, widths in enumerate(whole) if bool(widths.experts) == is_sparse]
+        for is_sparse in (False, True)
+    )
+    return [kind for kind in kinds if kind]
+
+
+def _widths_by_layer(
+    layers: Sequence[_Layer], request: AllocationRequest, channels: float
+) -> list[float]:
+    """Widths that lose `channels` in all, by a rule's weights; each keeps at least one multiple."""
+    request = replace(request, channels=channels)
+    weights = _rule(request).removal_weights(request)
+    dense = torch.tensor([layer.dense for layer in layers], dtype=torch.float64)
+    limit = torch.tensor([layer.most for layer in layers], dtype=torch.float64)
+    shares = weights * dense
+    removed = torch.zeros(len(layers), dtype=torch.float64)
+    is_open = torch.ones(len(layers), dtype=torch.bool)
     while True:  # each round fixes a layer at its limit and leaves the rest to the others
         rest = channels - removed[~is_open].sum()
         removed[is_open] = rest * shares[is_open] / shares[is_open].sum()
         over = is_open & (removed > limit)
         if not over.any():
-            return removed
+            return (dense - removed).tolist()
         removed[over], is_open = limit[over], is_open & ~over
 
 
-def _params_removed(target: PruningTarget, whole: Sequence[LayerWidths]) -> int:
-    size = target.structures.layer_params
-    return sum(map(size, target.structures.layers)) - sum(map(size, whole))
+def _round_by_layer(layers: Sequence[_Layer], widths: Sequence[float], missing: float) -> list[int]:
+    """The widths as multiples that save the cost `missing`, up to half a step of one layer.
+
+    A width is a multiple of the layer's or, of a layer that is left unpruned, the dense width.
+    """
+    units = [width / layer.multiple for width, layer in zip(widths, layers, strict=True)]
+    whole = [max(int(u), 1) for u in units]
+    kept = [min(w * layer.multiple, layer.dense) for w, layer in zip(whole, layers, strict=True)]
+    spare = sum(layer.saved(width) for layer, width in zip(layers, kept, strict=True)) - missing
+    for i in sorted(range(len(layers)), key=lambda i: (whole[i] - units[i], i)):
+        layer, wider = layers[i], min(kept[i] + layers[i].multiple, layers[i].dense)
+        step = layer.cost(wider) - layer.cost(kept[i])
+        if 2 * spare > step:
+            spare -= step
+            kept[i] = wider
+    return kept

@@ -12,6 +12,7 @@ from adapruner.report.sections import (
     recovery,
     repeat,
     search,
+    target,
     timings,
 )
 from adapruner.report.sections.base import Inputs, Section
@@ -19,6 +20,7 @@ from adapruner.report.sections.base import Inputs, Section
 SECTIONS: tuple[Section, ...] = (
     headline.SECTION,
     quality.SECTION,
+    target.SECTION,
     cost.SECTION,
     cut.SECTION,
     search.SECTION,

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from adapruner.config.pruning import RATIO_BASES
 from adapruner.report.format import number
 from adapruner.report.results import Report, zero_weights
 from adapruner.report.sections.base import Inputs, Section
@@ -61,6 +62,7 @@ def view(report: Report) -> dict[str, Any]:
         "ratio": report["ratio"],
         "zeros": zero_weights(report),
         "parameters": report["params"]["dense"],
+        "requested_of": RATIO_BASES[report["ratio"]["of"]],
         "layers": layers,
         "has_protected": bool(report["plan"]["protected"]),
         "heat_map": heat_map(layers),
@@ -190,15 +192,14 @@ def _heat_map_axes(axes: Axes, layers: int, rows: list[str]) -> None:
 
 
 def _ratio(inputs: Inputs) -> dict[str, Any]:
-    """Shares of parameters removed; `achieved` is of the same parameters as `requested`."""
+    """Shares removed; `achieved` is of the same cost as `requested`, as planned."""
     from adapruner.pruning.plan import PruningPlan
 
     ratio = PruningPlan.read(inputs.stages["search"]).ratio
-    achieved = ratio.achieved_all if ratio.of == "all" else ratio.achieved_blocks
     return {
         "requested": ratio.requested,
         "of": ratio.of,
-        "achieved": achieved,
+        "achieved": ratio.achieved,
         "achieved_all": ratio.achieved_all,
         "achieved_blocks": ratio.achieved_blocks,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from adapruner.config.pruning import RATIO_BASES
 from adapruner.report import gate
 from adapruner.report.format import MISSING, PERPLEXITY, count, number, percent, size, times
 from adapruner.report.results import (
@@ -17,6 +18,7 @@ from adapruner.report.results import (
     zero_weights,
 )
 from adapruner.report.rows import Form, Row
+from adapruner.report.sections import target
 from adapruner.report.sections.base import Section
 from adapruner.report.sections.cost import speed_rows
 
@@ -33,6 +35,7 @@ def view(report: Report) -> dict[str, Any]:
         "layout": report["plan"]["layout"],
         "ratio": report["ratio"],
         "zeros": zero_weights(report),
+        "requested_of": RATIO_BASES[report["ratio"]["of"]],
         "gate": report["gate"],
         "gate_state": gate.state(report["gate"]),
         "verdict": verdict(report),
@@ -42,7 +45,7 @@ def view(report: Report) -> dict[str, Any]:
 
 def verdict(report: Report) -> str:
     """The outcome in one sentence of measured facts."""
-    metric, facts = headline_metric(report), [_removed(report)]
+    metric, facts = headline_metric(report), [_removed(report), *target.verdict(report)]
     if metric and (pair := dense_and_final(report, metric)):
         tuned = final_model(report) == "finetuned"
         state = "after fine-tuning" if tuned else "without fine-tuning"
@@ -87,6 +90,10 @@ def tiles(report: Report) -> Iterator[dict[str, str]]:
         yield _tile("zero weights", share, count(zeros), note)
     if report["weight_bytes"]["pruned"] is not None:
         yield _size_tile("on disk", report["weight_bytes"], size)
+    for row in target.rows(report):
+        name, _, kind = row.name.removesuffix(", ms").partition(", ")
+        unit = " ms" if kind else ""
+        yield _tile(name, row.change, _arrow(*row.cells[:2]) + unit, kind or "as planned")
     for row in speed_rows(report)[:SPEED_TILES]:
         phase, _, setting = row.name.removesuffix(", tokens/s").partition(", ")
         note = f"tokens/s, {setting}{noise_note(row)}"

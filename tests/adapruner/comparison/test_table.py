@@ -29,7 +29,11 @@ def test_table_has_means_and_spreads_and_null_for_numbers_that_are_not_finite(
         out = tmp_path / cell.key
         out.mkdir()
         CandidateResult(
-            pruned={METRIC: values[cell.key]}, params=100, achieved_all=0.1, achieved_blocks=0.2
+            pruned={METRIC: values[cell.key]},
+            params=100,
+            achieved=0.1,
+            achieved_all=0.1,
+            achieved_blocks=0.2,
         ).write(out)
         write_json(out / STAGE_SECONDS, {"search": cell.seed, "prune": 1})
         outs.append(out)

@@ -40,3 +40,14 @@ def test_heads_may_differ_where_the_target_takes_them_or_the_layout_is_uniform()
     PruningConfig(target="llama.cpp", attention="kv_groups")
     PruningConfig(target="vllm", attention="kv_groups")
     PruningConfig(target="portable", attention="kv_groups", layout="uniform")
+
+
+def test_whole_experts_do_not_count_for_latency() -> None:
+    with pytest.raises(ValueError, match="use experts: channels"):
+        PruningConfig(ratio_of="latency", experts="whole")
+
+
+def test_a_latency_table_depends_on_what_a_time_depends_on_alone() -> None:
+    timed = PruningConfig(ratio_of="latency", context=64, ratio=0.3, protect_first=0)
+    assert timed.latency_settings == PruningConfig(ratio_of="latency", context=64)
+    assert PruningConfig(ratio_of="memory").latency_settings is None

@@ -27,6 +27,7 @@ STEPS = (
     "resolve_source",
     "load_model",
     "filter_calibration_pool",
+    "measure_latency",
     "compute_gram_matrices",
     "compute_teacher_logits",
     "estimate_importance",

@@ -48,6 +48,16 @@ DEPENDENCIES: dict[str, tuple[set[str], set[str]]] = {
         {"pruning/gram_matrices.py", "pruning/activations.py", "data/pool.py"} | MODELS,
         {"search", "recovery", "report", "pruning/allocation", "pruning/reconstruction"},
     ),
+    "measure_latency": (
+        {
+            "pruning/costs/measure_latency.py",
+            "pruning/surgery.py",
+            "efficiency/decode.py",
+            "efficiency/latency_table.py",
+        }
+        | MODELS,
+        {"search", "recovery", "report", "importance", "pruning/allocation"},
+    ),
     "search": (
         {
             "search/search.py",

@@ -1,0 +1,1 @@
+"""What the layers of a model cost by their widths: parameters, bytes or time."""
