@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,10 @@ from adapruner.files import read_json
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 
-_BUFFER_SUFFIX = "rotary_emb.inv_freq"
+_LENGTH = 8
+"""Bytes of a safetensors file that hold the length of its header."""
+
+COMPUTED_SUFFIX = "rotary_emb.inv_freq"
 """Llama checkpoints saved before Transformers 4.31 contain this buffer; models compute it."""
 
 
@@ -71,6 +76,32 @@ def stored_dtype(checkpoint: Path) -> torch.dtype:
     raise UserError(f"'{checkpoint}' holds no floating-point weights")
 
 
+def rewrite_tensors(
+    source: Path, target: Path, change: Callable[[str, Tensor], Tensor]
+) -> None:
+    """Writes a safetensors file whose tensors `change` makes of name and tensor of `source`.
+
+    The header is that of `source`, so data types and shapes stay. One tensor at a time is in
+    memory: safetensors' own writer takes all of them. `target` is written as a whole or not at all.
+    """
+    with source.open("rb") as file:
+        size = file.read(_LENGTH)
+        header = file.read(int.from_bytes(size, "little"))
+    entries = json.loads(header)
+    names = sorted(entries.keys() - {"__metadata__"}, key=lambda n: entries[n]["data_offsets"])
+    partial = target.with_name(f".{target.name}.part")
+    try:
+        with partial.open("wb") as file, safe_open(source, framework="pt") as tensors:
+            file.write(size + header)
+            for name in names:
+                old = tensors.get_tensor(name)
+                new = change(name, old).to(old.dtype).cpu().contiguous()
+                file.write(new.view(-1).view(torch.uint8).numpy())
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def size_on_disk(checkpoint: Path) -> int:
     """Bytes of a checkpoint's weight files."""
     return sum(file.stat().st_size for file in weight_files(checkpoint))
@@ -90,7 +121,7 @@ def check_tensors(model: Any, shapes: dict[str, tuple[int, ...]]) -> None:
                 f"the config requires {list(shape)}"
             )
     for name in shapes:
-        if name not in expected and not name.endswith(_BUFFER_SUFFIX):
+        if name not in expected and not name.endswith(COMPUTED_SUFFIX):
             raise UserError(f"the weights hold '{name}', which config.json has no place for")
 
 

@@ -7,6 +7,7 @@ an empty directory, and returns how it was trained.
 
 METHODS = {
     "lora": "adapruner.recovery.lora",
+    "grouped": "adapruner.recovery.grouped",
     "none": "adapruner.recovery.none",
 }
 """Name of `finetune.method` -> its module."""
