@@ -25,6 +25,10 @@ GRAM_MATRICES = {True: "compute_gram_matrices", False: "no_gram_matrices"}
 """Whether the matrices are used -> name of the step."""
 
 
+TEACHER_LOGITS = "compute_teacher_logits"
+"""Name of the steps, followed by a number: methods may differ in what they distil."""
+
+
 @pipeline
 def compare(config: RunConfig, comparison: ComparisonConfig) -> None:
     """Measures every candidate of the comparison; what they share is computed once.
@@ -38,7 +42,11 @@ def compare(config: RunConfig, comparison: ComparisonConfig) -> None:
     shared = run_shared_steps(config, serving(config, comparison), has_search, COMPARISON)
     dense, pool, table = shared.dense, shared.pool, shared.importance_table
     teacher = config.finetune.teacher if comparison.finetune else None
-    logits = compute_teacher_logits(dense, pool, model, teacher)
+    teachers = dict.fromkeys([teacher, *(plan.finetune.teacher for plan in plans.values())])
+    logits = {
+        each: compute_teacher_logits(dense, pool, model, each, id=f"{TEACHER_LOGITS}_{number}")
+        for number, each in enumerate(teachers)
+    }
 
     # Other candidates get an empty result, so that they do not depend on the matrices.
     uses = {uses_gram_matrices(plan.reconstruction.method) for plan in plans.values()}
@@ -50,16 +58,16 @@ def compare(config: RunConfig, comparison: ComparisonConfig) -> None:
     tables = {config.seed: table}
     candidates = []
     for cell, plan in plans.items():
-        if uses_reference(cell) and cell.seed not in tables:
+        if uses_reference(plan) and cell.seed not in tables:
             tables[cell.seed] = redraw_reference_subset(
                 dense, pool, table, model, cell.seed, id=f"redraw_reference_subset_{cell.seed}"
             )
         candidate = measure_candidate(
             dense,
             pool,
-            tables[cell.seed] if uses_reference(cell) else table,
+            tables[cell.seed] if uses_reference(plan) else table,
             grams[uses_gram_matrices(plan.reconstruction.method)],
-            logits,
+            logits[plan.finetune.teacher],
             shared.test_texts,
             shared.tasks,
             shared.objective_tasks,
@@ -75,6 +83,6 @@ def compare(config: RunConfig, comparison: ComparisonConfig) -> None:
         estimate_importance=table,
         compute_gram_matrices=grams[max(uses)],
         evaluate_dense=shared.dense_evaluation,
-        compute_teacher_logits=logits,
+        compute_teacher_logits=logits[teacher],
         candidates=candidates,
     )

@@ -21,7 +21,7 @@ def search(
 ) -> Annotated[Path, "pruning_plan"]:
     """The selected plan and the trials; an interrupted study continues where it stopped."""
     from adapruner.search.inputs import SearchInputs
-    from adapruner.search.search import search as run_search
+    from adapruner.search.planner import search as run_search
 
     inputs = SearchInputs(checkpoint, pool, importance_table, gram_matrices, objective_tasks)
     storage = study_storage(config.search.storage)

@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel
 from safetensors import safe_open
 
+from adapruner.comparison.cells import ComparisonConfig, serving
 from adapruner.config import RunConfig
 from adapruner.config.parsing import parse_section
 from pipelines import config_file
@@ -121,11 +122,13 @@ def test_index_names_every_page() -> None:
 def test_settings_in_the_documents_are_valid(document: Path) -> None:
     values = yaml.safe_load((ROOT / "configs/demo.yaml").read_text())["parameters"]["config"]
     for block in blocks(document, "yaml"):
+        content = yaml.safe_load(block.text)
+        comparison = parse_section(ComparisonConfig, content.pop("comparison", {}), document.name)
         shown = {
             section: {**values.get(section, {}), **settings}
-            for section, settings in yaml.safe_load(block.text).items()
+            for section, settings in content.items()
         }
-        parse_section(RunConfig, {**values, **shown}, document.name)
+        serving(parse_section(RunConfig, {**values, **shown}, document.name), comparison)
 
 
 @each_document

@@ -22,8 +22,8 @@ from adapruner.pruning.plan import PruningPlan
 from adapruner.pruning.reconstruction import method_module
 from adapruner.recovery.finetune import CHECKPOINT, RecoveryRequest, finetune
 from adapruner.search.inputs import SearchInputs
+from adapruner.search.planner import search
 from adapruner.search.results import TRIAL_SECONDS, NamedValues, SearchResult
-from adapruner.search.search import search
 
 STAGE_SECONDS = "stage_seconds.json"
 

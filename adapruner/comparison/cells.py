@@ -1,12 +1,16 @@
-"""What a comparison runs: methods, ratios and layouts, and seeds where a method is random."""
+"""What a comparison runs: methods, ratios and layouts, and seeds where a method is random.
+
+A method is a preset, or a variant of one that the comparison defines. A preset with a layout or a
+ratio of its own keeps it: it runs once, in place of each layout or ratio of the comparison.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from adapruner.config import (
     FinetuneConfig,
@@ -19,8 +23,9 @@ from adapruner.config import (
     presets,
     with_preset,
 )
-from adapruner.config.parsing import parse_section
-from adapruner.config.presets import check_preset
+from adapruner.config.base import SafeName
+from adapruner.config.parsing import nearest, parse_section
+from adapruner.config.presets import Preset, check_preset
 from adapruner.config.pruning import Layout
 from adapruner.config.search import SEARCHED
 from adapruner.importance.metrics import METRICS
@@ -37,11 +42,27 @@ class PruningOverride(Section):
     round_to: int | None = Field(None, ge=1, description="MLP widths are multiples of this")
 
 
+class Variant(Section):
+    """A method made of a preset and further settings."""
+
+    method: Annotated[str, AfterValidator(check_preset)] = Field(description="a preset")
+    settings: dict[Literal["search", "pruning", "reconstruction", "finetune"], dict[str, Any]] = (
+        Field(description="section -> settings in place of the preset's")
+    )
+
+
 class ComparisonConfig(Section):
     """The cells of a comparison: every method at every ratio in every layout."""
 
     methods: tuple[str, ...] = Field(
-        default_factory=lambda: tuple(presets()), min_length=1, description="presets; default: all"
+        default_factory=lambda: tuple(presets()),
+        min_length=1,
+        description="presets and variants; default: all presets",
+    )
+    variants: dict[SafeName, Variant] = Field(
+        default_factory=dict,
+        description="name -> method and settings, such as {flap-uniform: {method: flap, settings: "
+        "{pruning: {layout: uniform}}}}",
     )
     ratios: tuple[Share, ...] = Field((), description="ratios; default: pruning.ratio")
     layouts: tuple[Layout, ...] = Field((), description="layouts; default: pruning.layout")
@@ -53,11 +74,6 @@ class ComparisonConfig(Section):
     )
     finetune: bool = Field(False, description="fine-tune every candidate with `finetune` as well")
 
-    @field_validator("methods")
-    @classmethod
-    def _check_methods(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(map(check_preset, methods))
-
     @field_validator("methods", "ratios", "layouts", "seeds")
     @classmethod
     def _check_unique(cls, values: tuple[object, ...]) -> tuple[object, ...]:
@@ -66,11 +82,37 @@ class ComparisonConfig(Section):
         return values
 
     @model_validator(mode="after")
+    def _check_methods(self) -> ComparisonConfig:
+        names = [*presets(), *self.variants]
+        for name in self.methods:
+            if name not in names:
+                raise ValueError(f"methods has '{name}': no such method{nearest(name, names)}")
+        if both := sorted({*presets()} & {*self.variants}):
+            raise ValueError(f"variants has '{both[0]}', which is a preset; use another name")
+        return self
+
+    @model_validator(mode="after")
     def _check_overrides(self) -> ComparisonConfig:
         unknown = sorted(set(self.at_ratio) - set(self.ratios))
         if unknown:
             raise ValueError(f"at_ratio has {unknown[0]:g}, which is not one of the ratios")
         return self
+
+    def preset(self, method: str) -> Preset:
+        """The preset of a method."""
+        variant = self.variants.get(method)
+        return presets()[variant.method if variant else method]
+
+    def changes(self, method: str) -> Mapping[str, Mapping[str, Any]]:
+        """The settings of a variant by section; empty for a preset."""
+        variant = self.variants.get(method)
+        return variant.settings if variant else {}  # type: ignore[return-value]
+
+    def own(self, method: str, key: str) -> tuple[Any, ...]:
+        """The method's own value of a key of `pruning`, if it has one."""
+        changed = self.changes(method).get("pruning", {})
+        value = changed.get(key, self.preset(method).setting("pruning", key))
+        return () if value is None else (value,)
 
 
 class CandidateConfig(PlanConfig):
@@ -98,18 +140,22 @@ class Cell:
 
 def cells(config: RunConfig, comparison: ComparisonConfig) -> list[Cell]:
     """All candidates. A method that is not random has one, with the seed of `config`."""
-    return [
+    ratios = comparison.ratios or (config.pruning.ratio,)
+    layouts = comparison.layouts or (config.pruning.layout,)
+    found = [
         Cell(method, ratio, layout, seed)
-        for ratio in comparison.ratios or (config.pruning.ratio,)
-        for layout in comparison.layouts or (config.pruning.layout,)
         for method in comparison.methods
+        for ratio in comparison.own(method, "ratio") or ratios
+        for layout in layouts[: 1 if comparison.own(method, "layout") else None]
         for seed in seeds_of(method, config, comparison)
     ]
+    order = list(dict.fromkeys([*ratios, *(cell.ratio for cell in found)]))
+    return sorted(found, key=lambda cell: (order.index(cell.ratio), layouts.index(cell.layout)))
 
 
 def seeds_of(method: str, config: RunConfig, comparison: ComparisonConfig) -> Sequence[int]:
     """The seeds that a method runs with."""
-    return comparison.seeds if presets()[method].is_random else (config.seed,)
+    return comparison.seeds if comparison.preset(method).is_random else (config.seed,)
 
 
 def candidate_config(
@@ -117,13 +163,19 @@ def candidate_config(
 ) -> CandidateConfig:
     """The sections that run `cell`: those of a compression by its method.
 
-    Raises UserError for a layout or a width that the runtime of `pruning.target` can't load.
+    Raises UserError for invalid settings of a variant, and for a layout or a width that the runtime
+    of `pruning.target` can't load.
     """
-    run = with_preset(config, cell.method)
+    variant = comparison.variants.get(cell.method)
+    preset = variant.method if variant else cell.method
+    run = with_preset(config, preset, comparison.changes(cell.method))
     override = comparison.at_ratio.get(cell.ratio, PruningOverride())
     changes = override.model_dump(exclude_none=True)
-    changes |= {"ratio": cell.ratio, "layout": cell.layout}
-    where = f"comparison at ratio {cell.ratio:g}, layout {cell.layout}"
+    changes |= {
+        "ratio": cell.ratio,
+        "layout": [*comparison.own(cell.method, "layout"), cell.layout][0],
+    }
+    where = f"comparison of {cell.method} at ratio {cell.ratio:g}, layout {cell.layout}"
     pruning = parse_section(PruningConfig, run.pruning.model_dump() | changes, where, "pruning")
     finetune = run.finetune
     if not comparison.finetune:
@@ -149,7 +201,7 @@ def serving(config: RunConfig, comparison: ComparisonConfig) -> ServingConfig:
     return ServingConfig.of((plan.pruning for plan in plans), has_dropout=has_dropout)
 
 
-def uses_reference(cell: Cell) -> bool:
-    """Whether the method uses the random reference subset of the importance table."""
-    metric = presets()[cell.method].settings["search"]["metric"]
+def uses_reference(plan: PlanConfig) -> bool:
+    """Whether the plan uses the random reference subset of the importance table."""
+    metric = plan.search.metric
     return metric == SEARCHED or METRICS[metric].needs.samples == "reference"

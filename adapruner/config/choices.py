@@ -16,10 +16,11 @@ from pydantic import AfterValidator, GetCoreSchemaHandler
 from adapruner.config.parsing import nearest
 
 METRIC, RECONSTRUCTION, RECOVERY = "importance metric", "reconstruction method", "recovery method"
-EXPORT = "export format"
+PLANNER, EXPORT = "planner", "export format"
 
 _TABLES = {
     METRIC: ("adapruner.importance.metrics", "METRICS"),
+    PLANNER: ("adapruner.search", "PLANNERS"),
     RECONSTRUCTION: ("adapruner.pruning.reconstruction", "METHODS"),
     RECOVERY: ("adapruner.recovery", "METHODS"),
     EXPORT: ("adapruner.export", "FORMATS"),

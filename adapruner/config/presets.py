@@ -1,8 +1,8 @@
 """Methods by name: each is a set of defaults of the same engine.
 
 In a file, `method: fisher` sets the defaults of that preset; values in the sections override them.
-Every preset sets the same keys, so that one replaces another. The presets of single metrics follow
-from the registry of importance metrics.
+Every preset sets the keys of `_KEYS`, and may set more: then it has a layout, a ratio or a recovery
+of its own. The presets of single metrics follow from the registry of importance metrics.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ UPDATED = "+update"
 Settings = dict[str, dict[str, Any]]
 
 _KEYS: dict[str, tuple[type[BaseModel], tuple[str, ...]]] = {
-    "search": (SearchConfig, ("metric", "samples", "scaling", "vary", "sampler")),
+    "search": (SearchConfig, ("planner", "metric", "samples", "scaling", "vary", "sampler")),
     "reconstruction": (ReconstructionConfig, ("method",)),
 }
 """Section -> its class and the keys that every preset sets."""
@@ -39,6 +39,10 @@ class Preset:
     summary: str
     settings: Settings
     is_random: bool
+
+    def setting(self, section: str, key: str) -> Any:
+        """The value of a key; None where the preset does not set it."""
+        return self.settings.get(section, {}).get(key)
 
 
 @cache

@@ -13,6 +13,7 @@ from adapruner.config.calibration import CalibrationConfig
 from adapruner.config.evaluation import EvaluationConfig
 from adapruner.config.export import ExportConfig, ServingConfig
 from adapruner.config.model import ModelConfig
+from adapruner.config.parsing import parse_section
 from adapruner.config.presets import DEFAULT, apply_defaults, check_preset, presets
 from adapruner.config.pruning import PruningConfig, ReconstructionConfig
 from adapruner.config.recovery import FinetuneConfig
@@ -102,12 +103,21 @@ class RunConfig(Section):
         return check_preset(method)
 
 
-def with_preset(config: RunConfig, name: str) -> RunConfig:
-    """`config` with the settings of the preset `name` in place of its own.
+def with_preset(
+    config: RunConfig, name: str, changes: Mapping[str, Mapping[str, Any]] | None = None
+) -> RunConfig:
+    """`config` with the settings of the preset `name` in place of its own, then with `changes`.
 
-    Raises ValueError when there is no such preset.
+    What the preset of `config` sets and the new one does not goes back to its default. `changes`
+    are values by section and key. Raises ValueError for an unknown preset, UserError for invalid
+    values.
     """
     values = config.model_dump()
-    for section, settings in presets()[check_preset(name)].settings.items():
-        values[section] |= settings
-    return RunConfig.model_validate(values | {"method": name})
+    for section, settings in presets()[config.method].settings.items():
+        values[section] |= {
+            key: type(getattr(config, section)).model_fields[key].default for key in settings
+        }
+    for by_section in (presets()[check_preset(name)].settings, changes or {}):
+        for section, changed in by_section.items():
+            values[section] |= changed
+    return parse_section(RunConfig, values | {"method": name}, f"method {name}")

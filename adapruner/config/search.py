@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from adapruner.config.base import Section
-from adapruner.config.choices import METRIC, OneOf
+from adapruner.config.choices import METRIC, PLANNER, OneOf
 
 SEARCHED = "searched"
 SAMPLERS = ("gp", "tpe", "random")
@@ -54,6 +54,9 @@ Objective = Annotated[
 class SearchConfig(Section):
     """The Bayesian search, or one importance metric without a search."""
 
+    planner: Annotated[str, OneOf(PLANNER)] = Field(
+        "importance", description="importance: by scores of structures, with or without trials"
+    )
     metric: Metric = Field(
         SEARCHED,
         description="searched: chosen by trials; an importance metric: used without a search",

@@ -23,7 +23,8 @@ def compare(path: Path, overrides: tuple[str, ...], home: Path) -> None:
     share is computed once. No weights are kept and nothing is registered.
 
     \b
-    comparison.methods   names of `adapruner methods`; default: all
+    comparison.methods   names of `adapruner methods` and of variants; default: all
+    comparison.variants  methods of your own: a preset with other settings
     comparison.ratios    shares to remove, such as [0.2, 0.5]
     comparison.layouts   per_layer, uniform
     comparison.at_ratio  settings of pruning for one ratio

@@ -61,13 +61,62 @@ def test_the_dense_model_is_checked_against_each_layout_and_width_once() -> None
 
 @pytest.mark.parametrize("name", presets())
 def test_only_methods_of_random_samples_use_the_reference_subset(name: str) -> None:
-    (cell,) = cells(CONFIG, ComparisonConfig(methods=(name,), seeds=(0,)))
-    assert uses_reference(cell) == (presets()[name].is_random and not name.startswith("random"))
+    comparison = ComparisonConfig(methods=(name,), seeds=(0,))
+    (cell,) = cells(CONFIG, comparison)
+    uses_samples = presets()[name].is_random and not name.startswith("random")
+    assert uses_reference(candidate_config(cell, CONFIG, comparison)) == uses_samples
+
+
+def test_variant_is_its_preset_with_other_settings() -> None:
+    values = {
+        "methods": ["flap", "flap-with-update"],
+        "variants": {
+            "flap-with-update": {
+                "method": "flap",
+                "settings": {
+                    "reconstruction": {"method": "least_squares"}, "pruning": {"round_to": 32},
+                },
+            }
+        },
+        "finetune": True,
+    }  # fmt: skip
+    comparison = parse_section(ComparisonConfig, values, "file", "comparison")
+    plain, variant = (
+        candidate_config(cell, CONFIG, comparison) for cell in cells(CONFIG, comparison)
+    )
+    assert variant.search == plain.search
+    assert (plain.reconstruction.method, plain.pruning.round_to) == ("bias", 8)
+    assert (variant.reconstruction.method, variant.pruning.round_to) == ("least_squares", 32)
+
+
+def test_layout_and_ratio_of_a_method_replace_those_of_the_comparison() -> None:
+    own = {"pruning": {"layout": "uniform", "ratio": 0.5}}
+    comparison = ComparisonConfig(
+        methods=("flap", "fixed"),
+        variants={"fixed": {"method": "flap", "settings": own}},
+        ratios=(0.2, 0.3),
+        layouts=("per_layer", "uniform"),
+    )
+    found = cells(CONFIG, comparison)
+    assert [c.ratio for c in found] == [0.2, 0.2, 0.3, 0.3, 0.5]
+    plan = candidate_config(found[-1], CONFIG, comparison)
+    assert (plan.pruning.layout, plan.pruning.ratio) == ("uniform", 0.5)
+
+
+def test_invalid_setting_of_a_variant_is_one_line() -> None:
+    variants = {"mine": {"method": "flap", "settings": {"pruning": {"round": 8}}}}
+    comparison = ComparisonConfig(methods=("mine",), variants=variants)
+    (cell,) = cells(CONFIG, comparison)
+    with pytest.raises(UserError, match=r"unknown key 'pruning.round'; did you mean 'round_to'"):
+        candidate_config(cell, CONFIG, comparison)
 
 
 @pytest.mark.parametrize(
     "values",
     [
+        {"variants": {"flap": {"method": "fisher", "settings": {}}}},
+        {"variants": {"mine": {"method": "fischer", "settings": {}}}},
+        {"methods": ["mine"]},
         {"methods": ["fischer"]},
         {"methods": ["fisher", "fisher"]},
         {"ratios": [0.2], "at_ratio": {0.3: {"round_to": 16}}},
