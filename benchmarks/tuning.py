@@ -23,8 +23,8 @@ from adapruner.config import DeviceConfig, FinetuneConfig
 from adapruner.data.pool import Pool
 from adapruner.evaluation.perplexity import perplexity
 from adapruner.models import checkpoint as ckpt
+from adapruner.recovery.cost import measure_tuning_memory
 from adapruner.recovery.finetune import CHECKPOINT, RecoveryRequest, finetune
-from adapruner.recovery.tuning_memory import measure_tuning_memory
 
 METHODS: dict[str, dict[str, Any]] = {
     "lora": {"method": "lora"},

@@ -26,6 +26,7 @@ def load_model(source: Path, serving: ServingConfig) -> Annotated[Path, "dense_c
     from adapruner.models.structures import check_dropout
     from adapruner.pruning.proof import prove
     from adapruner.pruning.target import PruningTarget
+    from adapruner.recovery.groups.model import check_supported, narrow_warning
     from steps.mlflow_support import registered_checkpoints
 
     resolved = CheckpointSource.read(source)
@@ -35,7 +36,11 @@ def load_model(source: Path, serving: ServingConfig) -> Annotated[Path, "dense_c
         structures, warnings = inspect(out), []
         if serving.has_dropout:
             check_dropout(structures)
+        if serving.group_size:
+            check_supported(structures, serving.group_size)
         for pruning in serving.results:
+            if serving.group_size:
+                warnings += narrow_warning(pruning.round_to, serving.group_size)
             target = PruningTarget(structures, pruning)
             target.check_experts()
             warnings += check_planned(out, pruning, target.attention != "none", serving.to)

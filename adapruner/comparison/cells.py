@@ -197,8 +197,9 @@ def serving(config: RunConfig, comparison: ComparisonConfig) -> ServingConfig:
     Raises UserError as `candidate_config`.
     """
     plans = [candidate_config(cell, config, comparison) for cell in cells(config, comparison)]
-    has_dropout = any(plan.finetune.has_dropout for plan in plans)
-    return ServingConfig.of((plan.pruning for plan in plans), has_dropout=has_dropout)
+    return ServingConfig.of(
+        (plan.pruning for plan in plans), tunings=[plan.finetune for plan in plans]
+    )
 
 
 def uses_reference(plan: PlanConfig) -> bool:

@@ -84,7 +84,7 @@ class FinetuneConfig(Section):
     @property
     def has_dropout(self) -> bool:
         """Whether adapters are trained with dropout."""
-        return self.is_enabled and self.dropout > 0
+        return self.method not in ("none", GROUPED) and self.dropout > 0
 
     @property
     def teacher(self) -> TeacherConfig | None:

@@ -76,7 +76,10 @@ class Contents:
 
 
 def contents_of(checkpoint: Path, groups: Path | None = None) -> Contents:
-    """The contents of a checkpoint, with the file of its groups. Raises UserError for one that can't be loaded."""
+    """The contents of a checkpoint, with the file of its groups.
+
+    Raises UserError for one that can't be loaded.
+    """
     structures = inspect(checkpoint)
     heads = {(layer.query_heads, layer.kv_groups) for layer in structures.layers}
     return Contents(

@@ -25,7 +25,6 @@ from adapruner.models import auto_classes, modeling
 from adapruner.models.families import PER_LAYER_CLASS, Family, family_of
 from adapruner.models.structures import Structures, describe_model
 from adapruner.models.weights import (
-    COMPUTED_SUFFIX,
     INDEX_FILE,
     check_tensors,
     check_tied,
@@ -38,7 +37,6 @@ from adapruner.models.weights import (
 from adapruner.progress import hide_library_bars
 
 __all__ = [
-    "COMPUTED_SUFFIX",
     "FAMILY_FILE",
     "MODELING_FILE",
     "PLAN_FILE",

@@ -55,7 +55,9 @@ class Groups:
         """The weight, float32 [out, in]."""
         codes = torch.cat((self.codes & LEVELS, self.codes >> 4), -1)
         grouped = codes.view(*self.step.shape, self.size).float()
-        weight = torch.addcmul(self.minimum.float()[..., None], grouped, self.step.float()[..., None])
+        weight = torch.addcmul(
+            self.minimum.float()[..., None], grouped, self.step.float()[..., None]
+        )
         return weight.view(self.shape)
 
     def moved(self, minimum: Tensor) -> Groups:

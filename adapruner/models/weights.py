@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 from transformers.core_model_loading import revert_weight_conversion
 
 from adapruner.errors import UserError, first_line
@@ -76,9 +77,20 @@ def stored_dtype(checkpoint: Path) -> torch.dtype:
     raise UserError(f"'{checkpoint}' holds no floating-point weights")
 
 
-def rewrite_tensors(
-    source: Path, target: Path, change: Callable[[str, Tensor], Tensor]
-) -> None:
+def stored_tensors(file: Path) -> Iterator[tuple[str, Tensor]]:
+    """Name and tensor of a safetensors file, in the order of their bytes.
+
+    The file is opened again for each, because what was read of it stays in memory until it closes.
+    """
+    with file.open("rb") as opened:
+        entries = json.loads(opened.read(int.from_bytes(opened.read(_LENGTH), "little")))
+    names = entries.keys() - {"__metadata__"}
+    for name in sorted(names, key=lambda name: entries[name]["data_offsets"]):
+        with safe_open(file, framework="pt") as tensors:
+            yield name, tensors.get_tensor(name)
+
+
+def rewrite_tensors(source: Path, target: Path, change: Callable[[str, Tensor], Tensor]) -> None:
     """Writes a safetensors file whose tensors `change` makes of name and tensor of `source`.
 
     The header is that of `source`, so data types and shapes stay. One tensor at a time is in
@@ -87,16 +99,13 @@ def rewrite_tensors(
     with source.open("rb") as file:
         size = file.read(_LENGTH)
         header = file.read(int.from_bytes(size, "little"))
-    entries = json.loads(header)
-    names = sorted(entries.keys() - {"__metadata__"}, key=lambda n: entries[n]["data_offsets"])
     partial = target.with_name(f".{target.name}.part")
     try:
-        with partial.open("wb") as file, safe_open(source, framework="pt") as tensors:
+        with partial.open("wb") as file:
             file.write(size + header)
-            for name in names:
-                old = tensors.get_tensor(name)
+            for name, old in stored_tensors(source):
                 new = change(name, old).to(old.dtype).cpu().contiguous()
-                file.write(new.view(-1).view(torch.uint8).numpy())
+                file.write(new.view(-1).view(torch.uint8).numpy().data)
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)

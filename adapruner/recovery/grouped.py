@@ -14,7 +14,7 @@ from torch import Tensor
 from adapruner.models import checkpoint as ckpt
 from adapruner.models.groups import write_groups
 from adapruner.recovery.finetune import GROUPS_FILE, RecoveryRequest, RecoveryResult
-from adapruner.recovery.grouped_model import grouped_layers, load_grouped
+from adapruner.recovery.groups.model import grouped_layers, load_grouped
 from adapruner.recovery.training import train
 from adapruner.recovery.training_data import result_of, training_data
 

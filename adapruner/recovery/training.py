@@ -52,8 +52,7 @@ def train(model: Any, data: TrainingData, settings: FinetuneConfig, seed: int) -
     """
     weights = [p for p in model.parameters() if p.requires_grad]
     if settings.recomputes:
-        options = {"use_reentrant": False}
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+        model.activation_checkpointing_enable()
     optimizer = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=0.0)
     schedule = learning_rate_schedule(optimizer, settings.warmup_steps, settings.steps)
     announce(

@@ -13,13 +13,16 @@ import torch
 from gguf import GGUFReader
 
 from adapruner.config import ModelConfig
+from adapruner.data.pool import Pool
 from adapruner.errors import UserError
+from adapruner.evaluation.perplexity import mean_loss
 from adapruner.export.export import export
 from adapruner.models.checkpoint import load_model
 from adapruner.models.weights import rewrite_tensors
 from adapruner.recovery.finetune import CHECKPOINT, GROUPS_FILE
 from adapruner.recovery.grouped import write_merged
-from adapruner.recovery.grouped_model import grouped_layers, load_grouped
+from adapruner.recovery.groups.model import grouped_layers, load_grouped
+from adapruner.recovery.training_data import HELD_OUT_WINDOWS
 from tests.adapruner.conftest import Workplace, write_tokenizer
 from tests.adapruner.export.checkpoints import small, write
 from tests.adapruner.models.checkpoints import per_layer_model
@@ -50,9 +53,7 @@ def merged(model: Any, checkpoint: Path, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["llama", "llama-biased", "qwen2", "phi3", "gemma2", "granite"])
-def test_the_merged_checkpoint_has_the_logits_of_the_tuned_model(
-    kind: str, tmp_path: Path
-) -> None:
+def test_the_merged_checkpoint_has_the_logits_of_the_tuned_model(kind: str, tmp_path: Path) -> None:
     checkpoint = write(small(kind, **WIDE), tmp_path / "in")
     model = tuned(checkpoint)
     again = load_model(merged(model, checkpoint, tmp_path), DEVICE)
@@ -128,9 +129,9 @@ def test_a_file_without_the_groups_is_quantized_to_nearly_the_same(tmp_path: Pat
         np.testing.assert_allclose(again[name], values, rtol=2**-10, atol=1e-6)
 
 
-@pytest.mark.parametrize("loss", ["data", "distill"])
+@pytest.mark.parametrize("objective", ["data", "distill"])
 def test_training_lowers_the_loss_and_writes_the_groups(
-    loss: str, workplace: Workplace, tmp_path: Path
+    objective: str, workplace: Workplace, tmp_path: Path
 ) -> None:
     damaged = tmp_path / "damaged"
     model = small_model("llama", **WIDE)
@@ -139,9 +140,13 @@ def test_training_lowers_the_loss_and_writes_the_groups(
         if "down_proj" in name:
             weight.data.mul_(0.5)
     work = replace(workplace, checkpoint=saved(model, damaged))
-    config = GROUPED.model_copy(update={"loss": loss})
-    start, end = start_and_end(recovered(work, config, tmp_path / "out", dense=dense))
+    config = GROUPED.model_copy(update={"loss": objective})
+    result = recovered(work, config, tmp_path / "out", dense=dense)
+    start, end = start_and_end(result)
     assert end < 0.9 * start
+    held_out = Pool.read(workplace.pool).held_out[:HELD_OUT_WINDOWS]
+    loss = mean_loss(load_model(tmp_path / "out" / CHECKPOINT, workplace.model), held_out)
+    assert loss == pytest.approx(result.curve[-1].held_out, rel=1e-5), "the merge changes nothing"
     assert (tmp_path / "out" / GROUPS_FILE).is_file()
 
 

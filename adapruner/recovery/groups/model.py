@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights
 from accelerate.utils import set_module_tensor_to_device
-from safetensors import safe_open
 from torch import nn
 from transformers import AutoModelForCausalLM
 
@@ -17,9 +16,9 @@ from adapruner.errors import UserError
 from adapruner.models import checkpoint as ckpt
 from adapruner.models.groups import quantize
 from adapruner.models.structures import Structures, describe_model
-from adapruner.models.weights import weight_files
+from adapruner.models.weights import COMPUTED_SUFFIX, stored_tensors, weight_files
 from adapruner.progress import announce
-from adapruner.recovery.grouped_linear import GroupedLinear
+from adapruner.recovery.groups.linear import ADAPTERS, GroupedLinear
 
 
 def check_supported(structures: Structures, group_size: int) -> None:
@@ -34,6 +33,16 @@ def check_supported(structures: Structures, group_size: int) -> None:
             f"finetune.group_size {group_size}: the hidden size {structures.hidden_size} is no "
             "multiple of it; use a smaller one, or finetune.method: lora"
         )
+
+
+def narrow_warning(round_to: int, group_size: int) -> list[str]:
+    """The line that says so where MLP widths are no multiples of the group size."""
+    if round_to % group_size == 0:
+        return []
+    return [
+        f"pruning.round_to {round_to} is no multiple of finetune.group_size {group_size}: down "
+        "projections of other widths are neither tuned nor in 4 bit; use pruning.target: llama.cpp"
+    ]
 
 
 def load_grouped(checkpoint: Path, model: DeviceConfig, settings: FinetuneConfig) -> Any:
@@ -52,15 +61,16 @@ def load_grouped(checkpoint: Path, model: DeviceConfig, settings: FinetuneConfig
     projections = _projections(loaded)
     wide = {n for n, linear in projections.items() if linear.in_features % settings.group_size}
     for file in weight_files(checkpoint):
-        with safe_open(file, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 (not a mapping)
-                owner, _, part = name.rpartition(".")
-                value = tensors.get_tensor(name).to(device)
-                if part == "weight" and owner in projections.keys() - wide:
-                    _put(loaded, owner, value, settings)
-                elif not name.endswith(ckpt.COMPUTED_SUFFIX):
-                    set_module_tensor_to_device(loaded, name, device, value, dtype)
+        for name, stored in stored_tensors(file):
+            owner, _, part = name.rpartition(".")
+            value = stored.to(device)
+            if part == "weight" and owner in projections.keys() - wide:
+                _put(loaded, owner, value, settings)
+            elif not name.endswith(COMPUTED_SUFFIX):
+                set_module_tensor_to_device(loaded, name, device, value, dtype)
     loaded.tie_weights()
+    for name, weight in loaded.named_parameters():
+        weight.requires_grad_(name.rpartition(".")[2] in ADAPTERS)
     if wide:
         announce(
             f"{len(wide)} of {len(projections)} projections stay as they are, since their inputs "

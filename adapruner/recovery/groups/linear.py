@@ -16,6 +16,9 @@ from torch.nn import functional as F
 
 from adapruner.models.groups import Groups
 
+ADAPTERS = ("a", "b")
+"""Names of the weights of a layer that are trained."""
+
 
 class GroupedLinear(nn.Module):
     """Computes x W^T + b with W = d q + m', m' = m + `scale` B A rounded to float16.
@@ -63,13 +66,13 @@ class _GroupedProduct(torch.autograd.Function):
         return F.linear(x, groups.dense().to(x.dtype))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]
         x, minimum, codes, step = ctx.saved_tensors
         groups = Groups(codes, step, minimum)
         of_x = of_minimum = None
         if ctx.needs_input_grad[0]:
             of_x = gradient @ groups.dense().to(x.dtype)
         if ctx.needs_input_grad[1]:
-            pooled = x.view(*x.shape[:-1], -1, groups.size).float().sum(-1)
+            pooled = x.unflatten(-1, (-1, groups.size)).sum(-1, dtype=torch.float32)
             of_minimum = gradient.flatten(0, -2).float().T @ pooled.flatten(0, -2)
         return of_x, of_minimum, None, None

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from adapruner.models.groups import Groups, quantize
-from adapruner.recovery.grouped_linear import GroupedLinear
+from adapruner.recovery.groups.linear import GroupedLinear
 
 ROWS, COLUMNS, RANK, SCALE = 10, 128, 3, 2.0
 
@@ -16,9 +16,7 @@ def layer(size: int, bias: bool = True) -> GroupedLinear:
     """A layer with random weights and a random update."""
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(ROWS, COLUMNS, generator=generator)
-    made = GroupedLinear(
-        quantize(weight, size), torch.ones(ROWS) if bias else None, RANK, SCALE
-    )
+    made = GroupedLinear(quantize(weight, size), torch.ones(ROWS) if bias else None, RANK, SCALE)
     with torch.no_grad():
         made.b.normal_(generator=generator)
     return made
