@@ -66,7 +66,7 @@ class _GroupedProduct(torch.autograd.Function):
         return F.linear(x, groups.dense().to(x.dtype))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, minimum, codes, step = ctx.saved_tensors
         groups = Groups(codes, step, minimum)
         of_x = of_minimum = None
