@@ -22,11 +22,11 @@ def load_model(source: Path, serving: ServingConfig) -> Annotated[Path, "dense_c
     """
     from adapruner.export.planned import check_planned
     from adapruner.models.checkpoint import inspect
+    from adapruner.models.groups import check_groups, narrow_warning
     from adapruner.models.sources import CheckpointSource
     from adapruner.models.structures import check_dropout
     from adapruner.pruning.proof import prove
     from adapruner.pruning.target import PruningTarget
-    from adapruner.recovery.groups.model import check_supported, narrow_warning
     from steps.mlflow_support import registered_checkpoints
 
     resolved = CheckpointSource.read(source)
@@ -37,7 +37,7 @@ def load_model(source: Path, serving: ServingConfig) -> Annotated[Path, "dense_c
         if serving.has_dropout:
             check_dropout(structures)
         if serving.group_size:
-            check_supported(structures, serving.group_size)
+            check_groups(structures, serving.group_size)
         for pruning in serving.results:
             if serving.group_size:
                 warnings += narrow_warning(pruning.round_to, serving.group_size)

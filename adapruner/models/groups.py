@@ -16,6 +16,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from adapruner.errors import UserError
+from adapruner.models.structures import Structures
+
 BLOCK = 32
 """Columns whose codes are packed together, as in Q4_1; a group is one or more blocks."""
 
@@ -115,6 +118,30 @@ def _packed(codes: Tensor) -> Tensor:
     """Codes uint8 [out, G, size] as those of `Groups`."""
     low, high = codes.view(len(codes), -1, 2, BLOCK // 2).unbind(2)
     return low | high << 4
+
+
+def check_groups(structures: Structures, group_size: int) -> None:
+    """Raises UserError for a model whose projections can't be tuned in groups."""
+    if structures.has_experts:
+        raise UserError(
+            f"finetune.method grouped: the experts of {structures.family.architecture} are no "
+            "linear layers, which it takes; use lora"
+        )
+    if structures.hidden_size % group_size:
+        raise UserError(
+            f"finetune.group_size {group_size}: the hidden size {structures.hidden_size} is no "
+            "multiple of it; use a smaller one, or finetune.method: lora"
+        )
+
+
+def narrow_warning(round_to: int, group_size: int) -> list[str]:
+    """The line that says so where MLP widths are no multiples of the group size."""
+    if round_to % group_size == 0:
+        return []
+    return [
+        f"pruning.round_to {round_to} is no multiple of finetune.group_size {group_size}: down "
+        "projections of other widths are neither tuned nor in 4 bit; use pruning.target: llama.cpp"
+    ]
 
 
 def write_groups(groups: Mapping[str, Groups], file: Path) -> None:

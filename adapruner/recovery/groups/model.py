@@ -12,47 +12,22 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from adapruner.config import DeviceConfig, FinetuneConfig
-from adapruner.errors import UserError
 from adapruner.models import checkpoint as ckpt
-from adapruner.models.groups import quantize
-from adapruner.models.structures import Structures, describe_model
+from adapruner.models.groups import check_groups, quantize
+from adapruner.models.structures import describe_model
 from adapruner.models.weights import COMPUTED_SUFFIX, stored_tensors, weight_files
 from adapruner.progress import announce
 from adapruner.recovery.groups.linear import ADAPTERS, GroupedLinear
-
-
-def check_supported(structures: Structures, group_size: int) -> None:
-    """Raises UserError for a model whose projections can't be tuned in groups."""
-    if structures.has_experts:
-        raise UserError(
-            f"finetune.method grouped: the experts of {structures.family.architecture} are no "
-            "linear layers, which it takes; use lora"
-        )
-    if structures.hidden_size % group_size:
-        raise UserError(
-            f"finetune.group_size {group_size}: the hidden size {structures.hidden_size} is no "
-            "multiple of it; use a smaller one, or finetune.method: lora"
-        )
-
-
-def narrow_warning(round_to: int, group_size: int) -> list[str]:
-    """The line that says so where MLP widths are no multiples of the group size."""
-    if round_to % group_size == 0:
-        return []
-    return [
-        f"pruning.round_to {round_to} is no multiple of finetune.group_size {group_size}: down "
-        "projections of other widths are neither tuned nor in 4 bit; use pruning.target: llama.cpp"
-    ]
 
 
 def load_grouped(checkpoint: Path, model: DeviceConfig, settings: FinetuneConfig) -> Any:
     """The causal language model of a checkpoint in eval mode; only its adapters have gradients.
 
     Projections are `GroupedLinear`. One whose input width is no multiple of the group size stays as
-    it is, frozen. Raises UserError for a model that `check_supported` refuses.
+    it is, frozen. Raises UserError for a model that `check_groups` refuses.
     """
     structures, device = ckpt.inspect(checkpoint), ckpt.device_of(model)
-    check_supported(structures, settings.group_size)
+    check_groups(structures, settings.group_size)
     dtype = getattr(torch, ckpt.compute_dtype(model))
     config = ckpt.read_config(checkpoint)
     build: Any = AutoModelForCausalLM.from_config
