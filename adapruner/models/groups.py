@@ -152,6 +152,7 @@ def write_groups(groups: Mapping[str, Groups], file: Path) -> None:
         for part in Groups.__annotations__
     }
     save_file(tensors, file)
+    file.chmod(0o644)  # the library creates it readable by its owner alone
 
 
 def read_groups(file: Path, names: Iterable[str]) -> dict[str, Groups]:
