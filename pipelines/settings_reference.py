@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from adapruner.comparison.cells import ComparisonConfig
 from adapruner.config import RunConfig, presets
 from adapruner.config.choices import METRIC, OneOf, table
+from adapruner.config.presets import Preset
 from pipelines.durations import UNITS
 from pipelines.recompress.config import RecompressConfig
 
@@ -71,20 +72,27 @@ def methods_reference() -> str:
         "",
         "## Presets",
         "",
-        "A random method depends on the seed, beyond the draw of the pool.",
+        "Scores by `search.metric`, or by another `search.planner`. A random method depends on the "
+        "seed, beyond the draw of the pool.",
         "",
         *_table(
-            ("preset", "`search.metric`", "`reconstruction.method`", "random", "summary"),
+            (
+                "preset",
+                "scores by",
+                "`reconstruction.method`",
+                "random",
+                "summary",
+            ),
             _preset_rows(),
         ),
         "",
         "## Importance metrics",
         "",
         "Samples: the whole calibration pool, the random reference subset of `search.set_size` "
-        "samples, or none. Statistics: the parts of the importance table that the metric reads. "
-        "Comparable: scores are ranked across layers, so that they set the layers' widths. In the "
-        "formulas w is a weight, g_n its gradient of sample n, R the number of samples, X the "
-        "input of the projection W and c a column of it.",
+        "samples, both, or none. Statistics: the parts of the importance table that the metric "
+        "reads. Comparable: scores are ranked across layers, so that they set the layers' widths. "
+        "In the formulas w is a weight, g_n its gradient of sample n, R the number of samples, X "
+        "the input of the projection W and c a column of it.",
         "",
         *_table(("metric", "samples", "statistics", "comparable", "formula"), _metric_rows()),
     ]
@@ -113,13 +121,19 @@ def _preset_rows() -> list[tuple[str, ...]]:
     return [
         (
             f"`{name}`",
-            f"`{preset.settings['search']['metric']}`",
+            f"`{_origin(preset)}`",
             f"`{preset.settings['reconstruction']['method']}`",
             "yes" if preset.is_random else "no",
             _escape(preset.summary),
         )
         for name, preset in presets().items()
     ]
+
+
+def _origin(preset: Preset) -> str:
+    """The metric of a preset, or the planner that has none."""
+    planner, metric = (preset.setting("search", key) for key in ("planner", "metric"))
+    return str(metric if planner == "importance" else planner)
 
 
 def _metric_rows() -> list[tuple[str, ...]]:

@@ -42,6 +42,7 @@ def load_model(source: Path, serving: ServingConfig) -> Annotated[Path, "dense_c
             if serving.group_size:
                 warnings += narrow_warning(pruning.round_to, serving.group_size)
             target = PruningTarget(structures, pruning)
+            target.check_layout()
             target.check_experts()
             warnings += check_planned(out, pruning, target.attention != "none", serving.to)
         for warning in dict.fromkeys(warnings):

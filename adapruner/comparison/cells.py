@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from adapruner.config import (
     FinetuneConfig,
@@ -26,7 +26,7 @@ from adapruner.config import (
 from adapruner.config.base import SafeName
 from adapruner.config.parsing import nearest, parse_section
 from adapruner.config.presets import Preset, check_preset
-from adapruner.config.pruning import Layout
+from adapruner.config.pruning import RESIDUAL_SUBSETS, Layout
 from adapruner.config.search import SEARCHED
 from adapruner.importance.metrics import METRICS
 
@@ -54,15 +54,15 @@ class Variant(Section):
 class ComparisonConfig(Section):
     """The cells of a comparison: every method at every ratio in every layout."""
 
-    methods: tuple[str, ...] = Field(
-        default_factory=lambda: tuple(presets()),
-        min_length=1,
-        description="presets and variants; default: all presets",
-    )
     variants: dict[SafeName, Variant] = Field(
         default_factory=dict,
         description="name -> method and settings, such as {flap-uniform: {method: flap, settings: "
         "{pruning: {layout: uniform}}}}",
+    )
+    methods: tuple[str, ...] = Field(
+        default_factory=lambda: tuple(presets()),
+        min_length=1,
+        description="presets and variants; default: all presets",
     )
     ratios: tuple[Share, ...] = Field((), description="ratios; default: pruning.ratio")
     layouts: tuple[Layout, ...] = Field((), description="layouts; default: pruning.layout")
@@ -74,22 +74,28 @@ class ComparisonConfig(Section):
     )
     finetune: bool = Field(False, description="fine-tune every candidate with `finetune` as well")
 
+    @field_validator("variants")
+    @classmethod
+    def _check_names(cls, variants: dict[str, Variant]) -> dict[str, Variant]:
+        if both := sorted({*presets()} & {*variants}):
+            raise ValueError(f"'{both[0]}' is a preset; use another name")
+        return variants
+
+    @field_validator("methods")
+    @classmethod
+    def _check_methods(cls, methods: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        names = [*presets(), *info.data.get("variants", {})]
+        for name in methods:
+            if name not in names:
+                raise ValueError(f"'{name}' is no such method{nearest(name, names)}")
+        return methods
+
     @field_validator("methods", "ratios", "layouts", "seeds")
     @classmethod
     def _check_unique(cls, values: tuple[object, ...]) -> tuple[object, ...]:
         if len(set(values)) < len(values):
             raise ValueError("a value is listed twice")
         return values
-
-    @model_validator(mode="after")
-    def _check_methods(self) -> ComparisonConfig:
-        names = [*presets(), *self.variants]
-        for name in self.methods:
-            if name not in names:
-                raise ValueError(f"methods has '{name}': no such method{nearest(name, names)}")
-        if both := sorted({*presets()} & {*self.variants}):
-            raise ValueError(f"variants has '{both[0]}', which is a preset; use another name")
-        return self
 
     @model_validator(mode="after")
     def _check_overrides(self) -> ComparisonConfig:
@@ -180,15 +186,16 @@ def candidate_config(
     finetune = run.finetune
     if not comparison.finetune:
         finetune = finetune.model_copy(update={"method": "none"})
-    return CandidateConfig(
-        seed=cell.seed,
-        model=run.model,
-        search=run.search,
-        pruning=pruning,
-        reconstruction=run.reconstruction,
-        finetune=finetune,
-        quality=run.evaluation.quality,
-    )
+    values = {
+        "seed": cell.seed,
+        "model": run.model,
+        "search": run.search,
+        "pruning": pruning,
+        "reconstruction": run.reconstruction,
+        "finetune": finetune,
+        "quality": run.evaluation.quality,
+    }
+    return parse_section(CandidateConfig, values, where)
 
 
 def serving(config: RunConfig, comparison: ComparisonConfig) -> ServingConfig:
@@ -197,12 +204,14 @@ def serving(config: RunConfig, comparison: ComparisonConfig) -> ServingConfig:
     Raises UserError as `candidate_config`.
     """
     plans = [candidate_config(cell, config, comparison) for cell in cells(config, comparison)]
-    return ServingConfig.of(
-        (plan.pruning for plan in plans), tunings=[plan.finetune for plan in plans]
-    )
+    # A model that can't have residual subsets is a result of the candidates that ask for them.
+    cuts = [plan.pruning for plan in plans if plan.pruning.layout != RESIDUAL_SUBSETS]
+    return ServingConfig.of(cuts, tunings=[plan.finetune for plan in plans])
 
 
 def uses_reference(plan: PlanConfig) -> bool:
     """Whether the plan uses the random reference subset of the importance table."""
+    if plan.search.planner != "importance":
+        return False
     metric = plan.search.metric
-    return metric == SEARCHED or METRICS[metric].needs.samples == "reference"
+    return metric == SEARCHED or METRICS[metric].needs.reference

@@ -48,6 +48,8 @@ def _explain(error: Any, kind: type[BaseModel], where: str, prefix: str) -> str:
     message = error["msg"].removeprefix("Value error, ")
     shown = repr(error["input"])  # the value of a whole section would hide the message
     value = f" is {shown}" if len(shown) <= 100 else ""
+    if not path:  # of several sections together
+        return f"{where}: {message}"
     return f"{where}: '{path}'{value}: {message}"
 
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from adapruner.config.choices import METRIC, table
 from adapruner.config.parsing import nearest
-from adapruner.config.pruning import ReconstructionConfig
+from adapruner.config.pruning import RESIDUAL_SUBSETS, ReconstructionConfig
 from adapruner.config.search import SearchConfig
 
 DEFAULT = "adapruner"
@@ -26,10 +26,20 @@ UPDATED = "+update"
 Settings = dict[str, dict[str, Any]]
 
 _KEYS: dict[str, tuple[type[BaseModel], tuple[str, ...]]] = {
-    "search": (SearchConfig, ("planner", "metric", "samples", "scaling", "vary", "sampler")),
+    "search": (SearchConfig, ("planner", "metric", "samples", "fusion", "vary", "sampler")),
     "reconstruction": (ReconstructionConfig, ("method",)),
 }
 """Section -> its class and the keys that every preset sets."""
+
+
+_SUBSETS = {
+    "layout": RESIDUAL_SUBSETS,
+    "target": "transformers",
+    "attention": "none",
+    "experts": "channels",
+    "allocation": "auto",
+}
+"""The settings of `pruning` that subsets of the residual stream need."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +60,7 @@ def presets() -> dict[str, Preset]:
     """Name -> preset: the searched methods, then one for each metric that has a preset name."""
     paper = {
         "samples": "slots",
-        "scaling": "aligned",
+        "fusion": "aligned",
         "vary": ("metrics", "samples"),
         "sampler": "tpe",  # a Gaussian process has no use for one category per sample
     }
@@ -68,7 +78,24 @@ def presets() -> dict[str, Preset]:
         if metric.preset is not None:
             settings = _settings({"metric": name}, metric.reconstruction)
             result[metric.preset] = Preset(metric.summary, settings, metric.is_random)
-    return result | _updated(result)
+    result["saap"] = _saap()
+    result |= _updated(result)
+    result["disp-llm"] = Preset(
+        "DISP-LLM: blocks with residual dimensions and channels by trained gates (arXiv "
+        "2410.11988)",
+        _settings({"planner": "gates"}, "none") | {"pruning": _SUBSETS},
+        True,
+    )
+    return result
+
+
+def _saap() -> Preset:
+    """All parts of SAAP, see docs/saap.md."""
+    metric = table(METRIC)["saap"]
+    settings = _settings({"metric": "saap", "fusion": "learned"}, "none")
+    settings["pruning"] = {"layout": "per_layer", "allocation": "fluctuation"}
+    summary = "SAAP: fused importance, widths by its fluctuation (arXiv 2412.15127)"
+    return Preset(summary, settings, metric.is_random)
 
 
 def _updated(plain: Mapping[str, Preset]) -> dict[str, Preset]:

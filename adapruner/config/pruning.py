@@ -11,7 +11,8 @@ from adapruner.config.base import Section
 from adapruner.config.choices import RECONSTRUCTION, OneOf
 from adapruner.serving_targets import PORTABLE_MULTIPLE, TARGETS
 
-Layout = Literal["per_layer", "uniform"]
+Layout = Literal["per_layer", "uniform", "residual_subsets"]
+RESIDUAL_SUBSETS = "residual_subsets"
 RatioBase = Literal["all", "blocks"]
 ReconstructionMethod = Annotated[str, OneOf(RECONSTRUCTION)]
 
@@ -26,7 +27,9 @@ class PruningConfig(Section):
     layout: Layout = Field(
         "per_layer",
         description="per_layer: each layer has a width of its own; uniform: one width for all "
-        "layers; of a mixture of experts, one for its experts and one for its dense MLPs",
+        "layers; of a mixture of experts, one for its experts and one for its dense MLPs; "
+        "residual_subsets: each block also reads and writes its own dimensions of the residual "
+        "stream, for search.planner gates and Transformers alone",
     )
     protect_first: int = Field(4, ge=0, description="per_layer only: first layers left unpruned")
     protect_last: int = Field(2, ge=0, description="per_layer only: last layers left unpruned")
@@ -38,8 +41,8 @@ class PruningConfig(Section):
     round_to: int = Field(
         8,
         ge=1,
-        description="MLP widths are multiples of this; default by target: transformers 8, vllm 64, "
-        "llama.cpp 32, portable 256",
+        description="MLP widths, and sizes of residual subsets, are multiples of this; default by "
+        "target: transformers 8, vllm 64, llama.cpp 32, portable 256",
     )
     attention: Literal["auto", "none", "kv_groups", "query_heads"] = Field(
         "auto",
@@ -52,6 +55,18 @@ class PruningConfig(Section):
         "whole: whole experts first, as many as the share allows, and channels for the rest",
     )
 
+    allocation: Literal["auto", "fluctuation"] = Field(
+        "auto",
+        description="per_layer only: what decides the layers' widths. auto: scores that compare "
+        "across layers, else the trials' width profile, else equal shares; fluctuation: how far "
+        "the importance of each layer differs between samples (SAAP)",
+    )
+    fluctuation: Literal["remove_unstable", "keep_unstable"] = Field(
+        "remove_unstable",
+        description="allocation fluctuation only: the layers whose importance differs more lose "
+        "more (SAAP) or less, as channels do by FLAP's score",
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _apply_target(cls, values: Any) -> Any:
@@ -59,6 +74,22 @@ class PruningConfig(Section):
             return values
         target = TARGETS.get(str(values.get("target")))
         return {**values, "round_to": target.multiple} if target else values
+
+    @model_validator(mode="after")
+    def _check_subsets(self) -> PruningConfig:
+        if self.layout != RESIDUAL_SUBSETS:
+            return self
+        if self.target != "transformers":
+            raise ValueError(
+                f"pruning.layout residual_subsets needs pruning.target transformers: {self.target} "
+                "has one width of the residual stream for all blocks"
+            )
+        if self.attention in ("kv_groups", "query_heads") or self.experts == "whole":
+            raise ValueError(
+                "pruning.layout residual_subsets keeps all heads and takes no experts; use "
+                "pruning.attention: none and pruning.experts: channels"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_target(self) -> PruningConfig:
@@ -72,6 +103,15 @@ class PruningConfig(Section):
             raise ValueError(
                 f"pruning.target portable needs pruning.round_to a multiple of "
                 f"{PORTABLE_MULTIPLE}, got {self.round_to}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_allocation(self) -> PruningConfig:
+        if self.allocation == "fluctuation" and self.layout == "uniform":
+            raise ValueError(
+                "pruning.allocation fluctuation gives each layer its own width, but pruning.layout "
+                "is uniform; use per_layer, or pruning.allocation: auto"
             )
         return self
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -15,9 +15,11 @@ from adapruner.config.export import ExportConfig, ServingConfig, with_4bit_expor
 from adapruner.config.model import ModelConfig
 from adapruner.config.parsing import parse_section
 from adapruner.config.presets import DEFAULT, apply_defaults, check_preset, presets
-from adapruner.config.pruning import PruningConfig, ReconstructionConfig
+from adapruner.config.pruning import RESIDUAL_SUBSETS, PruningConfig, ReconstructionConfig
 from adapruner.config.recovery import FinetuneConfig
 from adapruner.config.search import SearchConfig
+
+Planned = TypeVar("Planned", "PlanConfig", "RunConfig")
 
 
 class RegistryConfig(Section):
@@ -41,6 +43,35 @@ class RegistryConfig(Section):
         return alias
 
 
+def _check_planner(run: Planned) -> Planned:
+    """Raises ValueError for a layout or an update that the planner can't have."""
+    planner, layout = run.search.planner, run.pruning.layout
+    if planner == "gates" and layout not in ("per_layer", RESIDUAL_SUBSETS):
+        raise ValueError(
+            f"search.planner gates has no pruning.layout {layout}; use per_layer or "
+            "residual_subsets"
+        )
+    if planner == "gates" and run.pruning.experts == "whole":
+        raise ValueError("search.planner gates removes no experts; use pruning.experts: channels")
+    if planner == "gates" and run.pruning.attention in ("kv_groups", "query_heads"):
+        raise ValueError("search.planner gates keeps all heads; use pruning.attention: none")
+    if planner == "gates" and run.pruning.allocation != "auto":
+        raise ValueError("search.planner gates decides the widths; use pruning.allocation: auto")
+    if layout != RESIDUAL_SUBSETS:
+        return run
+    if planner != "gates":
+        raise ValueError(
+            f"pruning.layout residual_subsets needs search.planner gates, not {planner}: scores "
+            "are of MLP channels and heads alone"
+        )
+    if run.reconstruction.method != "none":
+        raise ValueError(
+            "pruning.layout residual_subsets needs reconstruction.method none: the updates are of "
+            "MLPs with the whole residual stream"
+        )
+    return run
+
+
 class PlanConfig(Section):
     """The settings that a pruning plan depends on, beside the pool and the importance table."""
 
@@ -49,6 +80,8 @@ class PlanConfig(Section):
     search: SearchConfig
     pruning: PruningConfig
     reconstruction: ReconstructionConfig
+
+    _check = model_validator(mode="after")(_check_planner)
 
 
 class RunConfig(Section):
@@ -85,6 +118,8 @@ class RunConfig(Section):
     @classmethod
     def _apply_preset(cls, values: Any) -> Any:
         return with_4bit_export(apply_defaults(values)) if isinstance(values, Mapping) else values
+
+    _check = model_validator(mode="after")(_check_planner)
 
     @model_validator(mode="after")
     def _check_finetune_shares(self) -> RunConfig:

@@ -16,6 +16,7 @@ from pydantic import (
 
 from adapruner.config.base import Section
 from adapruner.config.choices import METRIC, PLANNER, OneOf
+from adapruner.config.gates import GatesConfig
 
 SEARCHED = "searched"
 SAMPLERS = ("gp", "tpe", "random")
@@ -30,6 +31,7 @@ Dimension = Literal[
     "metrics", "samples", "token", "shares", "update", "ridge", "widths", "protection"
 ]
 Metric = Annotated[str, OneOf(METRIC, (SEARCHED,))]
+Fusion = Literal["layer_mean", "model_mean", "learned", "aligned"]
 
 
 def _parse_objective(value: Any, parse: ValidatorFunctionWrapHandler) -> Any:
@@ -55,7 +57,9 @@ class SearchConfig(Section):
     """The Bayesian search, or one importance metric without a search."""
 
     planner: Annotated[str, OneOf(PLANNER)] = Field(
-        "importance", description="importance: by scores of structures, with or without trials"
+        "importance",
+        description="importance: by scores of structures, with or without trials; gates: by gates "
+        "that are trained under the budget, without scores",
     )
     metric: Metric = Field(
         SEARCHED,
@@ -98,10 +102,12 @@ class SearchConfig(Section):
     set_size: int = Field(
         10, ge=1, description="size of the random reference subset, and number of slots"
     )
-    scaling: Literal["layer_mean", "aligned"] = Field(
+    fusion: Fusion = Field(
         "layer_mean",
-        description="how metrics are brought to one scale: divided by their layer mean, or "
-        "multiplied by the paper's alignment factors",
+        description="how metrics are brought to one scale before they are summed: divided by "
+        "their mean over the layer or over the model, by that of the layer and a variance that is "
+        "learned from the samples' scores, or multiplied by the AdaPruner paper's alignment "
+        "factors",
     )
     vary: tuple[Dimension, ...] = Field(
         ("token", "shares", "update", "ridge", "widths", "protection"),
@@ -109,13 +115,17 @@ class SearchConfig(Section):
         description="dimensions of the search space: metrics (the coarse and the fine metric), "
         "samples (which ones score), token (the token metric), shares (the weights of the domains "
         "in the scores), update (those in the update), ridge (that of the update), widths (the "
-        "layers' widths), protection (the number of protected layers)",
+        "layers' widths, with pruning.allocation auto), protection (the number of protected "
+        "layers)",
     )
     finalists: int = Field(
         4,
         ge=1,
         description="number of best trials that are evaluated on the held-out text, with the warm "
         "starts; with several objectives, trials that are spread along the front",
+    )
+    gates: GatesConfig = Field(
+        GatesConfig(), description="the training of gates, for `planner: gates`"
     )
     storage: str | None = Field(None, description="Optuna storage URL; default: local SQLite")
 
@@ -144,7 +154,7 @@ class SearchConfig(Section):
     @property
     def is_searched(self) -> bool:
         """Whether there are trials."""
-        return self.metric == SEARCHED
+        return self.planner == "importance" and self.metric == SEARCHED
 
     @property
     def objectives(self) -> dict[str, float]:

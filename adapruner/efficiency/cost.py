@@ -25,7 +25,7 @@ from adapruner.config import EvaluationConfig, ModelConfig
 from adapruner.efficiency.peak_memory import PeakMemory, measure_peak_memory
 from adapruner.files import Artifact, Record
 from adapruner.models import checkpoint as ckpt
-from adapruner.models.structures import Structures
+from adapruner.models.structures import ResidualWidths, Structures
 
 
 class Flops(Record):
@@ -129,12 +129,14 @@ def _model_cost(
 def _projection_weights(structures: Structures) -> int:
     """Weights of the decoder layers' linear layers that compute a token, without biases."""
     hidden, head = structures.hidden_size, structures.head_dim
+    whole = ResidualWidths(hidden, hidden, hidden, hidden)
+    residual = structures.residual or (whole,) * len(structures.layers)
     return sum(
-        3 * hidden * structures.active_channels(layer)
+        (2 * stream.mlp_in + stream.mlp_out) * structures.active_channels(layer)
         + layer.experts * structures.expert_params
-        + 2 * hidden * head * layer.query_heads
-        + 2 * hidden * head * layer.kv_groups
-        for layer in structures.layers
+        + (stream.attention_in + stream.attention_out) * head * layer.query_heads
+        + 2 * stream.attention_in * head * layer.kv_groups
+        for layer, stream in zip(structures.layers, residual, strict=True)
     )
 
 

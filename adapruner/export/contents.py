@@ -81,6 +81,11 @@ def contents_of(checkpoint: Path, groups: Path | None = None) -> Contents:
     Raises UserError for one that can't be loaded.
     """
     structures = inspect(checkpoint)
+    if structures.residual:
+        raise UserError(
+            f"'{checkpoint}' has blocks that read and write subsets of the residual stream, which "
+            "Transformers alone runs; prune with pruning.layout: per_layer"
+        )
     heads = {(layer.query_heads, layer.kv_groups) for layer in structures.layers}
     return Contents(
         checkpoint,

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from adapruner.config import PruningConfig
+from adapruner.config.pruning import RESIDUAL_SUBSETS
+from adapruner.errors import UserError
 from adapruner.export import format_module
 from adapruner.export.contents import contents_of
 from adapruner.serving_targets import TARGETS
@@ -19,6 +21,11 @@ def check_planned(
     `checkpoint` is the dense one, `prunes_heads` says whether attention is pruned, `to` are the
     formats to export. Raises UserError for a format, or a target, that can't hold the result.
     """
+    if to and pruning.layout == RESIDUAL_SUBSETS:
+        raise UserError(
+            f"export.to {to[0]} can't hold pruning.layout residual_subsets, which runs in "
+            "Transformers alone; use per_layer or leave out export"
+        )
     by_layer, target = pruning.layout == "per_layer", TARGETS[pruning.target]
     dense = contents_of(checkpoint)
     planned = replace(

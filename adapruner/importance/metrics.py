@@ -18,6 +18,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from adapruner.importance.fusion import fuse
+from adapruner.importance.terms import (
+    Term,
+    coarse,
+    saap_terms,
+    statistic_term,
+)
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -25,37 +33,47 @@ if TYPE_CHECKING:
     from adapruner.importance.table import ImportanceTable
 
 Function = Callable[["ImportanceTable", "Recipe", str], "list[Tensor]"]
+Terms = Callable[["ImportanceTable", "Recipe", str], "list[Term]"]
 
 
 @dataclass(frozen=True)
 class Needs:
     """What a metric is computed from.
 
-    `samples`: the whole calibration pool, the random reference subset, or none. `statistics`: the
-    groups of the importance table that it reads. `comparable`: scores of MLP channels in different
-    layers can be ranked together. `seed`: the scores depend on the recipe's seed.
+    `samples`: the whole calibration pool, the random reference subset, both, or none. `statistics`:
+    the groups of the importance table that it reads. `comparable`: scores of MLP channels in
+    different layers can be ranked together. `seed`: the scores depend on the recipe's seed.
     """
 
-    samples: Literal["pool", "reference", "none"] = "pool"
+    samples: Literal["pool", "reference", "both", "none"] = "pool"
     statistics: tuple[str, ...] = ()
     comparable: bool = False
     seed: bool = False
 
+    @property
+    def reference(self) -> bool:
+        """Whether the scores depend on the draw of the reference subset."""
+        return self.samples in ("reference", "both")
+
 
 @dataclass(frozen=True)
 class Metric:
-    """A registered metric. `preset`: the method that uses it alone, with `reconstruction`."""
+    """A registered metric. `preset`: the method that uses it alone, with `reconstruction`.
+
+    `terms`: its scores of single samples, for the importance fluctuation of a layer.
+    """
 
     function: Function
     summary: str
     needs: Needs
     preset: str | None
     reconstruction: str
+    terms: Terms | None
 
     @property
     def is_random(self) -> bool:
         """Whether the result depends on the seed, beyond the draw of the pool."""
-        return self.needs.seed or self.needs.samples == "reference"
+        return self.needs.seed or self.needs.reference
 
 
 METRICS: dict[str, Metric] = {}
@@ -68,6 +86,7 @@ def metric(
     needs: Needs,
     preset: str | None = None,
     reconstruction: str = "none",
+    terms: Terms | None = None,
 ) -> Callable[[Function], Function]:
     """Registers a function as the metric `name`.
 
@@ -75,10 +94,15 @@ def metric(
     """
 
     def register(function: Function) -> Function:
-        METRICS[name] = Metric(function, summary, needs, preset, reconstruction)
+        METRICS[name] = Metric(function, summary, needs, preset, reconstruction, terms)
         return function
 
     return register
+
+
+def _alone(statistic: str) -> Terms:
+    """The samples' scores of a metric that are those of one statistic."""
+    return lambda table, recipe, kind: [statistic_term(table, recipe, kind, statistic)]
 
 
 @metric(
@@ -86,6 +110,7 @@ def metric(
     "sum of squared weight * gradient over the whole pool",
     Needs(statistics=("fisher",)),
     preset="fisher",
+    terms=_alone("fisher"),
 )
 def fisher(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
     """sum_n sum (w g_n)^2: second order, with the Fisher information in place of the Hessian."""
@@ -147,6 +172,7 @@ def wanda(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
     "LLM-Pruner, vector-wise, random samples (arXiv 2305.11627)",
     Needs("reference", ("coarse",)),
     preset="llm-pruner-vector",
+    terms=_alone("coarse"),
 )
 def vector(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
     """LLM-Pruner's vector-wise score (--taylor vectorize): sum over projections of |sum w g|."""
@@ -161,6 +187,7 @@ def vector(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
     "LLM-Pruner, element-wise of first order, random samples",
     Needs("reference", ("element",)),
     preset="llm-pruner-element1",
+    terms=_alone("magnitude"),
 )
 def element1(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
     """LLM-Pruner's element-wise score of first order (param_first): sum |w g|, g = sum_n g_n / R.
@@ -175,6 +202,7 @@ def element1(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
     "LLM-Pruner, element-wise of second order, random samples",
     Needs("reference", ("fisher",)),
     preset="llm-pruner-element2",
+    terms=_alone("fisher"),
 )
 def element2(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
     """LLM-Pruner's element-wise score of second order (param_second): sum |w^2 F|.
@@ -189,6 +217,7 @@ def element2(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
     "LLM-Pruner, element-wise of both orders, random samples",
     Needs("reference", ("mixed",)),
     preset="llm-pruner-mixed",
+    terms=_alone("magnitude"),
 )
 def mixed(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
     """LLM-Pruner's element-wise score of both orders (param_mix): sum |w g - w^2 F / 2|.
@@ -196,6 +225,22 @@ def mixed(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
     Exact for the table's reference subset alone. Raises ValueError for other samples.
     """
     return _of_reference(table, recipe, table.mixed[kind])
+
+
+@metric(
+    "saap",
+    "SAAP: vector-wise and element-wise second-order scores, fused (arXiv 2412.15127)",
+    Needs("both", ("coarse", "mixed", "magnitude")),
+    terms=saap_terms,
+)
+def saap(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
+    """SAAP's score: sum_v |w_v^T g - w_v^T H w_v / 2| over the coupled projections v, over the
+    pool, and sum |w g - w^2 F / 2|, over the reference subset, fused by `search.fusion`.
+
+    g is the mean of g_n, H the mean of g_n g_n^T and F that of g_n^2. See `fusion`.
+    """
+    weights = table.coarse["gate"][0].new_ones(len(recipe.samples), 1)
+    return fuse(saap_terms(table, recipe, kind), recipe, weights)
 
 
 @metric(
@@ -223,35 +268,6 @@ def random(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
 
     generator = torch.Generator().manual_seed(len(KINDS) * recipe.seed + KINDS.index(kind))
     return [torch.rand(len(layer), generator=generator) for layer in table.element[kind]]
-
-
-def coarse(
-    table: ImportanceTable,
-    kind: str,
-    layer: int,
-    rows: list[int],
-    weights: Tensor,
-    *,
-    count_twice: bool,
-) -> Tensor:
-    """[units]: sum over the coupled projections of |weighted sum over `rows` of sum w g_n|.
-
-    `weights` is [len(rows), 1]. Projections with equal sums (up and down; value and output; key and
-    query) count once or, as in LLM-Pruner's code, twice.
-    """
-
-    def total(part: str) -> Tensor:
-        return (table.coarse[part][layer][rows] * weights).sum(0)
-
-    if kind == "mlp":
-        return total("gate").abs() + (2 if count_twice else 1) * total("down").abs()
-    query, output = total("query"), total("output")
-    if kind == "heads":
-        return query.abs() + output.abs()
-    groups = table.fisher["groups"][layer].shape[1]
-    if not count_twice:
-        return query.new_zeros(groups)
-    return query.view(groups, -1).sum(1).abs() + output.view(groups, -1).sum(1).abs()
 
 
 def _of_reference(table: ImportanceTable, recipe: Recipe, scores: list[Tensor]) -> list[Tensor]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
-import torch
 from torch import Tensor
 
-from adapruner.importance.metrics import METRICS, coarse
+from adapruner.errors import UserError
+from adapruner.importance.fusion import fuse
+from adapruner.importance.metrics import METRICS
 from adapruner.importance.recipe import MIX, Recipe
+from adapruner.importance.stability import fluctuation
 from adapruner.importance.table import KINDS, ImportanceTable
+from adapruner.importance.terms import Term, sample_weights, statistic_term
 
 
 @dataclass(frozen=True)
@@ -17,27 +21,47 @@ class Scores:
     """Scores by layer, higher is more important: channels [C], query heads [H], KV groups [G].
 
     A head's score is of its own rows and columns; a group's is of its key and value alone.
-    `comparable`: channels of different layers can be ranked together.
+    `comparable`: channels of different layers can be ranked together. `fluctuation`, where it was
+    requested: module (mlp, attention) -> float64 [layers], see `stability`.
     """
 
     mlp: list[Tensor]
     heads: list[Tensor]
     groups: list[Tensor]
     comparable: bool = False
+    fluctuation: dict[str, Tensor] | None = None
 
 
 def score(table: ImportanceTable, recipe: Recipe) -> Scores:
     """The scores that `recipe` assigns to the structures of `table`."""
     if recipe.metric == MIX:
-        mlp, heads, groups = (_mix(table, recipe, kind) for kind in KINDS)
+        weights = sample_weights(table, recipe)
+        mlp, heads, groups = (fuse(_mix(table, recipe, kind), recipe, weights) for kind in KINDS)
         return Scores(mlp, heads, groups)
     metric = METRICS[recipe.metric]
     mlp, heads, groups = (metric.function(table, recipe, kind) for kind in KINDS)
     return Scores(mlp, heads, groups, metric.needs.comparable)
 
 
-def _mix(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
-    """The weighted sum of metrics of a searched recipe, see `Recipe`."""
+def score_with_fluctuation(table: ImportanceTable, recipe: Recipe) -> Scores:
+    """The same, with the importance fluctuation of each layer's modules.
+
+    Raises UserError for a metric without scores of single samples.
+    """
+    terms = _mix if recipe.metric == MIX else METRICS[recipe.metric].terms
+    if terms is None:
+        able = [name for name, metric in METRICS.items() if metric.terms is not None]
+        raise UserError(
+            f"pruning.allocation fluctuation: search.metric {recipe.metric} has no scores of "
+            f"single samples; use {', '.join(able)} or searched, or pruning.allocation: auto"
+        )
+    weights = sample_weights(table, recipe)
+    by_module = fluctuation(partial(terms, table, recipe), recipe, weights)
+    return replace(score(table, recipe), fluctuation=by_module)
+
+
+def _mix(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Term]:
+    """The terms of a searched recipe, see `Recipe`."""
     second = (1 - recipe.alpha_coarse) * (1 - recipe.alpha_fine)
     shares = {
         "coarse": recipe.alpha_coarse,
@@ -45,43 +69,6 @@ def _mix(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
         "fisher": second * (1 - recipe.alpha_token),
         "token": second * recipe.alpha_token,
     }
-    weights = _sample_weights(table, recipe)
-    layers = []
-    for index in range(len(table.fisher[kind])):
-        total = torch.zeros(())
-        for metric, share in shares.items():
-            if share:
-                values = _summed(table, metric, kind, index, list(recipe.samples), weights)
-                total = total + share * _scale(recipe, metric, values) * values
-        layers.append(total)
-    return layers
-
-
-def _scale(recipe: Recipe, metric: str, values: Tensor) -> Tensor | float:
-    if not recipe.align:
-        return 1 / values.mean().clamp_min(1e-30)
-    return recipe.align[metric]  # type: ignore[index]
-
-
-def _sample_weights(table: ImportanceTable, recipe: Recipe) -> Tensor:
-    """[N, 1]: the weight of each of the recipe's samples."""
-    domains = [table.domain[n] for n in recipe.samples]
-    weights = [recipe.shares[d] / domains.count(d) if recipe.shares else 1.0 for d in domains]
-    return torch.tensor(weights).unsqueeze(1)
-
-
-def _summed(
-    table: ImportanceTable, metric: str, kind: str, layer: int, rows: list[int], weights: Tensor
-) -> Tensor:
-    """[units]: one metric, summed over the samples `rows` with their `weights`."""
-    if metric == "coarse":
-        return coarse(table, kind, layer, rows, weights, count_twice=False)
-    if metric == "token":
-        part = {"mlp": "down", "heads": "output"}.get(kind)
-        statistic = (
-            table.token[part][layer] if part else torch.zeros_like(table.fisher[kind][layer])
-        )
-    else:
-        statistic = getattr(table, metric)[kind][layer]
-    total: Tensor = (statistic[rows] * weights).sum(0)
-    return total
+    return [
+        statistic_term(table, recipe, kind, name, share) for name, share in shares.items() if share
+    ]

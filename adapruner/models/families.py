@@ -20,6 +20,10 @@ PER_LAYER_CLASS = "PerLayer"
 """Prefix of the classes of models whose layers differ in width; the stock name follows it."""
 
 
+PRE_NORMS = frozenset({"input_layernorm", "post_attention_layernorm"})
+"""The modules with weights of a pre-norm layer, beside its blocks: a norm before each block."""
+
+
 @dataclass(frozen=True)
 class Family:
     """One family: its Transformers names, its modules and what its config can express.

@@ -9,6 +9,10 @@ The classes of a family are made when they are first requested, by Transformers'
 `LlamaForCausalLM`, its config class and its decoder, with layers of the class `LlamaDecoderLayer`.
 The model type is `adapruner_` and the stock one.
 
+Where the config has `residual_widths`, each block reads a subset of the residual stream, after the
+norm, and writes a subset: the projections have as many columns and rows, and the indices are
+buffers of the attention and of the MLP. Norms and embeddings keep the whole width.
+
 A copy of this file is part of every per-layer checkpoint (`auto_map` in its config.json), so it
 imports nothing but Transformers, torch and huggingface_hub.
 """
@@ -23,6 +27,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+import torch
 import transformers
 from huggingface_hub.dataclasses import strict
 from torch import nn
@@ -31,6 +36,12 @@ from transformers.conversion_mapping import (
     get_checkpoint_conversion_mapping,
     register_checkpoint_conversion_mapping,
 )
+
+RESIDUAL_WIDTHS = "residual_widths"
+"""Field of a config: per layer the dimensions that attention reads and writes, and the MLP."""
+
+WRITERS = ("o_proj", "down_proj")
+"""Projections that write to the residual stream; the other ones of their block read it."""
 
 _CLASS_NAME = re.compile(r"PerLayer(?P<family>\w+?)(?P<role>Config|Model|ForCausalLM)")
 
@@ -74,6 +85,44 @@ class _PerLayerConfig:
         """Checks nothing: stock checks read a head count, and the stock config was checked."""
 
 
+def select_residual(block: nn.Module, reads: Any, writes: Any, hidden_size: int) -> None:
+    """Has `block` read and write these dimensions of a residual stream of `hidden_size`.
+
+    `reads` and `writes` are int64 indices, [R] and [W]; its projections already have these widths.
+    The block returns the whole width, zeros included, to which a stock layer adds the stream.
+    """
+    block.register_buffer("reads", reads)
+    block.register_buffer("writes", writes)
+    block.residual_size = hidden_size  # type: ignore[assignment]
+    block.register_forward_pre_hook(_read, with_kwargs=True)
+    block.register_forward_hook(_write)
+
+
+def _read(block: Any, args: Any, kwargs: Any) -> Any:
+    """Stock layers pass the hidden states to attention by name, and to the MLP by position."""
+    if args:
+        return (args[0].index_select(-1, block.reads), *args[1:]), kwargs
+    selected = kwargs["hidden_states"].index_select(-1, block.reads)
+    return args, kwargs | {"hidden_states": selected}
+
+
+def _write(block: Any, _: Any, output: Any) -> Any:
+    part = output[0] if isinstance(output, tuple) else output
+    whole = part.new_zeros((*part.shape[:-1], block.residual_size))
+    whole = whole.index_add(-1, block.writes, part)
+    return (whole, *output[1:]) if isinstance(output, tuple) else whole
+
+
+def _narrow(block: nn.Module, reads: int, writes: int, hidden_size: int) -> None:
+    """Gives a block that was built by a stock class the widths and indices of a subset."""
+    for name, linear in list(block.named_children()):
+        if isinstance(linear, nn.Linear):
+            columns, rows = linear.in_features, linear.out_features
+            columns, rows = (columns, writes) if name in WRITERS else (reads, rows)
+            setattr(block, name, nn.Linear(columns, rows, bias=linear.bias is not None))
+    select_residual(block, torch.arange(reads), torch.arange(writes), hidden_size)
+
+
 class _PerLayerModel:
     """Builds layer i of a stock decoder from `config.per_layer_config[i]`."""
 
@@ -93,6 +142,10 @@ class _PerLayerModel:
             self.rotary_emb.config = layer.self_attn.config  # its size is `head_dim` alone
             if hasattr(layer.mlp, "experts"):
                 layer.mlp.experts.config = config  # of which they read the implementation
+        residual = getattr(config, RESIDUAL_WIDTHS, None) or ()
+        for layer, widths in zip(layers, residual, strict=False):
+            _narrow(layer.self_attn, *widths[:2], config.hidden_size)
+            _narrow(layer.mlp, *widths[2:], config.hidden_size)
         self.post_init()  # type: ignore[attr-defined]
 
 

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from adapruner.errors import UserError
 from adapruner.models.experts import ExpertProjection
-from adapruner.models.families import Family, family_of
+from adapruner.models.families import PRE_NORMS, Family, family_of
+from adapruner.models.modeling import RESIDUAL_WIDTHS
 
 MLP_PARTS = ("gate", "up", "down")
 ATTENTION_PARTS = ("query", "key", "value", "output")
@@ -95,6 +96,16 @@ class LayerWidths:
 
 
 @dataclass(frozen=True)
+class ResidualWidths:
+    """Dimensions of the residual stream that the two blocks of one layer read and write."""
+
+    attention_in: int
+    attention_out: int
+    mlp_in: int
+    mlp_out: int
+
+
+@dataclass(frozen=True)
 class Structures:
     """The coupled structures of a model. Sizes are numbers of parameters, biases included.
 
@@ -103,6 +114,10 @@ class Structures:
     `stock_head_counts` are the numbers of query heads that the family's stock config accepts.
     `expert_params` counts an expert's row of the router alone, without its channels, and
     `experts_per_token` experts are chosen for a token; both are 0 in a family without experts.
+    `residual` is empty unless the layers read and write subsets of the residual stream; such a
+    model is not pruned again, and its `channel_params`, `head_params` and `group_params` are those
+    of the first layer. `writer_biases` are 1 where the output projections of attention and of the
+    MLP have a bias for each dimension. `is_pre_norm`: norms are before the blocks alone.
     """
 
     family: Family
@@ -117,6 +132,9 @@ class Structures:
     stock_head_counts: tuple[int, ...]
     expert_params: int = 0
     experts_per_token: int = 0
+    residual: tuple[ResidualWidths, ...] = ()
+    writer_biases: tuple[int, int] = (0, 0)
+    is_pre_norm: bool = True
 
     def active_channels(self, widths: LayerWidths) -> int:
         """MLP channels of a layer of these widths that compute a token: those of chosen experts."""
@@ -151,7 +169,7 @@ def describe_model(model: Any) -> Structures:
     config = model.config
     family = family_of(config.model_type, config.architectures)
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    decoder = model.get_submodule(family.layers).children()
+    decoder = list(model.get_submodule(family.layers).children())
     layers = tuple(_widths(config, index, layer) for index, layer in enumerate(decoder))
     first, modules = layers[0], layer_modules(model)[0]
     # Biases of down and output belong to the hidden size, not to a structure.
@@ -172,7 +190,15 @@ def describe_model(model: Any) -> Structures:
         stock_head_counts=family.stock_head_counts(config),
         expert_params=config.hidden_size if family.experts else 0,
         experts_per_token=config.num_experts_per_tok if family.experts else 0,
+        residual=tuple(ResidualWidths(*widths) for widths in residual_widths(config)),
+        writer_biases=(int(modules.output.bias is not None), int(modules.down.bias is not None)),
+        is_pre_norm=all(_others(family, layer) == PRE_NORMS for layer in decoder),
     )
+
+
+def residual_widths(config: Any) -> list[list[int]]:
+    """The values of `ResidualWidths` of each layer; none where all read and write everything."""
+    return getattr(config, RESIDUAL_WIDTHS, None) or []
 
 
 @dataclass(frozen=True)
@@ -226,6 +252,13 @@ def _modules(family: Family, layer: nn.Module, widths: LayerWidths, head_dim: in
             parts[name] = Rows(parts[name], ends[path], rows)
             ends[path] += rows
     return LayerModules(**parts)
+
+
+def _others(family: Family, layer: nn.Module) -> set[str]:
+    """The children of a layer that have weights, other than its blocks."""
+    blocks = (family.attention, family.mlp)
+    children = layer.named_children()
+    return {name for name, part in children if name not in blocks and list(part.parameters())}
 
 
 def _size(projection: MlpProjection) -> int:

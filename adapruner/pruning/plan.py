@@ -13,23 +13,49 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor
 
 from adapruner.config.pruning import Layout, RatioBase
 from adapruner.errors import UserError
 from adapruner.files import Artifact, Record, write_json
-from adapruner.models.structures import LayerWidths
+from adapruner.models.residual import SUBSETS, subset_params
+from adapruner.models.structures import LayerWidths, Structures
 from adapruner.pruning.target import PruningTarget
+
+
+class ResidualPlan(Record):
+    """Dimensions of the residual stream, of `size`, that a layer's blocks read and write."""
+
+    size: int
+    attention_in: str
+    attention_out: str
+    mlp_in: str
+    mlp_out: str
+
+    @property
+    def subsets(self) -> dict[str, list[int]]:
+        """The dimensions, ascending, by the names of the fields."""
+        return {name: parse_ranges(getattr(self, name)) for name in SUBSETS}
 
 
 class LayerPlan(Record):
     """Indices that one layer keeps, as inclusive ranges: `0-11,13,15-40`.
 
-    With experts of C channels, channel c of expert e has the index e C + c.
+    With experts of C channels, channel c of expert e has the index e C + c. `residual` is set, and
+    part of the JSON, in the layout residual_subsets alone.
     """
 
     mlp_channels: str
     query_heads: str
+    residual: ResidualPlan | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = serialize(self)
+        if self.residual is None:
+            values.pop("residual")
+        return values
 
     def channels(self) -> list[int]:
         """The kept MLP channels, ascending."""
@@ -100,6 +126,11 @@ class PruningPlan(Artifact):
     update: Update = Update()
     provenance: dict[str, Any]
 
+    @property
+    def has_subsets(self) -> bool:
+        """Whether layers keep subsets of the residual stream."""
+        return any(layer.residual is not None for layer in self.layers)
+
     def write(self, directory: Path) -> None:
         """Writes `plan.json` to `directory`, which exists."""
         self.write_file(directory / self.FILE)
@@ -115,12 +146,19 @@ def make_plan(
     provenance: dict[str, Any],
 ) -> PruningPlan:
     """The plan that keeps, of layer i, the channels `keep[i][0]` and the heads `keep[i][1]`."""
-    structures, pruning = target.structures, target.pruning
     layers = tuple(
         LayerPlan(mlp_channels=format_ranges(c), query_heads=format_ranges(h)) for c, h in keep
     )
+    return plan_of_layers(target, layers, provenance)
+
+
+def plan_of_layers(
+    target: PruningTarget, layers: tuple[LayerPlan, ...], provenance: dict[str, Any]
+) -> PruningPlan:
+    """The plan of these layers, with the parameters that it removes."""
+    structures, pruning = target.structures, target.pruning
     removed = sum(
-        structures.layer_params(dense) - structures.layer_params(kept_widths(dense, plan))
+        params_removed(structures, dense, plan)
         for dense, plan in zip(structures.layers, layers, strict=True)
     )
     return PruningPlan(
@@ -138,6 +176,17 @@ def make_plan(
         params=Params(dense=structures.total_params, pruned=structures.total_params - removed),
         provenance=provenance,
     )
+
+
+def params_removed(structures: Structures, dense: LayerWidths, plan: LayerPlan) -> int:
+    """Parameters of one layer that a plan does not keep. Raises UserError as `kept_widths`."""
+    kept = kept_widths(dense, plan)
+    if plan.residual is None:
+        return structures.layer_params(dense) - structures.layer_params(kept)
+    hidden = structures.hidden_size
+    sizes = {name: len(subset) for name, subset in plan.residual.subsets.items()}
+    whole = subset_params(structures, dense, dense.mlp_channels, dict.fromkeys(sizes, hidden))
+    return whole - subset_params(structures, dense, kept.mlp_channels, sizes)
 
 
 def kept_widths(dense: LayerWidths, plan: LayerPlan) -> LayerWidths:

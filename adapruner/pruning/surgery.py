@@ -18,7 +18,7 @@ from transformers import AutoConfig
 from adapruner.errors import UserError
 from adapruner.models.checkpoint import auto_map
 from adapruner.models.experts import ExpertProjection, ExpertWeights, separate
-from adapruner.models.modeling import LayerConfig
+from adapruner.models.modeling import RESIDUAL_WIDTHS, LayerConfig
 from adapruner.models.structures import (
     ATTENTION_PARTS,
     MLP_PARTS,
@@ -30,7 +30,9 @@ from adapruner.models.structures import (
     layer_modules,
     placed,
 )
+from adapruner.pruning.masks import hard_masks, masked
 from adapruner.pruning.plan import LayerPlan, PruningPlan, kept_groups, kept_widths
+from adapruner.pruning.residual import check_subsets, cut_subsets
 
 
 def apply(model: Any, plan: PruningPlan) -> None:
@@ -40,6 +42,8 @@ def apply(model: Any, plan: PruningPlan) -> None:
     parts = zip(layer_modules(model), structures.layers, plan.layers, strict=True)
     for modules, dense, kept in parts:
         cut_layer(modules, dense, kept, structures.head_dim)
+        if kept.residual is not None:
+            cut_subsets(modules, kept.residual, structures.hidden_size)
     model.config = narrow_config(model.config, structures, plan)
 
 
@@ -70,6 +74,12 @@ def check_fits(plan: PruningPlan, structures: Structures) -> None:
             f"{structures.family.model_type} of {len(structures.layers)} with other widths; make a "
             "plan for it"
         )
+    if structures.residual:
+        raise UserError(
+            "the model's layers read and write subsets of the residual stream; it can't be pruned "
+            "again, prune the dense model"
+        )
+    check_subsets(plan, structures)
     fewest = structures.experts_per_token
     for index, (widths, kept) in enumerate(zip(structures.layers, plan.layers, strict=True)):
         if widths.experts and (count := kept_widths(widths, kept).experts) < fewest:
@@ -91,10 +101,15 @@ def narrowed(
     """Within it, `model` computes what the cut model would; afterwards it is the dense one again.
 
     A layer's slices exist only while that layer runs. `down` has updated down projections,
-    [hidden, kept channels], by layer; other projections are slices.
+    [hidden, kept channels], by layer; other projections are slices. A plan with subsets of the
+    residual stream is run with masks, without updates.
     """
     structures = describe_model(model)
     check_fits(plan, structures)
+    if plan.has_subsets:
+        with masked(model, hard_masks(structures, plan.layers)):
+            yield
+        return
     handles = []
     layers = zip(layer_modules(model), structures.layers, plan.layers, strict=True)
     for index, (modules, dense, kept) in enumerate(layers):
@@ -115,8 +130,9 @@ def narrow_config(config: Any, structures: Structures, plan: PruningPlan) -> Any
     """The config of the cut model.
 
     `per_layer_config` holds what differs from the first layer. The model type is the family's own
-    where head counts differ by layer or do not suit the stock config, else the stock one. Where the
-    layers differ, `auto_map` names the model classes, so config and tokenizer load without code.
+    where head counts differ by layer or do not suit the stock config, and where the layers have
+    subsets of the residual stream, else the stock one. Where the layers differ, `auto_map` names
+    the model classes, so config and tokenizer load without code.
     """
     family = structures.family
     widths = [kept_widths(d, p) for d, p in zip(structures.layers, plan.layers, strict=True)]
@@ -124,9 +140,15 @@ def narrow_config(config: Any, structures: Structures, plan: PruningPlan) -> Any
     shared = {name: value for own in reversed(by_layer.values()) for name, value in own.items()}
     stored = {config.attribute_map.get(name, name): value for name, value in shared.items()}
     fields = config.to_dict() | stored | {"head_dim": structures.head_dim}
+    if plan.has_subsets:
+        fields[RESIDUAL_WIDTHS] = [
+            [len(subset) for subset in layer.residual.subsets.values()]
+            for layer in plan.layers
+            if layer.residual is not None
+        ]
     for replaced in ("per_layer_config", "auto_map", "architectures", "model_type"):
         fields.pop(replaced, None)
-    is_stock = widths[0].query_heads in structures.stock_head_counts
+    is_stock = widths[0].query_heads in structures.stock_head_counts and not plan.has_subsets
     equal_heads = len({(w.query_heads, w.kv_groups) for w in widths}) == 1 and is_stock
     model_type = family.model_type if equal_heads else family.per_layer_type
     if all(own.items() <= shared.items() for own in by_layer.values()) and is_stock:

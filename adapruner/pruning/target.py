@@ -8,6 +8,7 @@ from typing import Literal
 
 from adapruner.config import PruningConfig
 from adapruner.errors import UserError
+from adapruner.models.residual import check_residual
 from adapruner.models.structures import Structures
 from adapruner.serving_targets import TARGETS
 
@@ -26,9 +27,9 @@ class PruningTarget:
 
     @cached_property
     def protected(self) -> tuple[int, ...]:
-        """Layers that are left unpruned; none in the uniform layout, where all share one width."""
+        """Layers that are left unpruned; none but in the layout per_layer."""
         depth, pruning = len(self.structures.layers), self.pruning
-        if pruning.layout == "uniform":
+        if pruning.layout != "per_layer":
             return ()
         first, last = pruning.protect_first, depth - pruning.protect_last
         return tuple(i for i in range(depth) if i < first or i >= last)
@@ -47,6 +48,8 @@ class PruningTarget:
         Raises UserError where the family's heads can't be removed and the settings name some.
         """
         family, pruning = self.structures.family, self.pruning
+        if self.has_subsets:
+            return "none"  # whole heads; the blocks' inputs and outputs are cut
         if pruning.attention == "auto":
             equal = pruning.layout == "per_layer" and not TARGETS[pruning.target].heads_by_layer
             is_kept = equal or self.structures.grouped_query or family.couples_heads
@@ -76,6 +79,22 @@ class PruningTarget:
         structures = self.structures
         prunable = sum(structures.layer_params(structures.layers[i]) for i in self.prunable)
         return self.budget / prunable if prunable else 0.0
+
+    @property
+    def has_subsets(self) -> bool:
+        """Whether each block has subsets of the residual stream of its own."""
+        return self.pruning.layout == "residual_subsets"
+
+    def check_layout(self) -> None:
+        """Raises UserError for a layout that the model can't have, and for a model whose layers
+        have residual subsets already."""
+        if self.structures.residual:
+            raise UserError(
+                "the model's layers read and write subsets of the residual stream, so it can't be "
+                "pruned again; prune the dense model"
+            )
+        if self.has_subsets:
+            check_residual(self.structures)
 
     def check_experts(self) -> None:
         """Raises UserError where the settings name experts and the model has none, and for widths

@@ -9,5 +9,6 @@ from __future__ import annotations
 
 PLANNERS = {
     "importance": "adapruner.search.search",
+    "gates": "adapruner.search.gates.search",
 }
 """Name of `search.planner` -> its module."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from adapruner.errors import UserError
 from adapruner.importance.recipe import Recipe
-from adapruner.importance.scores import score
+from adapruner.importance.scores import score, score_with_fluctuation
 from adapruner.importance.table import ImportanceTable
 from adapruner.pruning.allocation.allocate import allocate
 from adapruner.pruning.gram_matrices import GramMatrices
@@ -39,7 +39,8 @@ class Planner:
         target = (
             self.target if recipe.protect is None else self.target.with_protection(*recipe.protect)
         )
-        scores = score(self.table, recipe)
+        by_fluctuation = target.pruning.allocation == "fluctuation"
+        scores = (score_with_fluctuation if by_fluctuation else score)(self.table, recipe)
         plan = allocate(scores, target, provenance or {}, self.sensitivity, recipe.width_profile)
         update = Update(shares=recipe.update_shares, ridge=recipe.ridge)
         return plan.model_copy(update={"update": update})

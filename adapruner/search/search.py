@@ -50,7 +50,7 @@ from adapruner.search.results import (
 )
 from adapruner.search.samplers import check_sampler
 from adapruner.search.single_metric import plan_with_metric
-from adapruner.search.space import PROTECTION_RANGE, build_space
+from adapruner.search.space import PROTECTION_RANGE, build_space, varies_widths
 from adapruner.search.study import TRIAL, is_stopped, owned_study, run_trials
 
 
@@ -175,8 +175,7 @@ class _Search:
 
     def _sensitivity(self, model: Any) -> Tensor | None:
         """The sensitivity of each layer, where the space has widths. Cached in the study."""
-        search, pruning = self.config.search, self.config.pruning
-        if "widths" not in search.vary or pruning.layout != "per_layer":
+        if not varies_widths(self.config):
             return None
         prefix = "sensitivity:"
         cached = {

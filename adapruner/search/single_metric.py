@@ -6,12 +6,12 @@ import time
 from pathlib import Path
 
 from adapruner.config import PlanConfig
-from adapruner.config.search import PERPLEXITY
+from adapruner.config.search import PERPLEXITY, Fusion
 from adapruner.data.pool import Pool
 from adapruner.evaluation.perplexity import perplexity
 from adapruner.hashing import hash_file, hash_json
 from adapruner.importance.metrics import METRICS
-from adapruner.importance.recipe import Recipe
+from adapruner.importance.recipe import Recipe, default_align
 from adapruner.importance.table import ImportanceTable
 from adapruner.models import checkpoint as ckpt
 from adapruner.progress import announce
@@ -37,8 +37,8 @@ def plan_with_metric(
 
     Raises UnreachableError when the ratio can't be reached, before the model is loaded.
     """
-    metric = config.search.metric
-    recipe = metric_recipe(metric, table, config.seed)
+    metric, fusion = config.search.metric, config.search.fusion
+    recipe = metric_recipe(metric, table, config.seed, fusion)
     windows = Pool.read(inputs.pool).objective
     provenance = {
         "method": metric,
@@ -69,8 +69,11 @@ def plan_with_metric(
     write_results(out, plan, (trial,), result, [seconds])
 
 
-def metric_recipe(metric: str, table: ImportanceTable, seed: int) -> Recipe:
-    """The samples that a metric needs; `seed` is for the random metric."""
+def metric_recipe(
+    metric: str, table: ImportanceTable, seed: int, fusion: Fusion = "layer_mean"
+) -> Recipe:
+    """The samples that a metric needs; `seed` is for the random metric, `fusion` for SAAP's."""
     on_reference = METRICS[metric].needs.samples == "reference"
     samples = table.reference if on_reference else tuple(range(table.samples))
-    return Recipe(metric=metric, samples=samples, seed=seed)
+    align = default_align(fusion)
+    return Recipe(metric=metric, samples=samples, seed=seed, fusion=fusion, align=align)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from optuna.distributions import (
@@ -14,7 +14,8 @@ from optuna.distributions import (
 )
 
 from adapruner.config import PlanConfig, PruningConfig, SearchConfig
-from adapruner.importance.recipe import ALIGNMENT, Recipe
+from adapruner.config.search import Fusion
+from adapruner.importance.recipe import ALIGNMENT, Recipe, default_align
 from adapruner.importance.table import ImportanceTable
 from adapruner.pruning.reconstruction import uses_gram_matrices
 from adapruner.pruning.update import RIDGE, RIDGES
@@ -47,21 +48,30 @@ class SearchSpace:
     distributions: Distributions
     warm_starts: dict[str, WarmStart]
     signatures: Signatures
+    fusion: Fusion
 
     def recipe(self, params: Mapping[str, Any]) -> Recipe:
         """The recipe of a trial's parameters."""
-        return _recipe(params, self.signatures)
+        return _recipe(params, self.signatures, self.fusion)
 
 
 def build_space(table: ImportanceTable, config: PlanConfig, extra_protection: int) -> SearchSpace:
     """The space of a study. `extra_protection` is how many more layers may be protected per end."""
     distributions = _distributions(table, config, extra_protection)
     signatures = Signatures.of(table)
+    space = SearchSpace(distributions, {}, signatures, config.search.fusion)
     starts = {
-        name: _warm_start(recipe, table, distributions, signatures, config.pruning)
+        name: _warm_start(recipe, table, space, config.pruning)
         for name, recipe in _warm_recipes(table, config, distributions).items()
     }
-    return SearchSpace(distributions, starts, signatures)
+    return replace(space, warm_starts=starts)
+
+
+def varies_widths(config: PlanConfig) -> bool:
+    """Whether trials vary the layers' widths, which no other setting decides."""
+    pruning = config.pruning
+    is_free = pruning.layout == "per_layer" and pruning.allocation == "auto"
+    return is_free and "widths" in config.search.vary
 
 
 def _distributions(
@@ -71,15 +81,15 @@ def _distributions(
     space: Distributions = {}
     if "metrics" in search.vary:
         space |= {name: FloatDistribution(0, 1) for name in ("alpha_coarse", "alpha_fine")}
-    if search.scaling == "aligned":
+    if search.fusion == "aligned":
         space |= {f"align_{name}": CategoricalDistribution(f) for name, f in ALIGNMENT.items()}
     if "samples" in search.vary:
         space |= _sample_distributions(table, search)
-    if "token" in search.vary and search.scaling == "layer_mean":  # the paper has no factor for it
+    if "token" in search.vary and search.fusion != "aligned":  # the paper has no factor for it
         space["alpha_token"] = FloatDistribution(0, 1)
     if "shares" in search.vary and table.domains > 1:
         space |= {f"share_{i}": FloatDistribution(0, 1) for i in range(table.domains)}
-    if pruning.layout == "per_layer" and "widths" in search.vary:
+    if varies_widths(config):
         space["width_profile"] = FloatDistribution(0, 1)
     if pruning.layout == "per_layer" and "protection" in search.vary:
         for end, count in _protection(pruning).items():
@@ -113,7 +123,7 @@ def _protection(pruning: PruningConfig) -> dict[str, int]:
     return {"protect_first": pruning.protect_first, "protect_last": pruning.protect_last}
 
 
-def _recipe(params: Mapping[str, Any], signatures: Signatures) -> Recipe:
+def _recipe(params: Mapping[str, Any], signatures: Signatures, fusion: Fusion) -> Recipe:
     align = {n.removeprefix("align_"): v for n, v in params.items() if n.startswith("align_")}
     ends = ("protect_first", "protect_last")
     return Recipe(
@@ -122,6 +132,7 @@ def _recipe(params: Mapping[str, Any], signatures: Signatures) -> Recipe:
         alpha_fine=params.get("alpha_fine", 0.0),
         alpha_token=params.get("alpha_token", 0.0),
         shares=_shares(params, "share_"),
+        fusion=fusion,
         align=align,
         width_profile=params.get("width_profile", 0.0),
         protect=(params[ends[0]], params[ends[1]]) if ends[0] in params else None,
@@ -161,7 +172,10 @@ def _warm_recipes(
         if name in distributions
     }
     ridge = {"ridge": RIDGE} if "ridge" in distributions else {}
-    recipes = {"fisher": Recipe(samples=samples, **equal, **ridge)}
+    common: dict[str, Any] = {
+        "fusion": search.fusion, "align": default_align(search.fusion), **equal, **ridge,
+    }  # fmt: skip
+    recipes = {"fisher": Recipe(samples=samples, **common)}
     if "alpha_token" in distributions:
         recipes["masks"] = recipes["fisher"].model_copy(update={"alpha_token": 1.0})
         recipes["both"] = recipes["fisher"].model_copy(update={"alpha_token": 0.5})
@@ -175,13 +189,10 @@ def _warm_recipes(
 
 
 def _warm_start(
-    recipe: Recipe,
-    table: ImportanceTable,
-    distributions: Distributions,
-    signatures: Signatures,
-    pruning: PruningConfig,
+    recipe: Recipe, table: ImportanceTable, space: SearchSpace, pruning: PruningConfig
 ) -> WarmStart:
     """The recipe with the parameters that give it; without where the space has none that do."""
+    distributions = space.distributions
     values: dict[str, Any] = {f"direction_{i}": 0.0 for i in range(DIRECTIONS)}
     values |= {f"slot_{i}": n for i, n in enumerate(table.reference)}
     values |= {f"align_{name}": factors[0] for name, factors in ALIGNMENT.items()}
@@ -192,7 +203,7 @@ def _warm_start(
     params = {name: values[name] for name in distributions if name in values}
     if set(params) < set(distributions):
         return WarmStart({}, recipe)
-    rebuilt = _recipe(params, signatures)
+    rebuilt = space.recipe(params)
     fields = ("metric", "samples", "alpha_token", "width_profile", "update_shares", "ridge")
     is_inside = all(getattr(rebuilt, field) == getattr(recipe, field) for field in fields)
     return WarmStart(params if is_inside else {}, recipe)

@@ -6,6 +6,7 @@ up to a common factor. `allocate` uses the first rule of the table that applies.
 """
 
 RULES = (
+    "adapruner.pruning.allocation.fluctuation",
     "adapruner.pruning.allocation.global_ranking",
     "adapruner.pruning.allocation.width_profile",
     "adapruner.pruning.allocation.equal",

@@ -14,7 +14,9 @@ class AllocationRequest:
     `scores` holds the scores of each layer's channels, [C] per layer; `comparable` says that they
     can be ranked across layers. `sensitivity` is float64 [n, len(REMOVED)], the divergence in nats
     per token with that layer alone cut (see `pruning.sensitivity`), or None where it was not
-    measured; `width_profile` in [0, 1] is how far the widths follow it.
+    measured; `width_profile` in [0, 1] is how far the widths follow it. `fluctuation`, float64 [n],
+    is the layers' importance fluctuation where it decides the widths, and None elsewhere;
+    `keep_unstable` says that layers with more of it lose less.
     """
 
     scores: list[Tensor]
@@ -22,6 +24,8 @@ class AllocationRequest:
     channels: float
     sensitivity: Tensor | None
     width_profile: float
+    fluctuation: Tensor | None = None
+    keep_unstable: bool = False
 
     @property
     def sizes(self) -> list[int]:

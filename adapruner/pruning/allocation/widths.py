@@ -46,6 +46,8 @@ def mlp_widths(
         channels=channels,
         sensitivity=None if sensitivity is None else sensitivity[layers],
         width_profile=width_profile,
+        fluctuation=scores.fluctuation["mlp"][layers] if scores.fluctuation else None,
+        keep_unstable=target.pruning.fluctuation == "keep_unstable",
     )
     weights = _rule(request).removal_weights(request)
     steps = [multiples[i] for i in layers]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
@@ -24,15 +24,23 @@ from adapruner.report.svg import (
     whole_numbers,
 )
 
+if TYPE_CHECKING:
+    from adapruner.pruning.plan import LayerPlan
+
 STRUCTURES = {
     "MLP channels": ("mlp_channels", "dense_mlp_channels"),
     "query heads": ("query_heads", "dense_query_heads"),
     "KV groups": ("kv_groups", "dense_kv_groups"),
     "experts": ("experts", "dense_experts"),
+    "read by attention": ("attention_in", "residual"),
+    "written by attention": ("attention_out", "residual"),
+    "read by the MLP": ("mlp_in", "residual"),
+    "written by the MLP": ("mlp_out", "residual"),
 }
 """Structure -> the fields of a layer with its number after pruning and in the dense model.
 
-Layers without experts, and reports that were written before there were any, have none.
+The last four are dimensions of the residual stream, in the layout residual_subsets. Layers without
+experts, and reports that were written before there were any, have none.
 """
 
 LOWEST_OPACITY = 0.12
@@ -216,6 +224,7 @@ def _plan(inputs: Inputs) -> dict[str, Any]:
                 "experts": kept.experts,
                 "dense_experts": dense.experts,
                 "protected": index in plan.protected,
+                **_subsets(layer_plan),
             }
         )
     return {
@@ -224,6 +233,14 @@ def _plan(inputs: Inputs) -> dict[str, Any]:
         "protected": sorted(plan.protected),
         "layers": layers,
     }
+
+
+def _subsets(plan: LayerPlan) -> dict[str, int]:
+    """The sizes of a layer's residual subsets, and of the residual stream; empty without any."""
+    if plan.residual is None:
+        return {}
+    sizes = {name: len(subset) for name, subset in plan.residual.subsets.items()}
+    return {"residual": plan.residual.size, **sizes}
 
 
 SECTION = Section("cut", "What was cut", view, "cut.html.j2", {"ratio": _ratio, "plan": _plan})

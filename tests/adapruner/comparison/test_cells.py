@@ -63,7 +63,7 @@ def test_the_dense_model_is_checked_against_each_layout_and_width_once() -> None
 def test_only_methods_of_random_samples_use_the_reference_subset(name: str) -> None:
     comparison = ComparisonConfig(methods=(name,), seeds=(0,))
     (cell,) = cells(CONFIG, comparison)
-    uses_samples = presets()[name].is_random and not name.startswith("random")
+    uses_samples = presets()[name].is_random and not name.startswith(("random", "disp-llm"))
     assert uses_reference(candidate_config(cell, CONFIG, comparison)) == uses_samples
 
 

@@ -56,6 +56,16 @@ def test_one_preset_replaces_another(name: str) -> None:
     assert with_preset(replaced, name) == replaced
 
 
+def test_saap_has_widths_by_fluctuation_in_the_layout_that_allows_them() -> None:
+    config = parsed(method="saap")
+    assert (config.pruning.allocation, config.pruning.layout) == ("fluctuation", "per_layer")
+    assert (config.search.metric, config.search.fusion) == ("saap", "learned")
+    with pytest.raises(UserError, match="fluctuation gives each layer its own width"):
+        parsed(method="saap", pruning={"layout": "uniform"})
+    other = with_preset(config, "fisher")
+    assert (other.pruning.allocation, other.search.fusion) == ("auto", "layer_mean")
+
+
 def test_every_metric_with_a_preset_name_is_a_method() -> None:
     for name, metric in METRICS.items():
         if metric.preset is not None:

@@ -15,7 +15,7 @@ from adapruner.models.checkpoint import inspect, size_on_disk
 from adapruner.models.structures import describe_model
 from adapruner.pruning.surgery import apply
 from tests.adapruner.conftest import Workplace
-from tests.adapruner.pruning.plans import plan_for
+from tests.adapruner.pruning.plans import plan_for, plan_with_subsets
 from tests.models import BASE, KINDS, small_model
 
 
@@ -47,6 +47,14 @@ def test_flops_and_cache_are_those_that_torch_counts(kind: str, is_cut: bool) ->
     assert decode_flops(structures, vocabulary, 13) == decoded
     cached = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
     assert kv_bytes(structures, 13, 4) == cached
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "phi3"])
+def test_flops_of_residual_subsets_are_those_that_torch_counts(kind: str) -> None:
+    model = small_model(kind, sliding_window=64)
+    apply(model, plan_with_subsets(model))
+    prefilled, _ = counted(model, torch.arange(12)[None])
+    assert prefill_flops(describe_model(model), BASE["vocab_size"], 12) == prefilled
 
 
 def test_flops_and_cache_are_those_of_a_count_by_hand() -> None:

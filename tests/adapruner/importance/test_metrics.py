@@ -36,6 +36,7 @@ class Case:
         self.model, self.ids = small_model(kind), tokens(SAMPLES, LENGTH)
         self.table = importance_table(self.model, self.ids, REFERENCE)
         self.head_dim = describe_model(self.model).head_dim
+        self.couples_heads = describe_model(self.model).family.couples_heads
         self.model = with_linear_experts(self.model)
         self.inputs = self._inputs()
         self.gradients = [self._gradients(row) for row in self.ids]
@@ -90,10 +91,16 @@ def case(request: pytest.FixtureRequest) -> Case:
     return Case(request.param)
 
 
-def check(case: Case, metric: str, expected: Any, rtol: float = 3e-4) -> None:
+def check(
+    case: Case,
+    metric: str,
+    expected: Any,
+    rtol: float = 3e-4,
+    kinds: tuple[str, ...] = KINDS_OF_UNITS,
+) -> None:
     """`expected(kind)` is the expected score of LAYER's units of `kind`."""
     scores = case.scores(metric)
-    for kind in KINDS_OF_UNITS:
+    for kind in kinds:
         by_hand = expected(kind)
         got = getattr(scores, kind)[LAYER]
         scale = float(by_hand.abs().max())
@@ -126,6 +133,28 @@ def test_vector_wise_score_equals_llm_pruners(case: Case) -> None:
     by_hand = case.summed("mlp", lambda name: summed(name).abs())
     got = case.scores("vector").mlp[LAYER]
     torch.testing.assert_close(got, by_hand, rtol=2e-3, atol=1e-4 * float(by_hand.max()))
+
+
+def test_saap_fuses_vector_wise_and_element_wise_second_order_scores(case: Case) -> None:
+    def vector(name: str) -> Tensor:
+        by_sample = torch.stack([case.weights[name] * g[name] for g in case.gradients])
+        rows = 1 if UNITS[name] == "mlp" else case.head_dim
+        sums = by_sample.sum(2).view(SAMPLES, -1, rows).sum(2)  # w^T g_n of each coupled vector
+        score = (sums.mean(0) - sums.square().mean(0) / 2).abs()
+        return score.repeat_interleave(rows) / rows
+
+    def element(name: str) -> Tensor:
+        gradients = torch.stack([case.gradients[n][name] for n in REFERENCE])
+        w, f = case.weights[name], gradients.square().mean(0)
+        return (w * gradients.mean(0) - w**2 * f / 2).abs().sum(1)
+
+    def fused(kind: str) -> Tensor:
+        terms = [case.summed(kind, part) for part in (vector, element)]
+        return sum(term / term.mean() for term in terms)
+
+    # The sums of key and query differ where one norm spans all heads, of which none is removed.
+    kinds = ("mlp",) if case.couples_heads else KINDS_OF_UNITS
+    check(case, "saap", fused, 5e-3, kinds)
 
 
 def test_fisher_is_the_sum_over_the_whole_pool(case: Case) -> None:

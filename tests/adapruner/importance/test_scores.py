@@ -38,7 +38,8 @@ def test_extreme_recipe_is_one_metric_divided_by_its_layer_mean(
 
 
 def test_alignment_multiplies_instead_of_dividing_by_the_mean(table: ImportanceTable) -> None:
-    scores = score(table, Recipe(samples=SUBSET, align={"fisher": 1e5})).mlp[LAYER]
+    recipe = Recipe(samples=SUBSET, fusion="aligned", align={"fisher": 1e5})
+    scores = score(table, recipe).mlp[LAYER]
     expected = table.fisher["mlp"][LAYER][list(SUBSET)].sum(0)
     torch.testing.assert_close(scores, 1e5 * expected)
 

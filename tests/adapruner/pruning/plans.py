@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -10,8 +11,16 @@ import torch
 from torch import Tensor
 
 from adapruner.config import PruningConfig
+from adapruner.models.residual import SUBSETS
 from adapruner.models.structures import Structures, describe_model, layer_modules
-from adapruner.pruning.plan import PruningPlan, make_plan
+from adapruner.pruning.plan import (
+    LayerPlan,
+    PruningPlan,
+    ResidualPlan,
+    format_ranges,
+    make_plan,
+    plan_of_layers,
+)
 from adapruner.pruning.target import PruningTarget
 
 
@@ -49,6 +58,26 @@ def plan_for(model: Any, what: str) -> PruningPlan:
             heads = [h for h in heads if h % per_group != index % per_group]
         keep.append((channels, heads))
     return plan_keeping(structures, keep, "per_layer" if what == "ragged" else "uniform")
+
+
+def plan_with_subsets(model: Any, seed: int = 0) -> PruningPlan:
+    """A plan of random residual subsets and channels, of other sizes in every layer."""
+    structures, drawn = describe_model(model), random.Random(seed)
+
+    def some_of(size: int) -> str:
+        return format_ranges(sorted(drawn.sample(range(size), drawn.randint(size // 2, size - 1))))
+
+    hidden = structures.hidden_size
+    layers = tuple(
+        LayerPlan(
+            mlp_channels=some_of(dense.mlp_channels),
+            query_heads=format_ranges(range(dense.query_heads)),
+            residual=ResidualPlan(size=hidden, **{name: some_of(hidden) for name in SUBSETS}),
+        )
+        for dense in structures.layers
+    )
+    pruning = PruningConfig(ratio=0.1, layout="residual_subsets")
+    return plan_of_layers(PruningTarget(structures, pruning), layers, {})
 
 
 @contextmanager

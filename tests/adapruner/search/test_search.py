@@ -116,7 +116,8 @@ def program(work: Workplace, table: Path, root: Path, name: str, **changes: Any)
     [
         {},
         {"samples": "slots", "vary": ("metrics", "samples")},
-        {"scaling": "aligned"},
+        {"fusion": "aligned"},
+        {"fusion": "learned", "vary": ("metrics", "token", "shares")},
         {"sampler": "random"},
         {"vary": ("ridge",)},
         {"objective": "kl"},
@@ -142,6 +143,15 @@ def test_selected_plan_is_never_worse_than_a_warm_start_on_held_out_text(
     plan = PruningPlan.read(out)
     assert plan.provenance["trial"] == result.best.number
     assert plan.ratio.achieved_blocks == pytest.approx(0.2, abs=0.02)
+
+
+def test_widths_by_fluctuation_need_no_sensitivity(
+    workplace: Workplace, table: Path, tmp_path: Path
+) -> None:
+    pruning = PRUNING.model_copy(update={"allocation": "fluctuation"})
+    out = run(workplace, table, tmp_path, "out", trials=5, pruning=pruning)
+    assert SearchResult.read(out).sensitivity is None
+    assert PruningPlan.read(out).ratio.achieved_blocks == pytest.approx(0.2, abs=0.02)
 
 
 def test_held_out_text_never_enters_a_trial(

@@ -40,12 +40,12 @@ def table() -> ImportanceTable:
 
 
 @pytest.mark.parametrize("samples", ["signature", "slots"])
-@pytest.mark.parametrize("scaling", ["layer_mean", "aligned"])
+@pytest.mark.parametrize("fusion", ["layer_mean", "model_mean", "learned", "aligned"])
 @pytest.mark.parametrize("vary", [("metrics", "samples"), ALL])
 def test_parameters_of_a_warm_start_give_its_recipe(
-    samples: Any, scaling: Any, vary: Any, table: ImportanceTable
+    samples: Any, fusion: Any, vary: Any, table: ImportanceTable
 ) -> None:
-    search = SearchConfig(set_size=4, samples=samples, scaling=scaling, vary=vary)
+    search = SearchConfig(set_size=4, samples=samples, fusion=fusion, vary=vary)
     space = build_space(table, plan_config(search=search), 1)
     inside = 0
     for start in space.warm_starts.values():
@@ -71,9 +71,11 @@ def test_dimensions_follow_the_settings(table: ImportanceTable) -> None:
     assert not {"width_profile", "protect_first"} & set(
         build_space(table, plan_config(pruning=uniform), 0).distributions
     )
-    paper = SearchConfig(
-        set_size=4, samples="slots", scaling="aligned", vary=("metrics", "samples")
-    )
+    fluctuation = PRUNING.model_copy(update={"allocation": "fluctuation"})
+    decided = build_space(table, plan_config(pruning=fluctuation), 0)
+    assert "width_profile" not in decided.distributions
+    assert "profile" not in decided.warm_starts
+    paper = SearchConfig(set_size=4, samples="slots", fusion="aligned", vary=("metrics", "samples"))
     distributions = build_space(table, plan_config(search=paper), 0).distributions
     slots = [d for name, d in distributions.items() if name.startswith("slot_")]
     assert len(slots) == 4

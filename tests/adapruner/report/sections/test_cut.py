@@ -7,8 +7,10 @@ from typing import Any
 
 from adapruner.report.page import page
 from adapruner.report.sections.cut import structures, view
+from tests.adapruner.pruning.plans import plan_with_subsets
 from tests.adapruner.report.reports import build
 from tests.adapruner.report.searches import trials, write_search
+from tests.models import small_model
 
 
 def test_layers_have_dense_and_kept_widths(report: dict[str, Any]) -> None:
@@ -24,6 +26,20 @@ def test_structures_are_summed_over_the_layers(report: dict[str, Any]) -> None:
     assert (channels["dense"], channels["kept"], channels["removed"]) == (256, 169, 87)
     assert channels["share"] == 1 - 169 / 256
     assert (heads["kept"], groups["kept"], channels["layers"]) == (26, 13, 3)
+
+
+def test_residual_subsets_are_rows_of_their_own(tmp_path: Path) -> None:
+    model = small_model("llama")
+    plan = plan_with_subsets(model)
+    search = write_search(tmp_path, trials(6))
+    plan.write(search)
+    layers = build({"search": search})["plan"]["layers"]
+    residual = plan.layers[0].residual
+    assert residual is not None
+    assert layers[0]["mlp_in"] == len(residual.subsets["mlp_in"])
+    read = next(row for row in structures(layers) if row["name"] == "read by the MLP")
+    assert (read["dense"], read["kept"]) == (4 * 32, sum(layer["mlp_in"] for layer in layers))
+    assert "of 32 written by attention" in view(build({"search": search}))["heat_map"]
 
 
 def test_heat_map_has_a_cell_per_layer_and_structure(report: dict[str, Any]) -> None:
