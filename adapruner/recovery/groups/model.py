@@ -12,6 +12,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from adapruner.config import DeviceConfig, FinetuneConfig
+from adapruner.errors import UserError
 from adapruner.models import checkpoint as ckpt
 from adapruner.models.groups import check_groups, quantize
 from adapruner.models.structures import describe_model
@@ -24,7 +25,7 @@ def load_grouped(checkpoint: Path, model: DeviceConfig, settings: FinetuneConfig
     """The causal language model of a checkpoint in eval mode; only its adapters have gradients.
 
     Projections are `GroupedLinear`. One whose input width is no multiple of the group size stays as
-    it is, frozen. Raises UserError for a model that `check_groups` refuses.
+    it is, frozen. Raises UserError for a model that `check_groups` refuses, and where none fits.
     """
     structures, device = ckpt.inspect(checkpoint), ckpt.device_of(model)
     check_groups(structures, settings.group_size)
@@ -46,6 +47,11 @@ def load_grouped(checkpoint: Path, model: DeviceConfig, settings: FinetuneConfig
     loaded.tie_weights()
     for name, weight in loaded.named_parameters():
         weight.requires_grad_(name.rpartition(".")[2] in ADAPTERS)
+    if len(wide) == len(projections):
+        raise UserError(
+            f"finetune.method grouped: no projection of '{checkpoint}' has inputs of a multiple of "
+            f"{settings.group_size}; use lora"
+        )
     if wide:
         announce(
             f"{len(wide)} of {len(projections)} projections stay as they are, since their inputs "
