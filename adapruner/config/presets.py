@@ -22,6 +22,7 @@ from adapruner.config.pruning import (
     SEMI_STRUCTURED_VALUES,
     ReconstructionConfig,
 )
+from adapruner.config.recovery import GROUPED
 from adapruner.config.search import SearchConfig
 
 DEFAULT = "adapruner"
@@ -111,8 +112,10 @@ def _saap() -> Preset:
     """All parts of SAAP, see docs/saap.md."""
     metric = table(METRIC)["saap"]
     settings = _settings({"metric": "saap", "fusion": "learned"}, "none")
-    settings["pruning"] = {"layout": "per_layer", "allocation": "fluctuation"}
-    summary = "SAAP: fused importance, widths by its fluctuation (arXiv 2412.15127)"
+    # Widths that are multiples of a group, so that all projections are tuned in 4 bit.
+    settings["pruning"] = {"layout": "per_layer", "allocation": "fluctuation", "round_to": 32}
+    settings["finetune"] = {"method": GROUPED}
+    summary = "SAAP: fused importance, widths by its fluctuation, 4-bit tuning (arXiv 2412.15127)"
     return Preset(summary, settings, metric.is_random)
 
 

@@ -9,6 +9,9 @@ from pydantic import Field
 from adapruner.config.base import Section, Shares, Sources
 from adapruner.config.choices import RECOVERY, OneOf
 
+GROUPED = "grouped"
+"""The method that trains the model in 4 bit."""
+
 RecoveryMethod = Annotated[str, OneOf(RECOVERY)]
 
 
@@ -29,8 +32,9 @@ class FinetuneConfig(Section):
 
     method: RecoveryMethod = Field(
         "lora",
-        description="lora: adapters on all projections, merged into the weights; ast: all weights "
-        "of the projections with their masks, in the layout semi_structured; none",
+        description="lora: adapters on all projections, merged into the weights; grouped: "
+        "projections in 4 bit, whose groups of columns are moved by adapters; ast: all weights of "
+        "the projections with their masks, in the layout semi_structured; none",
     )
     source: Sources | None = Field(
         None, description="text or Alpaca rows; default: a split of calibration.source"
@@ -56,10 +60,18 @@ class FinetuneConfig(Section):
     sequence_length: int = Field(128, ge=2, description="tokens per example")
     learning_rate: float = Field(4e-4, gt=0, description="peak learning rate, with cosine decay")
     warmup_steps: int = Field(5, ge=0, description="steps of linear warm-up")
-    rank: int = Field(16, ge=1, description="rank of the LoRA adapters")
-    alpha: int = Field(32, ge=1, description="scale of the LoRA adapters")
+    rank: int = Field(16, ge=1, description="rank of the adapters")
+    alpha: int = Field(32, ge=1, description="scale of the adapters")
     dropout: float = Field(
-        0.0, ge=0, lt=1, description="dropout of the LoRA adapters; 0 for experts"
+        0.0, ge=0, lt=1, description="dropout of the LoRA adapters; 0 for experts and for grouped"
+    )
+    group_size: Literal[32, 64, 128] = Field(
+        32, description="grouped: input columns with one step and one minimum"
+    )
+    recompute: bool | None = Field(
+        None,
+        description="whether the backward pass computes the activations of each layer again: less "
+        "memory, a third more time; default: for grouped",
     )
     mask_steps: int = Field(10, ge=1, description="ast only: steps between updates of the masks")
     mask_decay: float = Field(
@@ -86,9 +98,14 @@ class FinetuneConfig(Section):
         return self.method == "ast"
 
     @property
+    def recomputes(self) -> bool:
+        """Whether activations are computed again in the backward pass."""
+        return self.method == GROUPED if self.recompute is None else self.recompute
+
+    @property
     def has_dropout(self) -> bool:
         """Whether adapters are trained with dropout."""
-        return self.is_enabled and self.dropout > 0
+        return self.method not in ("none", GROUPED) and self.dropout > 0
 
     @property
     def teacher(self) -> TeacherConfig | None:

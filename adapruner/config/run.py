@@ -12,7 +12,7 @@ from adapruner.config.base import SafeName, Section, check_shares
 from adapruner.config.calibration import CalibrationConfig
 from adapruner.config.combinations import check_combination
 from adapruner.config.evaluation import EvaluationConfig
-from adapruner.config.export import ExportConfig, ServingConfig
+from adapruner.config.export import ExportConfig, ServingConfig, with_4bit_export
 from adapruner.config.model import ModelConfig
 from adapruner.config.parsing import parse_section
 from adapruner.config.presets import DEFAULT, apply_defaults, check_preset, presets
@@ -118,12 +118,12 @@ class RunConfig(Section):
     @property
     def serving(self) -> ServingConfig:
         """What the dense model is checked against before anything is computed."""
-        return ServingConfig.of([self.pruning], self.export.to, self.finetune.has_dropout)
+        return ServingConfig.of([self.pruning], self.export.to, [self.finetune])
 
     @model_validator(mode="before")
     @classmethod
     def _apply_preset(cls, values: Any) -> Any:
-        return apply_defaults(values) if isinstance(values, Mapping) else values
+        return with_4bit_export(apply_defaults(values)) if isinstance(values, Mapping) else values
 
     _check = model_validator(mode="after")(_check_planner)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from adapruner.models.weights import (
     INDEX_FILE,
     check_tensors,
     check_tied,
+    rewrite_tensors,
     size_on_disk,
     stored_dtype,
     tensor_shapes,
@@ -48,6 +49,7 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "read_config",
+    "rewrite_checkpoint",
     "save_checkpoint",
     "size_on_disk",
     "stored_dtype",
@@ -225,6 +227,20 @@ def copy_checkpoint(checkpoint: Path, out: Path) -> None:
     for file in checkpoint_files(checkpoint):
         link_or_copy(file, out / file.name)
     _add_modeling_file(out)
+
+
+def rewrite_checkpoint(
+    checkpoint: Path, out: Path, change: Callable[[str, Tensor], Tensor]
+) -> None:
+    """Writes a checkpoint to `out` with the weights that `change` makes of its name and weight.
+
+    Data types and shapes stay, and so do the other files. One weight at a time is in memory.
+    """
+    for file in _small_files(checkpoint):
+        shutil.copyfile(file, out / file.name)
+    _add_modeling_file(out)
+    for file in weight_files(checkpoint):
+        rewrite_tensors(file, out / file.name, change)
 
 
 def checkpoint_files(checkpoint: Path) -> list[Path]:

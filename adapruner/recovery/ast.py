@@ -18,7 +18,8 @@ from adapruner.progress import announce
 from adapruner.recovery.branch import add_branch, save_branch
 from adapruner.recovery.finetune import RecoveryRequest, RecoveryResult
 from adapruner.recovery.masks import MaskedWeights
-from adapruner.recovery.training import train, training_data
+from adapruner.recovery.training import train
+from adapruner.recovery.training_data import result_of, training_data
 
 BYTES_PER_WEIGHT = 17
 """Of training: float32 weight, gradient and two moments of the optimizer, and the mask."""
@@ -50,14 +51,7 @@ def recover(request: RecoveryRequest, out: Path) -> RecoveryResult:
     branch_params = save_branch(trained, out) if settings.branch_rank else 0
     del model, trained, owners, masked  # two models need not fit in memory
     _save(weights, request, out)
-    return RecoveryResult(
-        method="ast",
-        loss=settings.loss,
-        examples=len(data.examples),
-        examples_by_domain=data.by_domain,
-        branch_params=branch_params,
-        curve=tuple(curve),
-    )
+    return result_of(request, data, curve).model_copy(update={"branch_params": branch_params})
 
 
 def _masks(request: RecoveryRequest) -> dict[str, Tensor]:

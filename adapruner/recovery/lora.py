@@ -16,7 +16,8 @@ from adapruner.models import checkpoint as ckpt
 from adapruner.models.experts import EXPERT_PARAMETERS
 from adapruner.models.structures import describe_model
 from adapruner.recovery.finetune import RecoveryRequest, RecoveryResult
-from adapruner.recovery.training import train, training_data
+from adapruner.recovery.training import train
+from adapruner.recovery.training_data import result_of, training_data
 
 
 def recover(request: RecoveryRequest, out: Path) -> RecoveryResult:
@@ -38,13 +39,7 @@ def recover(request: RecoveryRequest, out: Path) -> RecoveryResult:
         weight = merged.get_parameter(name)
         weight.copy_(weight.float() + change.to(weight.device))
     ckpt.save_checkpoint(merged, checkpoint, out)
-    return RecoveryResult(
-        method="lora",
-        loss=settings.loss,
-        examples=len(data.examples),
-        examples_by_domain=data.by_domain,
-        curve=tuple(curve),
-    )
+    return result_of(request, data, curve)
 
 
 def _add_adapters(model: Any, settings: FinetuneConfig) -> Any:

@@ -15,25 +15,21 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from adapruner.config import FinetuneConfig
-from adapruner.data.pool import Pool
 from adapruner.errors import UserError
-from adapruner.evaluation.divergence import TopLogProbs, divergence
-from adapruner.evaluation.perplexity import mean_loss
-from adapruner.models.checkpoint import load_tokenizer
+from adapruner.evaluation.divergence import TopLogProbs
+from adapruner.evaluation.perplexity import batches_of, mean_loss
 from adapruner.progress import announce, track
-from adapruner.recovery.examples import IGNORE, Batch, Example, batches, pad, select_examples
-from adapruner.recovery.finetune import CurvePoint, RecoveryRequest
-from adapruner.recovery.teacher_logits import logits_of, read_teacher_logits
+from adapruner.recovery.backward import TOKENS_AT_ONCE, add_gradients
+from adapruner.recovery.examples import Example, batches, pad
+from adapruner.recovery.finetune import CurvePoint
+from adapruner.recovery.teacher_logits import logits_of
 
 HELD_OUT_CHECKS = 8
 """Number of measurements of the held-out loss over the whole training."""
 MAX_GRADIENT_NORM = 1.0
-HELD_OUT_WINDOWS = 16
-"""Windows of the held-out text that the loss is measured on during training."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +37,8 @@ class TrainingData:
     """Examples, the teacher's logits for all of them, and held-out windows, int [M, T].
 
     Without a `teacher` the loss is the cross-entropy of the text; `teacher_share` is the share of
-    the teacher's divergence in it. `by_domain` is the number of examples of each domain.
+    the teacher's divergence in it. `by_domain` is the number of examples of each domain, empty
+    where the texts have none.
     """
 
     examples: list[Example]
@@ -49,27 +46,6 @@ class TrainingData:
     held_out: Tensor
     teacher_share: float = 1.0
     by_domain: tuple[int, ...] = ()
-
-
-def training_data(request: RecoveryRequest) -> TrainingData:
-    """The data of a recovery. Raises UserError for fewer examples than a batch."""
-    settings = request.finetune
-    tokenizer = load_tokenizer(request.checkpoint)
-    most = settings.steps * settings.batch_size
-    length = settings.sequence_length
-    selected = select_examples(request.pool, tokenizer, length, most, request.shares)
-    if len(selected.examples) < settings.batch_size:
-        raise UserError(
-            f"the fine-tune split has {len(selected.examples)} usable examples, a batch needs "
-            f"{settings.batch_size}; use more texts or lower finetune.batch_size"
-        )
-    return TrainingData(
-        examples=selected.examples,
-        teacher=None if settings.loss == "data" else read_teacher_logits(request.teacher),
-        held_out=Pool.read(request.pool).held_out[:HELD_OUT_WINDOWS],
-        teacher_share=0.5 if settings.loss == "both" else 1.0,
-        by_domain=selected.by_domain,
-    )
 
 
 def train(
@@ -86,6 +62,8 @@ def train(
     Raises UserError, with the step, at the first loss that is not finite.
     """
     weights = [p for p in model.parameters() if p.requires_grad]
+    if settings.recomputes:
+        model.activation_checkpointing_enable()
     optimizer = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=0.0)
     schedule = learning_rate_schedule(optimizer, settings.warmup_steps, settings.steps)
     announce(
@@ -99,21 +77,20 @@ def train(
         model.train()
         if before_step is not None:
             before_step(step)
-        loss = _batch_loss(model, data, next(order))
-        if not torch.isfinite(loss):
+        loss = _add_gradients(model, data, next(order))
+        if not math.isfinite(loss):
             raise UserError(
-                f"the loss of fine-tuning step {step} is {loss.item()}; lower "
+                f"the loss of fine-tuning step {step} is {loss}; lower "
                 f"finetune.learning_rate ({settings.learning_rate:g}) or use dtype: float32"
             )
-        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(weights, MAX_GRADIENT_NORM)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
         model.eval()
         is_checked = step % every == 0 or step == settings.steps
-        held_out = mean_loss(model, data.held_out) if is_checked else None
-        curve.append(CurvePoint(step=step, loss=loss.item(), held_out=held_out))
+        held_out = _held_out_loss(model, data.held_out) if is_checked else None
+        curve.append(CurvePoint(step=step, loss=loss, held_out=held_out))
     return curve
 
 
@@ -134,35 +111,16 @@ def learning_rate_schedule(
     return LambdaLR(optimizer, share)
 
 
-def token_loss(
-    logits: Tensor, batch: Batch, teacher: TopLogProbs | None, teacher_share: float = 1.0
-) -> Tensor:
-    """Mean loss in nats over the tokens of `batch` that are trained on.
-
-    `logits` is [B, T, V]. `teacher` has the teacher's logits at all positions of the examples but
-    their last, [P, K]; without one the loss is the cross-entropy, which also has what is left by
-    `teacher_share`.
-    """
-    targets = batch.labels[:, 1:].to(logits.device).flatten()
-    is_trained = targets != IGNORE
-    predicted = logits[:, :-1].flatten(0, 1)[is_trained]
-    share = 0.0 if teacher is None else teacher_share
-    loss = predicted.new_zeros((), dtype=torch.float32)
-    if share < 1:
-        loss = (1 - share) * F.cross_entropy(predicted.float(), targets[is_trained])
-    if teacher is None:
-        return loss
-    is_real = batch.mask[:, 1:].flatten().bool()
-    rows = is_trained[is_real].to(teacher.tokens.device)
-    expected = TopLogProbs(teacher.tokens[rows], teacher.log_probs[rows])
-    return loss + share * divergence(expected, predicted).mean()
-
-
-def _batch_loss(model: Any, data: TrainingData, indices: list[int]) -> Tensor:
+def _add_gradients(model: Any, data: TrainingData, indices: list[int]) -> float:
     teacher = None
     if data.teacher is not None:
         teacher = logits_of(data.teacher, data.examples, indices)
     device = model.get_input_embeddings().weight.device
     batch = pad([data.examples[i] for i in indices]).to(device)
-    output = model(input_ids=batch.tokens, attention_mask=batch.mask, use_cache=False)
-    return token_loss(output.logits, batch, teacher, data.teacher_share)
+    return add_gradients(model, batch, teacher, data.teacher_share)
+
+
+def _held_out_loss(model: Any, windows: Tensor) -> float:
+    """The mean loss of the windows, with no more logits in memory than a training step needs."""
+    parts = batches_of(windows, TOKENS_AT_ONCE)
+    return sum(mean_loss(model, part) * len(part) for part in parts) / len(windows)

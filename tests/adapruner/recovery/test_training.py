@@ -10,8 +10,9 @@ import torch
 
 from adapruner.errors import UserError
 from adapruner.evaluation.divergence import TopLogProbs
+from adapruner.recovery.backward import token_loss
 from adapruner.recovery.examples import IGNORE, Batch
-from adapruner.recovery.training import HELD_OUT_CHECKS, learning_rate_schedule, token_loss
+from adapruner.recovery.training import HELD_OUT_CHECKS, learning_rate_schedule
 from tests.adapruner.conftest import Workplace
 from tests.adapruner.recovery.requests import recovered, settings
 

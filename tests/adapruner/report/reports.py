@@ -22,6 +22,7 @@ from adapruner.evaluation.quality import Evaluation
 from adapruner.evaluation.results import RowResult, TaskResult, write_rows
 from adapruner.files import Artifact
 from adapruner.pruning.plan import Params, PruningPlan, Ratio, Sparsity
+from adapruner.recovery.cost import RecoveryCost
 from adapruner.recovery.finetune import CurvePoint, RecoveryResult
 from adapruner.report.build import build_report
 from adapruner.report.sections import Inputs
@@ -202,6 +203,7 @@ def write_stages(
     artifacts: dict[str, list[Artifact]] = {
         "filter_calibration_pool": [pool_summary()],
         "finetune": [recovery()],
+        "measure_recovery": [RecoveryCost()],
         "measure_efficiency": [speed(125.0), cost()],
         "compare_behaviour": [behaviour()],
     }
