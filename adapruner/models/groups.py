@@ -19,6 +19,9 @@ from torch import Tensor
 from adapruner.errors import UserError
 from adapruner.models.structures import Structures
 
+GROUPS_FILE = "groups.safetensors"
+"""The projections in 4 bit, beside the checkpoint, of a model that was trained so."""
+
 BLOCK = 32
 """Columns whose codes are packed together, as in Q4_1; a group is one or more blocks."""
 

@@ -97,6 +97,11 @@ DEPENDENCIES: dict[str, tuple[set[str], set[str]]] = {
         {"efficiency/cost.py", "efficiency/speed.py", "efficiency/peak_memory.py"} | MODELS,
         {"search", "recovery", "report", "importance", "evaluation"},
     ),
+    "measure_recovery": (
+        {"recovery/cost.py", "recovery/grouped.py", "efficiency/torchao.py", "models/groups.py"}
+        | MODELS,
+        {"search", "report", "importance", "evaluation/tasks"},
+    ),
     "compare_behaviour": (
         {"evaluation/behaviour.py"} | MODELS,
         {"search", "report", "importance", "efficiency"},
