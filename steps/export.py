@@ -15,7 +15,7 @@ def export(checkpoint: Path, config: ExportConfig) -> Annotated[Path, "exports"]
     """One file or directory for each format of `export.to`; none by default."""
     from adapruner.export import format_module
     from adapruner.export.export import export as write
-    from adapruner.recovery.finetune import GROUPS_FILE
+    from adapruner.models.groups import GROUPS_FILE
 
     groups = checkpoint / GROUPS_FILE
     with stage("export") as out:

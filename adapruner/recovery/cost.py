@@ -26,9 +26,10 @@ from adapruner.efficiency.speed import Throughput, measure_throughput
 from adapruner.efficiency.torchao import load_4bit
 from adapruner.files import Artifact
 from adapruner.models.checkpoint import device_of, load_model
+from adapruner.models.groups import GROUPS_FILE
 from adapruner.progress import announce
 from adapruner.recovery import METHODS
-from adapruner.recovery.finetune import CHECKPOINT, GROUPS_FILE, RecoveryRequest
+from adapruner.recovery.finetune import CHECKPOINT, RecoveryRequest
 
 STEPS = 2
 

@@ -16,9 +16,6 @@ from adapruner.recovery import METHODS
 CHECKPOINT = "checkpoint"
 """The folder of the recovered checkpoint."""
 
-GROUPS_FILE = "groups.safetensors"
-"""The projections in 4 bit, beside the checkpoint, of a model that was trained so."""
-
 
 @dataclass(frozen=True)
 class RecoveryRequest:

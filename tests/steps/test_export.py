@@ -7,8 +7,7 @@ import numpy as np
 from gguf import GGUFReader
 
 from adapruner.config import ExportConfig
-from adapruner.models.groups import read_groups
-from adapruner.recovery.finetune import GROUPS_FILE
+from adapruner.models.groups import GROUPS_FILE, read_groups
 from adapruner.recovery.grouped import write_merged
 from steps.export import export
 from tests.adapruner.export.checkpoints import small, write

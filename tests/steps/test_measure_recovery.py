@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from adapruner.config import EvaluationConfig, ExportConfig
+from adapruner.models.groups import GROUPS_FILE
 from adapruner.recovery.cost import RecoveryCost
-from adapruner.recovery.finetune import CHECKPOINT, GROUPS_FILE
+from adapruner.recovery.finetune import CHECKPOINT
 from adapruner.recovery.grouped import write_merged
 from steps.export import export
 from steps.measure_recovery import measure_recovery
@@ -27,7 +28,15 @@ def test_memory_of_the_tuning_is_measured_in_its_own_process(
     empty.mkdir()
     config = settings(method=method, steps=2)
     out = measure_recovery.entrypoint(
-        workplace.checkpoint, empty, workplace.pool, empty, empty, workplace.model, config, MEASURED
+        workplace.checkpoint,
+        workplace.checkpoint,
+        empty,
+        workplace.pool,
+        empty,
+        empty,
+        workplace.model,
+        config,
+        MEASURED,
     )
     memory = RecoveryCost.read(out).memory
     if method == "none":
@@ -48,7 +57,7 @@ def test_size_and_speed_in_4_bit_are_those_of_a_model_that_was_tuned_so(
     config, evaluation = settings(method="grouped"), MEASURED.only("prompt_tokens", "new_tokens")
     evaluation = evaluation.model_copy(update={"repeats": 1, "peak_memory": False})
     out = measure_recovery.entrypoint(
-        dense, dense, workplace.pool, finetuned, exports, workplace.model, config, evaluation
+        dense, dense, dense, workplace.pool, finetuned, exports, workplace.model, config, evaluation
     )
     cost = RecoveryCost.read(out)
     assert cost.memory is None

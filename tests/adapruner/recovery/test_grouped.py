@@ -18,8 +18,9 @@ from adapruner.errors import UserError
 from adapruner.evaluation.perplexity import mean_loss
 from adapruner.export.export import export
 from adapruner.models.checkpoint import load_model
+from adapruner.models.groups import GROUPS_FILE
 from adapruner.models.weights import rewrite_tensors
-from adapruner.recovery.finetune import CHECKPOINT, GROUPS_FILE
+from adapruner.recovery.finetune import CHECKPOINT
 from adapruner.recovery.grouped import write_merged
 from adapruner.recovery.groups.model import grouped_layers, load_grouped
 from adapruner.recovery.training_data import HELD_OUT_WINDOWS
