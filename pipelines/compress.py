@@ -15,6 +15,7 @@ from steps.export import export
 from steps.finetune import finetune
 from steps.measure_efficiency import measure_efficiency
 from steps.measure_latency import measure_latency
+from steps.measure_recovery import measure_recovery
 from steps.prune import prune
 from steps.register import register
 from steps.report import report
@@ -41,7 +42,8 @@ def compress(config: RunConfig) -> None:
     )  # fmt: skip
     pruned = prune(dense, plan, pool, model, config.reconstruction)
     logits = compute_teacher_logits(dense, pool, model, config.finetune.teacher)
-    finetuned = finetune(pruned, logits, pool, model, config.finetune, config.seed)
+    start = dense if config.finetune.starts_dense else pruned
+    finetuned = finetune(pruned, start, logits, pool, model, config.finetune, config.seed)
 
     exports = export(finetuned, config.export)
 
@@ -53,6 +55,10 @@ def compress(config: RunConfig) -> None:
     speed = ("speed", "batch_sizes", "prompt_tokens", "new_tokens", "repeats", "peak_memory")
     efficiency = measure_efficiency(dense, pruned, model, evaluation.only(*speed))
     windows = ("prompts", "behaviour_windows", "sequence_length", "max_windows")
+    tuning = measure_recovery(
+        pruned, start, logits, pool, finetuned, exports, model, config.finetune,
+        evaluation.only(*speed),
+    )  # fmt: skip
     behaviour = compare_behaviour(dense, pruned, finetuned, texts, model, evaluation.only(*windows))
     written = report(
         config,
@@ -67,6 +73,7 @@ def compress(config: RunConfig) -> None:
         prune=pruned,
         compute_teacher_logits=logits,
         finetune=finetuned,
+        measure_recovery=tuning,
         evaluate_dense=shared.dense_evaluation,
         measure_efficiency=efficiency,
         compare_behaviour=behaviour,

@@ -15,10 +15,18 @@ def export(checkpoint: Path, config: ExportConfig) -> Annotated[Path, "exports"]
     """One file or directory for each format of `export.to`; none by default."""
     from adapruner.export import format_module
     from adapruner.export.export import export as write
+    from adapruner.models.groups import GROUPS_FILE
 
+    groups = checkpoint / GROUPS_FILE
     with stage("export") as out:
         for to in config.to:
             tensor_type = config.type if to == "gguf" else None
             name = format_module(to).file_name("model", tensor_type)
-            write(checkpoint / "checkpoint", to, tensor_type, out / name)
+            write(
+                checkpoint / "checkpoint",
+                to,
+                tensor_type,
+                out / name,
+                groups if groups.is_file() else None,
+            )
     return out

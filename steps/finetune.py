@@ -13,16 +13,20 @@ from steps.zenml_support.workspace import stage
 @cached_step
 def finetune(
     checkpoint: Path,
+    dense: Path,
     teacher_logits: Path,
     pool: Path,
     model: ModelConfig,
     config: FinetuneConfig,
     seed: int,
 ) -> Annotated[Path, "finetuned"]:
-    """The recovered checkpoint in the folder `checkpoint`, and `recovery.json`."""
+    """The recovered checkpoint in the folder `checkpoint`, and `recovery.json`.
+
+    `dense` is the dense checkpoint where the method starts from it, else the pruned one.
+    """
     from adapruner.recovery import finetune as recovery
 
-    request = recovery.RecoveryRequest(checkpoint, teacher_logits, pool, model, config, seed)
+    request = recovery.RecoveryRequest(checkpoint, dense, teacher_logits, pool, model, config, seed)
     with stage("finetune") as out:
         recovery.finetune(request, out)
     return out

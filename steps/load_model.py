@@ -22,6 +22,7 @@ def load_model(source: Path, serving: ServingConfig) -> Annotated[Path, "dense_c
     """
     from adapruner.export.planned import check_planned
     from adapruner.models.checkpoint import inspect
+    from adapruner.models.groups import check_groups, narrow_warning
     from adapruner.models.sources import CheckpointSource
     from adapruner.models.structures import check_dropout
     from adapruner.pruning.proof import prove
@@ -35,7 +36,11 @@ def load_model(source: Path, serving: ServingConfig) -> Annotated[Path, "dense_c
         structures, warnings = inspect(out), []
         if serving.has_dropout:
             check_dropout(structures)
+        if serving.group_size:
+            check_groups(structures, serving.group_size)
         for pruning in serving.results:
+            if serving.group_size:
+                warnings += narrow_warning(pruning.round_to, serving.group_size)
             target = PruningTarget(structures, pruning)
             target.check_layout()
             target.check_experts()

@@ -176,6 +176,7 @@ def test_recovery_method_trains_what_it_says_it_trains(
     )
     request = RecoveryRequest(
         checkpoint=work.checkpoint,
+        dense=work.checkpoint,
         teacher=tmp_path,
         pool=work.pool,
         model=work.model,

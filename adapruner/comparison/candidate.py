@@ -32,7 +32,8 @@ class CandidateResult(Artifact):
     """Metrics of the pruned and the fine-tuned model; the `reason` alone where it is unreachable.
 
     `achieved` is the removed share of what `pruning.ratio` is a share of, `achieved_all` and
-    `achieved_blocks` are those of parameters; `objective` are the selected trial's values.
+    `achieved_blocks` are those of parameters; `zeros` are weights that are zero and not removed;
+    `objective` are the selected trial's values by objective.
     """
 
     FILE: ClassVar[str] = "candidate.json"
@@ -44,6 +45,7 @@ class CandidateResult(Artifact):
     achieved: float | None = None
     achieved_all: float | None = None
     achieved_blocks: float | None = None
+    zeros: int = 0
     objective: NamedValues | None = None
 
 
@@ -98,14 +100,15 @@ class _Run:
         finetuned = None
         if config.finetune.is_enabled:
             finetuned = self._evaluate("finetuned", self._finetune(cut))
-        ratio = PruningPlan.read(plan).ratio
+        decided = PruningPlan.read(plan)
         return CandidateResult(
             pruned=pruned,
             finetuned=finetuned,
             params=ckpt.inspect(cut).total_params,
-            achieved=ratio.achieved,
-            achieved_all=ratio.achieved_all,
-            achieved_blocks=ratio.achieved_blocks,
+            achieved=decided.ratio.achieved,
+            achieved_all=decided.ratio.achieved_all,
+            achieved_blocks=decided.ratio.achieved_blocks,
+            zeros=decided.sparsity.zeros if decided.sparsity else 0,
             objective=SearchResult.read(plan).best.values,
         )
 
@@ -123,6 +126,7 @@ class _Run:
         with self._stage("finetune") as out:
             request = RecoveryRequest(
                 checkpoint=cut,
+                dense=shared.inputs.checkpoint,
                 teacher=shared.teacher_logits,
                 pool=shared.inputs.pool,
                 model=config.model,

@@ -24,6 +24,7 @@ from adapruner.config import (
     with_preset,
 )
 from adapruner.config.base import SafeName
+from adapruner.config.combinations import check_combination
 from adapruner.config.parsing import nearest, parse_section
 from adapruner.config.presets import Preset, check_preset
 from adapruner.config.pruning import RESIDUAL_SUBSETS, Layout
@@ -127,6 +128,11 @@ class CandidateConfig(PlanConfig):
     finetune: FinetuneConfig
     quality: QualityConfig
 
+    @model_validator(mode="after")
+    def _check_sections(self) -> CandidateConfig:
+        check_combination(self.search, self.pruning, self.reconstruction, self.finetune)
+        return self
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -175,8 +181,10 @@ def candidate_config(
     variant = comparison.variants.get(cell.method)
     preset = variant.method if variant else cell.method
     run = with_preset(config, preset, comparison.changes(cell.method))
-    override = comparison.at_ratio.get(cell.ratio, PruningOverride())
-    changes = override.model_dump(exclude_none=True)
+    shared = PruningOverride()
+    if not comparison.own(cell.method, "ratio"):
+        shared = comparison.at_ratio.get(cell.ratio, shared)
+    changes = shared.model_dump(exclude_none=True)
     changes |= {
         "ratio": cell.ratio,
         "layout": [*comparison.own(cell.method, "layout"), cell.layout][0],
@@ -206,8 +214,7 @@ def serving(config: RunConfig, comparison: ComparisonConfig) -> ServingConfig:
     plans = [candidate_config(cell, config, comparison) for cell in cells(config, comparison)]
     # A model that can't have residual subsets is a result of the candidates that ask for them.
     cuts = [plan.pruning for plan in plans if plan.pruning.layout != RESIDUAL_SUBSETS]
-    has_dropout = any(plan.finetune.has_dropout for plan in plans)
-    return ServingConfig.of(cuts, has_dropout=has_dropout)
+    return ServingConfig.of(cuts, tunings=[plan.finetune for plan in plans])
 
 
 def uses_reference(plan: PlanConfig) -> bool:

@@ -71,6 +71,8 @@ def panels(content: Mapping[str, Any]) -> dict[tuple[float, str], list[Mapping[s
 
 def heading(content: Mapping[str, Any], ratio: float, layout: str) -> str:
     """The title of the panel of a ratio and a layout."""
+    if all(row.get("zeros") for row in panels(content)[ratio, layout]):
+        return "no parameters removed, 2 of 4 weights of every projection zero"
     return f"{100 * ratio:g} % of {RATIO_BASES[content['ratio_of']]} removed, layout {layout}"
 
 
@@ -90,8 +92,19 @@ def markdown(content: Mapping[str, Any]) -> str:
         lines += [""]
         reasons = {row["reason"] for row in rows if row["reason"]}
         lines += [f"{UNREACHABLE}: {reason}\n" for reason in sorted(reasons)]
+        lines += [f"{line}\n" for line in sparse_notes(rows)]
     shared = ", ".join(f"{name} {duration(s)}" for name, s in content["shared_s"].items())
     return "\n".join([*lines, f"Computed once for all of them: {shared}.", ""])
+
+
+def sparse_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for each method that removes no parameters."""
+    return [
+        f"{row['method']} removes no parameters: {count(row['zeros'])} of them are zero, 2 of each "
+        "4 in the projections; only GPUs with sparse tensor cores gain"
+        for row in rows
+        if row.get("zeros")
+    ]
 
 
 def tables(content: Mapping[str, Any]) -> list[Table]:
@@ -100,7 +113,9 @@ def tables(content: Mapping[str, Any]) -> list[Table]:
     for (ratio, layout), rows in panels(content).items():
         table = Table(
             title=heading(content, ratio, layout),
-            caption="x dense: the value divided by the dense model's",
+            caption="\n".join(
+                ["x dense: the value divided by the dense model's", *sparse_notes(rows)]
+            ),
             title_style="bold",
         )
         names = [name.partition("_ppl_")[0] for name in content["dense"]]
@@ -123,9 +138,9 @@ def _row(members: Sequence[tuple[Cell, Path]], dense: Mapping[str, float]) -> di
     results = [CandidateResult.read(directory) for _, directory in members]
     seconds = [read_json(directory / STAGE_SECONDS) for _, directory in members]
     reason = next((result.reason for result in results if result.reason is not None), None)
-    measured: dict[str, Any] = {"pruned": None, "finetuned": None, "params": None}
+    measured: dict[str, Any] = {"pruned": None, "finetuned": None, "params": None, "zeros": 0}
     if reason is None:
-        fields = ("params", "achieved", "achieved_all", "achieved_blocks")
+        fields = ("params", "achieved", "achieved_all", "achieved_blocks", "zeros")
         measured |= {f: statistics.mean(getattr(r, f) for r in results) for f in fields}
         for model in ("pruned", "finetuned"):
             measured[model] = _statistics([getattr(r, model) for r in results], dense)

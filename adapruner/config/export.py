@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated, Literal, get_args
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator
 
 from adapruner.config.base import Section
 from adapruner.config.choices import EXPORT, OneOf
 from adapruner.config.pruning import PruningConfig
+from adapruner.config.recovery import GROUPED, FinetuneConfig
 
 TensorType = Literal["f32", "f16", "bf16", "q8_0", "q4_1", "q4_0"]
 TENSOR_TYPES: tuple[str, ...] = get_args(TensorType)
@@ -31,6 +32,24 @@ class ExportConfig(Section):
         return formats
 
 
+def with_4bit_export(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration's values; a model that is tuned in 4 bit is exported so unless they differ.
+
+    Invalid values are left for validation.
+    """
+    finetune, own = (_plain(values.get(section, {})) for section in ("finetune", "export"))
+    if own is None or (finetune or {}).get("method") != GROUPED:
+        return dict(values)
+    return {**values, "export": {"to": ("gguf",), "type": "q4_1", **own}}
+
+
+def _plain(section: Any) -> Mapping[str, Any] | None:
+    """The values that a section sets; None for one that is no section."""
+    if isinstance(section, Section):
+        return section.model_dump(exclude_unset=True)
+    return section if isinstance(section, Mapping) else None
+
+
 _SERVED = {
     "target", "layout", "attention", "experts", "round_to", "protect_first", "protect_last"
 }  # fmt: skip
@@ -39,20 +58,28 @@ _SERVED = {
 class ServingConfig(Section):
     """The settings of a run, or of a comparison, that the dense model is checked against.
 
-    They decide which runtime can load the results, and whether experts can be fine-tuned.
+    They decide which runtime can load the results, and whether they can be fine-tuned.
+    `has_dropout` is whether adapters have any, `group_size` that of results in 4 bit.
     """
 
     results: tuple[PruningConfig, ...]
     to: tuple[str, ...]
     has_dropout: bool
+    group_size: int | None
 
     @classmethod
     def of(
-        cls, results: Iterable[PruningConfig], to: tuple[str, ...] = (), has_dropout: bool = False
+        cls,
+        results: Iterable[PruningConfig],
+        to: tuple[str, ...] = (),
+        tunings: Iterable[FinetuneConfig] = (),
     ) -> ServingConfig:
-        """Each result's settings that decide it, once; others have their defaults.
-
-        `has_dropout` is whether adapters have any.
-        """
+        """Each result's settings that decide it, once; others have their defaults."""
+        tunings = list(tunings)
         settings = (PruningConfig(**result.model_dump(include=_SERVED)) for result in results)
-        return cls(results=tuple(dict.fromkeys(settings)), to=to, has_dropout=has_dropout)
+        return cls(
+            results=tuple(dict.fromkeys(settings)),
+            to=to,
+            has_dropout=any(tuning.has_dropout for tuning in tunings),
+            group_size=max((t.group_size for t in tunings if t.method == GROUPED), default=None),
+        )

@@ -16,7 +16,13 @@ from pydantic import BaseModel
 
 from adapruner.config.choices import METRIC, table
 from adapruner.config.parsing import nearest
-from adapruner.config.pruning import RESIDUAL_SUBSETS, ReconstructionConfig
+from adapruner.config.pruning import (
+    RESIDUAL_SUBSETS,
+    SEMI_STRUCTURED,
+    SEMI_STRUCTURED_VALUES,
+    ReconstructionConfig,
+)
+from adapruner.config.recovery import GROUPED
 from adapruner.config.search import SearchConfig
 
 DEFAULT = "adapruner"
@@ -31,6 +37,13 @@ _KEYS: dict[str, tuple[type[BaseModel], tuple[str, ...]]] = {
 }
 """Section -> its class and the keys that every preset sets."""
 
+
+_AST: Settings = {
+    "pruning": {"layout": SEMI_STRUCTURED}
+    | {name: allowed[0] for name, allowed in SEMI_STRUCTURED_VALUES.items()},
+    "finetune": {"method": "ast", "loss": "both", "learning_rate": 1e-4},
+}
+"""The settings of 2:4 sparsity and its training."""
 
 _SUBSETS = {
     "layout": RESIDUAL_SUBSETS,
@@ -86,6 +99,12 @@ def presets() -> dict[str, Preset]:
         _settings({"planner": "gates"}, "none") | {"pruning": _SUBSETS},
         True,
     )
+    result["ast"] = Preset(
+        "2:4 masks by magnitude; trained with their weights where it is fine-tuned "
+        "(arXiv 2407.20584)",
+        _settings({"planner": SEMI_STRUCTURED, "metric": "magnitude"}, "none") | _AST,
+        False,
+    )
     return result
 
 
@@ -93,8 +112,10 @@ def _saap() -> Preset:
     """All parts of SAAP, see docs/saap.md."""
     metric = table(METRIC)["saap"]
     settings = _settings({"metric": "saap", "fusion": "learned"}, "none")
-    settings["pruning"] = {"layout": "per_layer", "allocation": "fluctuation"}
-    summary = "SAAP: fused importance, widths by its fluctuation (arXiv 2412.15127)"
+    # Widths that are multiples of a group, so that all projections are tuned in 4 bit.
+    settings["pruning"] = {"layout": "per_layer", "allocation": "fluctuation", "round_to": 32}
+    settings["finetune"] = {"method": GROUPED}
+    summary = "SAAP: fused importance, widths by its fluctuation, 4-bit tuning (arXiv 2412.15127)"
     return Preset(summary, settings, metric.is_random)
 
 

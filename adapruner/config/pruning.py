@@ -11,12 +11,23 @@ from adapruner.config.base import Section
 from adapruner.config.choices import RECONSTRUCTION, OneOf
 from adapruner.serving_targets import PORTABLE_MULTIPLE, TARGETS
 
-Layout = Literal["per_layer", "uniform", "residual_subsets"]
+Layout = Literal["per_layer", "uniform", "residual_subsets", "semi_structured"]
 RESIDUAL_SUBSETS = "residual_subsets"
 RatioBase = Literal["all", "blocks", "memory", "latency"]
 LatencyPhase = Literal["prefill", "decode"]
 ReconstructionMethod = Annotated[str, OneOf(RECONSTRUCTION)]
 
+SEMI_STRUCTURED: Layout = "semi_structured"
+SEMI_STRUCTURED_VALUES: Mapping[str, tuple[Any, ...]] = {
+    "ratio": (0.5,),
+    "ratio_of": ("blocks",),
+    "protect_first": (0,),
+    "protect_last": (0,),
+    "attention": ("none", "auto"),
+    "experts": ("channels",),
+    "allocation": ("auto",),
+}
+"""What `pruning` may be set to in the layout semi_structured, the default first."""
 RATIO_BASES: dict[RatioBase, str] = {
     "all": "all parameters",
     "blocks": "the decoder blocks' parameters",
@@ -52,7 +63,9 @@ class PruningConfig(Section):
         description="per_layer: each layer has a width of its own; uniform: one width for all "
         "layers; of a mixture of experts, one for its experts and one for its dense MLPs; "
         "residual_subsets: each block also reads and writes its own dimensions of the residual "
-        "stream, for search.planner gates and Transformers alone",
+        "stream, for search.planner gates and Transformers alone; semi_structured: no structure is "
+        "removed, 2 of 4 weights of every projection are zero, which is pruning.ratio 0.5 of their "
+        "weights",
     )
     protect_first: int = Field(4, ge=0, description="per_layer only: first layers left unpruned")
     protect_last: int = Field(2, ge=0, description="per_layer only: last layers left unpruned")
@@ -103,6 +116,24 @@ class PruningConfig(Section):
     def is_timed(self) -> bool:
         """Whether the ratio is a share of latency."""
         return self.ratio_of == "latency"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apply_layout(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or values.get("layout") != SEMI_STRUCTURED:
+            return values
+        return {name: allowed[0] for name, allowed in SEMI_STRUCTURED_VALUES.items()} | {**values}
+
+    @model_validator(mode="after")
+    def _check_layout(self) -> PruningConfig:
+        for name, allowed in SEMI_STRUCTURED_VALUES.items():
+            value = getattr(self, name)
+            if self.layout == SEMI_STRUCTURED and value not in allowed:
+                raise ValueError(
+                    f"pruning.{name} is {allowed[0]} in the layout semi_structured, where 2 of 4 "
+                    f"weights of every projection are zero; got {value}, leave it out"
+                )
+        return self
 
     @model_validator(mode="before")
     @classmethod

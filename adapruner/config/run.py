@@ -10,8 +10,9 @@ from pydantic import Field, field_validator, model_validator
 
 from adapruner.config.base import SafeName, Section, check_shares
 from adapruner.config.calibration import CalibrationConfig
+from adapruner.config.combinations import check_combination
 from adapruner.config.evaluation import EvaluationConfig
-from adapruner.config.export import ExportConfig, ServingConfig
+from adapruner.config.export import ExportConfig, ServingConfig, with_4bit_export
 from adapruner.config.model import ModelConfig
 from adapruner.config.parsing import parse_section
 from adapruner.config.presets import DEFAULT, apply_defaults, check_preset, presets
@@ -117,12 +118,12 @@ class RunConfig(Section):
     @property
     def serving(self) -> ServingConfig:
         """What the dense model is checked against before anything is computed."""
-        return ServingConfig.of([self.pruning], self.export.to, self.finetune.has_dropout)
+        return ServingConfig.of([self.pruning], self.export.to, [self.finetune])
 
     @model_validator(mode="before")
     @classmethod
     def _apply_preset(cls, values: Any) -> Any:
-        return apply_defaults(values) if isinstance(values, Mapping) else values
+        return with_4bit_export(apply_defaults(values)) if isinstance(values, Mapping) else values
 
     _check = model_validator(mode="after")(_check_planner)
 
@@ -135,6 +136,16 @@ class RunConfig(Section):
                 "fine-tuning uses finetune.source; remove one of the two settings"
             )
         check_shares("finetune.shares", shares, self.calibration.source)
+        return self
+
+    @model_validator(mode="after")
+    def _check_sections(self) -> RunConfig:
+        check_combination(self.search, self.pruning, self.reconstruction, self.finetune)
+        if self.finetune.branch_rank and self.export.to:
+            raise ValueError(
+                f"export.to {self.export.to[0]} can't hold the branches of finetune.branch_rank; "
+                "set one of the two to its default"
+            )
         return self
 
     @field_validator("method")
@@ -152,7 +163,7 @@ def with_preset(
     are values by section and key. Raises ValueError for an unknown preset, UserError for invalid
     values.
     """
-    values = config.model_dump()
+    values = config.model_dump() | {"export": config.export.model_dump(exclude_unset=True)}
     for section, settings in presets()[config.method].settings.items():
         values[section] |= {
             key: type(getattr(config, section)).model_fields[key].default for key in settings

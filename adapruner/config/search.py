@@ -59,7 +59,8 @@ class SearchConfig(Section):
     planner: Annotated[str, OneOf(PLANNER)] = Field(
         "importance",
         description="importance: by scores of structures, with or without trials; gates: by gates "
-        "that are trained under the budget, without scores",
+        "that are trained under the budget, without scores; semi_structured: zeros by a score of "
+        "each weight, `metric` magnitude or wanda",
     )
     metric: Metric = Field(
         SEARCHED,

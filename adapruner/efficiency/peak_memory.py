@@ -66,17 +66,22 @@ def measure_peak_memory(
         tokens=max(evaluation.prompt_tokens),
         new_tokens=evaluation.new_tokens,
     )
+    results = measure_apart("adapruner.efficiency.peak_memory", request.model_dump_json())
+    return results or nothing
+
+
+def measure_apart(module: str, request: str) -> list[PeakMemory | None]:
+    """What `module` prints as its last line, run in a process of its own: a list of PeakMemory.
+
+    `request` is its standard input. Empty where it fails, which is announced.
+    """
     process = subprocess.run(
-        [sys.executable, "-m", "adapruner.efficiency.peak_memory"],
-        input=request.model_dump_json(),
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, "-m", module], input=request, capture_output=True, text=True, check=False
     )
     if process.returncode:
         reason = (process.stderr.strip().splitlines() or ["the process was killed"])[-1]
         announce(f"peak memory could not be measured: {reason[:200]}")
-        return nothing
+        return []
     return [PeakMemory.model_validate(item) for item in json.loads(process.stdout.splitlines()[-1])]
 
 
@@ -91,18 +96,23 @@ def main() -> None:
 
 
 def _measure(checkpoint: Path, request: MemoryRequest) -> PeakMemory:
-    before = _resident_bytes()
+    before = resident_bytes()
     model: Any = ckpt.load_model(checkpoint, request.model)
     prompt = synthetic_prompt(1, request.tokens, model.config.vocab_size)
     decode(model, prompt, request.new_tokens)
-    if model.get_input_embeddings().weight.device.type == "cuda":
+    return peak_since(before, model.get_input_embeddings().weight.device)
+
+
+def peak_since(before: int, device: torch.device) -> PeakMemory:
+    """The peak of this process, which had `before` resident bytes when its work began."""
+    if device.type == "cuda":
         peaks = [torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count())]
         return PeakMemory(peak_bytes=sum(peaks), libraries_bytes=0, of="cuda")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return PeakMemory(peak_bytes=peak, libraries_bytes=before, of="process")
 
 
-def _resident_bytes() -> int:
+def resident_bytes() -> int:
     """The resident size of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")

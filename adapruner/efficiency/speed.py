@@ -89,9 +89,7 @@ def measure_speed(
     prompt_tokens = tuple(sorted(set(evaluation.prompt_tokens)))
     settings = sorted({*itertools.product(batch_sizes, prompt_tokens), *others})
     runs = _run_in_turns(models, settings, evaluation.new_tokens, evaluation.repeats)
-    throughput = {
-        name: {_name(s): _throughput(s, runs[name, s]) for s in settings} for name in models
-    }
+    throughput = {name: _by_setting(name, runs) for name in models}
     speedup = {_name(s): _speedup(runs["dense", s], runs["pruned", s]) for s in settings}
     protocol = SpeedProtocol(
         batch_sizes=batch_sizes,
@@ -103,6 +101,15 @@ def measure_speed(
         dtype=ckpt.compute_dtype(model),
     )
     return Speed(**throughput, speedup=speedup, protocol=protocol)
+
+
+def measure_throughput(
+    models: Mapping[str, Any], evaluation: EvaluationConfig
+) -> dict[str, Throughput]:
+    """The speed of models in memory, in the smallest setting of `evaluation`, by their names."""
+    setting = min(evaluation.batch_sizes), min(evaluation.prompt_tokens)
+    runs = _run_in_turns(models, [setting], evaluation.new_tokens, evaluation.repeats)
+    return {name: _throughput(setting, runs[name, setting]) for name in models}
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -132,6 +139,10 @@ def _run_in_turns(
             if turn:
                 runs.setdefault((name, (batch, length)), []).append(run)
     return runs
+
+
+def _by_setting(name: str, runs: Mapping[tuple[str, Setting], list[Decoded]]) -> Any:
+    return {_name(s): _throughput(s, taken) for (model, s), taken in runs.items() if model == name}
 
 
 def _name(setting: Setting) -> str:

@@ -20,7 +20,8 @@ class Contents:
     """A checkpoint, its Transformers config, its structures, and whether its layers differ.
 
     `layers_differ`: in any width; `heads_differ`: in head counts. `attention_is_square`: the query
-    heads together are as wide as the hidden size, in every layer.
+    heads together are as wide as the hidden size, in every layer. `groups` is the file of its
+    projections in 4 bit, if it was trained so.
     """
 
     checkpoint: Path
@@ -29,6 +30,7 @@ class Contents:
     layers_differ: bool
     heads_differ: bool
     attention_is_square: bool
+    groups: Path | None = None
 
     @property
     def layers(self) -> tuple[LayerWidths, ...]:
@@ -73,8 +75,11 @@ class Contents:
         return int(self.structures.head_dim * self.rope().get("partial_rotary_factor", 1.0))
 
 
-def contents_of(checkpoint: Path) -> Contents:
-    """The contents of a checkpoint. Raises UserError for one that can't be loaded."""
+def contents_of(checkpoint: Path, groups: Path | None = None) -> Contents:
+    """The contents of a checkpoint, with the file of its groups.
+
+    Raises UserError for one that can't be loaded.
+    """
     structures = inspect(checkpoint)
     if structures.residual:
         raise UserError(
@@ -91,6 +96,7 @@ def contents_of(checkpoint: Path) -> Contents:
         attention_is_square=all(
             query_heads * structures.head_dim == structures.hidden_size for query_heads, _ in heads
         ),
+        groups=groups,
     )
 
 

@@ -11,14 +11,17 @@ from adapruner.export import format_module
 from adapruner.export.contents import contents_of
 
 
-def export(checkpoint: Path, to: str, tensor_type: str | None, out: Path) -> None:
+def export(
+    checkpoint: Path, to: str, tensor_type: str | None, out: Path, groups: Path | None = None
+) -> None:
     """Writes `checkpoint` in the format `to` as the file or directory `out`, which may be replaced.
 
     `tensor_type` is the type of the tensors in GGUF, where None is f16; DeciLM keeps the
-    checkpoint's. Raises UserError for a checkpoint that the format can't hold, and for an `out`
+    checkpoint's. `groups` is the file of a checkpoint that was trained in 4 bit, whose values q4_1
+    takes over. Raises UserError for a checkpoint that the format can't hold, and for an `out`
     that is neither a GGUF file nor a DeciLM directory.
     """
-    module, contents = format_module(to), contents_of(checkpoint)
+    module, contents = format_module(to), contents_of(checkpoint, groups)
     module.check_supported(contents)
     _check_replaceable(checkpoint, out)
     try:

@@ -133,8 +133,8 @@ def _write_tensors(writer: gguf.GGUFWriter, tensors: Tensors) -> None:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for stored, values in tensors.read():
-        writer.write_tensor_data(gguf.quants.quantize(values, stored.data_type))
+    for _, data in tensors.read():
+        writer.write_tensor_data(data)
     for values in factors.values():
         writer.write_tensor_data(values)
     _announce_wider(plan, TYPES[tensors.tensor_type][0])

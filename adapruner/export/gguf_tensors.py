@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -25,6 +26,7 @@ from adapruner.export.architectures import (
 )
 from adapruner.export.contents import Contents
 from adapruner.export.gguf_fields import folded_multipliers
+from adapruner.export.gguf_groups import stored_blocks
 from adapruner.models.weights import tensor_shapes, weight_files
 
 Floats = NDArray[np.float32]
@@ -93,8 +95,8 @@ class Tensors:
                 planned.append(Stored(name, shape, self._data_type(name, shape), source, rows))
         return planned
 
-    def read(self) -> Iterator[tuple[Stored, Floats]]:
-        """Each tensor of the plan and its values, in the plan's order, one at a time."""
+    def read(self) -> Iterator[tuple[Stored, NDArray[Any]]]:
+        """Each tensor of the plan and its data, in the plan's order, one at a time."""
         planned: dict[str, list[Stored]] = {}
         for stored in self.plan():
             planned.setdefault(stored.source, []).append(stored)
@@ -102,8 +104,12 @@ class Tensors:
             with safe_open(file, framework="pt") as tensors:
                 for source in tensors.keys():  # noqa: SIM118 (not a mapping)
                     for stored in planned.get(source, ()):
-                        rows = tensors.get_slice(source)[stored.rows]
-                        yield stored, self._converted(stored, rows.float().numpy())
+                        data = self._blocks(stored)
+                        if data is None:
+                            rows = tensors.get_slice(source)[stored.rows].float().numpy()
+                            values = self._converted(stored, rows)
+                            data = gguf.quants.quantize(values, stored.data_type)
+                        yield stored, data
 
     def frequency_factors(self) -> dict[str, Floats]:
         """Name in GGUF -> what each rotary frequency is divided by, float32 [head_dim / 2].
@@ -161,10 +167,26 @@ class Tensors:
         row = ARCHITECTURES[self.contents.structures.family.model_type]
         if "norm" in stored.part:
             values = values + np.float32(row.norm_offset)
-        if self.architecture in NEIGHBOURING_PAIRS and stored.part in ("attn_q", "attn_k"):
-            values = values[_neighbouring_rows(len(values), self.contents.structures.head_dim)]
-        factor = folded_multipliers(self.architecture, self.contents).get(stored.part)
+        factor = self._factor(stored)
+        values = values[self._order(stored)]
         return values if factor is None else values * np.float32(factor)
+
+    def _blocks(self, stored: Stored) -> NDArray[np.uint8] | None:
+        """The data of a tensor that was trained in 4 bit; None where it is to be quantized."""
+        is_same = stored.data_type == Quantization.Q4_1 and self._factor(stored) is None
+        if self.contents.groups is None or not is_same:
+            return None
+        order = self._order(stored)
+        return stored_blocks(self.contents.groups, stored.source, stored.rows, order)
+
+    def _factor(self, stored: Stored) -> float | None:
+        return folded_multipliers(self.architecture, self.contents).get(stored.part)
+
+    def _order(self, stored: Stored) -> NDArray[np.int64]:
+        """The order of the rows in GGUF, int [rows]."""
+        if self.architecture in NEIGHBOURING_PAIRS and stored.part in ("attn_q", "attn_k"):
+            return _neighbouring_rows(stored.shape[0], self.contents.structures.head_dim)
+        return np.arange(stored.shape[0])
 
 
 def _neighbouring_rows(rows: int, head_dim: int) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from adapruner.models.weights import (
     INDEX_FILE,
     check_tensors,
     check_tied,
+    rewrite_tensors,
     size_on_disk,
     stored_dtype,
     tensor_shapes,
@@ -36,6 +37,7 @@ from adapruner.models.weights import (
 from adapruner.progress import hide_library_bars
 
 __all__ = [
+    "BRANCH",
     "FAMILY_FILE",
     "MODELING_FILE",
     "PLAN_FILE",
@@ -47,6 +49,7 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "read_config",
+    "rewrite_checkpoint",
     "save_checkpoint",
     "size_on_disk",
     "stored_dtype",
@@ -62,6 +65,9 @@ FAMILY_FILE = "adapruner_family.json"
 
 PLAN_FILE = "pruning_plan.json"
 """The pruning plan beside a registered checkpoint; not part of the checkpoint."""
+
+BRANCH = "adapter"
+"""The folder of a checkpoint with an adapter that belongs to it, which is not merged."""
 
 SMALL_SUFFIXES = (".json", ".model", ".jinja")
 SMALL_NAMES = ("merges.txt", "vocab.txt")
@@ -103,8 +109,9 @@ def read_config(checkpoint: Path) -> Any:
 def load_model(checkpoint: Path, model: DeviceConfig, dtype: torch.dtype | None = None) -> Any:
     """The causal language model of a checkpoint, in eval mode, its weights frozen.
 
-    `dtype` replaces the configured one. With `device: auto` the model is spread over all GPUs if
-    there are any. Raises UserError when part of the model would be offloaded to disk.
+    An adapter in its folder `adapter` is attached, not merged. `dtype` replaces the configured one.
+    With `device: auto` the model is spread over all GPUs if there are any. Raises UserError when
+    part of the model would be offloaded to disk.
     """
     hide_library_bars()
     _add_family(checkpoint)
@@ -122,6 +129,8 @@ def load_model(checkpoint: Path, model: DeviceConfig, dtype: torch.dtype | None 
             f"'{checkpoint}' does not fit in the memory of the available devices; "
             "use more or larger ones, or dtype: bfloat16"
         )
+    if (checkpoint / BRANCH).is_dir():
+        loaded.load_adapter(str(checkpoint / BRANCH))
     if not spread:
         loaded = loaded.to(device_of(model))
     return loaded.eval().requires_grad_(False)
@@ -218,6 +227,20 @@ def copy_checkpoint(checkpoint: Path, out: Path) -> None:
     for file in checkpoint_files(checkpoint):
         link_or_copy(file, out / file.name)
     _add_modeling_file(out)
+
+
+def rewrite_checkpoint(
+    checkpoint: Path, out: Path, change: Callable[[str, Tensor], Tensor]
+) -> None:
+    """Writes a checkpoint to `out` with the weights that `change` makes of its name and weight.
+
+    Data types and shapes stay, and so do the other files. One weight at a time is in memory.
+    """
+    for file in _small_files(checkpoint):
+        shutil.copyfile(file, out / file.name)
+    _add_modeling_file(out)
+    for file in weight_files(checkpoint):
+        rewrite_tensors(file, out / file.name, change)
 
 
 def checkpoint_files(checkpoint: Path) -> list[Path]:

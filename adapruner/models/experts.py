@@ -21,6 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+EXPERT_PARAMETERS = ("gate_up_proj", "down_proj")
+"""The weights of all experts of a layer, one tensor each."""
+
 
 @dataclass(frozen=True, eq=False)
 class ExpertWeights:

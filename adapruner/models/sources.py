@@ -20,6 +20,7 @@ from adapruner.errors import UserError, first_line
 from adapruner.files import Artifact, write_json
 from adapruner.hashing import hash_file, hash_json
 from adapruner.models.checkpoint import (
+    BRANCH,
     FAMILY_FILE,
     SMALL_NAMES,
     SMALL_SUFFIXES,
@@ -106,6 +107,11 @@ def materialize(source: CheckpointSource, out: Path) -> None:
 
 def _directory_source(uri: str, path: Path, is_auto: bool) -> CheckpointSource:
     _check_supported(path, is_auto)
+    if (path / BRANCH / "adapter_config.json").is_file():
+        raise UserError(
+            f"'{path}' has an adapter in '{BRANCH}', which is not part of its weights; "
+            "use a copy without that folder"
+        )
     content = hash_json({file.name: hash_file(file) for file in checkpoint_files(path)})
     return CheckpointSource(
         uri=uri, kind="directory", location=str(path.resolve()), content_hash=content

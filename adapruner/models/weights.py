@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 from transformers.core_model_loading import revert_weight_conversion
 
 from adapruner.errors import UserError, first_line
@@ -15,7 +18,10 @@ from adapruner.files import read_json
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 
-_BUFFER_SUFFIX = "rotary_emb.inv_freq"
+_LENGTH = 8
+"""Bytes of a safetensors file that hold the length of its header."""
+
+COMPUTED_SUFFIX = "rotary_emb.inv_freq"
 """Llama checkpoints saved before Transformers 4.31 contain this buffer; models compute it."""
 
 
@@ -71,6 +77,40 @@ def stored_dtype(checkpoint: Path) -> torch.dtype:
     raise UserError(f"'{checkpoint}' holds no floating-point weights")
 
 
+def stored_tensors(file: Path) -> Iterator[tuple[str, Tensor]]:
+    """Name and tensor of a safetensors file, in the order of their bytes.
+
+    The file is opened again for each, because what was read of it stays in memory until it closes.
+    """
+    with file.open("rb") as opened:
+        entries = json.loads(opened.read(int.from_bytes(opened.read(_LENGTH), "little")))
+    names = entries.keys() - {"__metadata__"}
+    for name in sorted(names, key=lambda name: entries[name]["data_offsets"]):
+        with safe_open(file, framework="pt") as tensors:
+            yield name, tensors.get_tensor(name)
+
+
+def rewrite_tensors(source: Path, target: Path, change: Callable[[str, Tensor], Tensor]) -> None:
+    """Writes a safetensors file whose tensors `change` makes of name and tensor of `source`.
+
+    The header is that of `source`, so data types and shapes stay. One tensor at a time is in
+    memory: safetensors' own writer takes all of them. `target` is written as a whole or not at all.
+    """
+    with source.open("rb") as file:
+        size = file.read(_LENGTH)
+        header = file.read(int.from_bytes(size, "little"))
+    partial = target.with_name(f".{target.name}.part")
+    try:
+        with partial.open("wb") as file:
+            file.write(size + header)
+            for name, old in stored_tensors(source):
+                new = change(name, old).to(old.dtype).cpu().contiguous()
+                file.write(new.view(-1).view(torch.uint8).numpy().data)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def size_on_disk(checkpoint: Path) -> int:
     """Bytes of a checkpoint's weight files."""
     return sum(file.stat().st_size for file in weight_files(checkpoint))
@@ -90,7 +130,7 @@ def check_tensors(model: Any, shapes: dict[str, tuple[int, ...]]) -> None:
                 f"the config requires {list(shape)}"
             )
     for name in shapes:
-        if name not in expected and not name.endswith(_BUFFER_SUFFIX):
+        if name not in expected and not name.endswith(COMPUTED_SUFFIX):
             raise UserError(f"the weights hold '{name}', which config.json has no place for")
 
 

@@ -134,6 +134,18 @@ class Update(Record):
         return weights / weights.mean()
 
 
+class Sparsity(Record):
+    """Zeros in the weights of all projections, where no structure is removed.
+
+    Of each 4 consecutive inputs the 2 weights with the higher `score` are kept; `zeros` is the
+    number of the others.
+    """
+
+    pattern: Literal["2:4"]
+    score: Literal["magnitude", "wanda"]
+    zeros: int
+
+
 class PruningPlan(Artifact):
     """What each layer of a dense model keeps, and how the plan was decided."""
 
@@ -148,6 +160,7 @@ class PruningPlan(Artifact):
     ratio: Ratio
     params: Params
     update: Update = Update()
+    sparsity: Sparsity | None = None
     provenance: dict[str, Any]
 
     @property
@@ -161,7 +174,8 @@ class PruningPlan(Artifact):
 
     def write_file(self, file: Path) -> None:
         """Writes the plan under any file name; equal plans give equal bytes."""
-        write_json(file, self.model_dump(mode="json"), sort_keys=True)
+        unused = {"sparsity"} if self.sparsity is None else set()
+        write_json(file, self.model_dump(mode="json", exclude=unused), sort_keys=True)
 
 
 def make_plan(

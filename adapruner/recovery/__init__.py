@@ -7,6 +7,8 @@ an empty directory, and returns how it was trained.
 
 METHODS = {
     "lora": "adapruner.recovery.lora",
+    "grouped": "adapruner.recovery.grouped",
+    "ast": "adapruner.recovery.ast",
     "none": "adapruner.recovery.none",
 }
 """Name of `finetune.method` -> its module."""

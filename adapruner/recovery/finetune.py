@@ -21,11 +21,12 @@ CHECKPOINT = "checkpoint"
 class RecoveryRequest:
     """The inputs of a recovery.
 
-    `checkpoint` is the pruned checkpoint, `teacher` the directory of the teacher logits, `pool`
-    that of the pool.
+    `checkpoint` is the pruned checkpoint, `dense` the one before, where the method starts from it,
+    `teacher` the directory of the teacher logits, `pool` that of the pool.
     """
 
     checkpoint: Path
+    dense: Path
     teacher: Path
     pool: Path
     model: DeviceConfig
@@ -54,8 +55,9 @@ class RecoveryResult(Artifact):
     """How a checkpoint was recovered.
 
     `loss` names the training loss, None without training; `examples` is the number of examples,
-    `examples_by_domain` that of each domain of the pool, empty where the texts have none; `curve`
-    has one point per step.
+    `examples_by_domain` that of each domain of the pool, empty where the texts have none;
+    `branch_params` are the parameters of an adapter that the result needs, in its folder `adapter`;
+    `curve` has one point per step.
     """
 
     FILE: ClassVar[str] = "recovery.json"
@@ -64,6 +66,7 @@ class RecoveryResult(Artifact):
     loss: str | None = None
     examples: int = 0
     examples_by_domain: tuple[int, ...] = ()
+    branch_params: int = 0
     curve: tuple[CurvePoint, ...] = ()
 
     @property

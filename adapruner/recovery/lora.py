@@ -12,20 +12,12 @@ import torch
 from torch import Tensor
 
 from adapruner.config import FinetuneConfig
-from adapruner.data.pool import Pool
-from adapruner.errors import UserError
 from adapruner.models import checkpoint as ckpt
+from adapruner.models.experts import EXPERT_PARAMETERS
 from adapruner.models.structures import describe_model
-from adapruner.recovery.examples import Selection, select_examples
 from adapruner.recovery.finetune import RecoveryRequest, RecoveryResult
-from adapruner.recovery.teacher_logits import read_teacher_logits
-from adapruner.recovery.training import TrainingData, train
-
-EXPERT_PARAMETERS = ("gate_up_proj", "down_proj")
-"""The weights of all experts of a layer, one tensor each; every expert has an adapter."""
-
-HELD_OUT_WINDOWS = 16
-"""Windows of the held-out text that the loss is measured on during training."""
+from adapruner.recovery.training import train
+from adapruner.recovery.training_data import result_of, training_data
 
 
 def recover(request: RecoveryRequest, out: Path) -> RecoveryResult:
@@ -36,12 +28,7 @@ def recover(request: RecoveryRequest, out: Path) -> RecoveryResult:
     loss that is not finite.
     """
     settings, checkpoint = request.finetune, request.checkpoint
-    selected = _select(request)
-    data = TrainingData(
-        examples=selected.examples,
-        teacher=read_teacher_logits(request.teacher) if settings.loss == "distill" else None,
-        held_out=Pool.read(request.pool).held_out[:HELD_OUT_WINDOWS],
-    )
+    data = training_data(request)
     torch.manual_seed(request.seed)
     adapted = _add_adapters(ckpt.load_model(checkpoint, request.model), settings)
     curve = train(adapted, data, settings, request.seed)
@@ -52,27 +39,7 @@ def recover(request: RecoveryRequest, out: Path) -> RecoveryResult:
         weight = merged.get_parameter(name)
         weight.copy_(weight.float() + change.to(weight.device))
     ckpt.save_checkpoint(merged, checkpoint, out)
-    return RecoveryResult(
-        method="lora",
-        loss=settings.loss,
-        examples=len(selected.examples),
-        examples_by_domain=selected.by_domain,
-        curve=tuple(curve),
-    )
-
-
-def _select(request: RecoveryRequest) -> Selection:
-    settings = request.finetune
-    tokenizer = ckpt.load_tokenizer(request.checkpoint)
-    most = settings.steps * settings.batch_size
-    length = settings.sequence_length
-    selected = select_examples(request.pool, tokenizer, length, most, request.shares)
-    if len(selected.examples) < settings.batch_size:
-        raise UserError(
-            f"the fine-tune split has {len(selected.examples)} usable examples, a batch needs "
-            f"{settings.batch_size}; use more texts or lower finetune.batch_size"
-        )
-    return selected
+    return result_of(request, data, curve)
 
 
 def _add_adapters(model: Any, settings: FinetuneConfig) -> Any:

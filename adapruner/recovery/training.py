@@ -1,28 +1,29 @@
 """Training of a model on the fine-tune split.
 
 The loss covers all tokens of plain text and only the response of Alpaca rows. It is either the
-cross-entropy of the text (`data`) or the Kullback-Leibler divergence KL(dense || model) of the
+cross-entropy of the text (`data`), the Kullback-Leibler divergence KL(dense || model) of the
 next-token distributions at temperature 1 (`distill`, arXiv 1503.02531), grouped as in
-`evaluation.divergence`.
+`evaluation.divergence`, or the mean of the two (`both`).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from adapruner.config import FinetuneConfig
 from adapruner.errors import UserError
-from adapruner.evaluation.divergence import TopLogProbs, divergence
-from adapruner.evaluation.perplexity import mean_loss
+from adapruner.evaluation.divergence import TopLogProbs
+from adapruner.evaluation.perplexity import batches_of, mean_loss
 from adapruner.progress import announce, track
-from adapruner.recovery.examples import IGNORE, Batch, Example, batches, pad
+from adapruner.recovery.backward import TOKENS_AT_ONCE, add_gradients
+from adapruner.recovery.examples import Example, batches, pad
 from adapruner.recovery.finetune import CurvePoint
 from adapruner.recovery.teacher_logits import logits_of
 
@@ -35,20 +36,34 @@ MAX_GRADIENT_NORM = 1.0
 class TrainingData:
     """Examples, the teacher's logits for all of them, and held-out windows, int [M, T].
 
-    Without a `teacher` the loss is the cross-entropy of the text.
+    Without a `teacher` the loss is the cross-entropy of the text; `teacher_share` is the share of
+    the teacher's divergence in it. `by_domain` is the number of examples of each domain, empty
+    where the texts have none.
     """
 
     examples: list[Example]
     teacher: TopLogProbs | None
     held_out: Tensor
+    teacher_share: float = 1.0
+    by_domain: tuple[int, ...] = ()
 
 
-def train(model: Any, data: TrainingData, settings: FinetuneConfig, seed: int) -> list[CurvePoint]:
+def train(
+    model: Any,
+    data: TrainingData,
+    settings: FinetuneConfig,
+    seed: int,
+    before_step: Callable[[int], None] | None = None,
+) -> list[CurvePoint]:
     """Trains the weights of `model` that require gradients, with AdamW; one curve point per step.
+
+    `before_step` is called with the number of each step, from 1 on, before its forward pass.
 
     Raises UserError, with the step, at the first loss that is not finite.
     """
     weights = [p for p in model.parameters() if p.requires_grad]
+    if settings.recomputes:
+        model.activation_checkpointing_enable()
     optimizer = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=0.0)
     schedule = learning_rate_schedule(optimizer, settings.warmup_steps, settings.steps)
     announce(
@@ -60,21 +75,22 @@ def train(model: Any, data: TrainingData, settings: FinetuneConfig, seed: int) -
     order = batches(len(data.examples), settings.batch_size, seed)
     for step in track(range(1, settings.steps + 1), "fine-tuning"):
         model.train()
-        loss = _batch_loss(model, data, next(order))
-        if not torch.isfinite(loss):
+        if before_step is not None:
+            before_step(step)
+        loss = _add_gradients(model, data, next(order))
+        if not math.isfinite(loss):
             raise UserError(
-                f"the loss of fine-tuning step {step} is {loss.item()}; lower "
+                f"the loss of fine-tuning step {step} is {loss}; lower "
                 f"finetune.learning_rate ({settings.learning_rate:g}) or use dtype: float32"
             )
-        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(weights, MAX_GRADIENT_NORM)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
         model.eval()
         is_checked = step % every == 0 or step == settings.steps
-        held_out = mean_loss(model, data.held_out) if is_checked else None
-        curve.append(CurvePoint(step=step, loss=loss.item(), held_out=held_out))
+        held_out = _held_out_loss(model, data.held_out) if is_checked else None
+        curve.append(CurvePoint(step=step, loss=loss, held_out=held_out))
     return curve
 
 
@@ -95,28 +111,16 @@ def learning_rate_schedule(
     return LambdaLR(optimizer, share)
 
 
-def token_loss(logits: Tensor, batch: Batch, teacher: TopLogProbs | None) -> Tensor:
-    """Mean loss in nats over the tokens of `batch` that are trained on.
-
-    `logits` is [B, T, V]. `teacher` has the teacher's logits at all positions of the examples but
-    their last, [P, K]; without one the loss is the cross-entropy.
-    """
-    targets = batch.labels[:, 1:].to(logits.device).flatten()
-    is_trained = targets != IGNORE
-    predicted = logits[:, :-1].flatten(0, 1)[is_trained]
-    if teacher is None:
-        return F.cross_entropy(predicted.float(), targets[is_trained])
-    is_real = batch.mask[:, 1:].flatten().bool()
-    rows = is_trained[is_real].to(teacher.tokens.device)
-    expected = TopLogProbs(teacher.tokens[rows], teacher.log_probs[rows])
-    return divergence(expected, predicted).mean()
-
-
-def _batch_loss(model: Any, data: TrainingData, indices: list[int]) -> Tensor:
+def _add_gradients(model: Any, data: TrainingData, indices: list[int]) -> float:
     teacher = None
     if data.teacher is not None:
         teacher = logits_of(data.teacher, data.examples, indices)
     device = model.get_input_embeddings().weight.device
     batch = pad([data.examples[i] for i in indices]).to(device)
-    output = model(input_ids=batch.tokens, attention_mask=batch.mask, use_cache=False)
-    return token_loss(output.logits, batch, teacher)
+    return add_gradients(model, batch, teacher, data.teacher_share)
+
+
+def _held_out_loss(model: Any, windows: Tensor) -> float:
+    """The mean loss of the windows, with no more logits in memory than a training step needs."""
+    parts = batches_of(windows, TOKENS_AT_ONCE)
+    return sum(mean_loss(model, part) * len(part) for part in parts) / len(windows)

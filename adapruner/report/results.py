@@ -60,6 +60,12 @@ def perplexity_ratio(report: Report, metric: str) -> float | None:
     return pair[1] / pair[0] if pair and pair[0] else None
 
 
+def zero_weights(report: Report) -> int | None:
+    """Zeros in the projections of a 2:4 sparse model; None for other layouts."""
+    sparsity = report["plan"].get("sparsity")
+    return sparsity["zeros"] if sparsity else None
+
+
 def size_ratio(report: Report) -> float | None:
     """Share of the dense model's parameters that remain."""
     dense, pruned = report["params"]["dense"], report["params"]["pruned"]

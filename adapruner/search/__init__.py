@@ -9,6 +9,7 @@ from __future__ import annotations
 
 PLANNERS = {
     "importance": "adapruner.search.search",
+    "semi_structured": "adapruner.search.semi_structured",
     "gates": "adapruner.search.gates.search",
 }
 """Name of `search.planner` -> its module."""

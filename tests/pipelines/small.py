@@ -13,7 +13,7 @@ BEFORE_PRUNING = {
 }  # fmt: skip
 AFTER_PRUNING = {
     "search", "prune", "finetune", "evaluate_pruned", "evaluate_finetuned", "measure_efficiency",
-    "compare_behaviour", "export",
+    "compare_behaviour", "export", "measure_recovery",
 }  # fmt: skip
 
 VOCABULARY = (

@@ -72,3 +72,22 @@ def test_dropout_of_experts_is_refused_with_the_dense_model(stages_folder: Path)
         with pytest.raises(UserError, match=r"finetune\.dropout above 0: .* set it to 0"):
             load_model.entrypoint(resolved, checked)
     load_model.entrypoint(resolved, serving(settings, ComparisonConfig(methods=("fisher",))))
+
+
+def test_experts_and_other_widths_than_groups_are_noticed_with_the_dense_model(
+    stages_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    experts = write(small("qwen3-moe"), stages_folder / "experts")
+    dense = write(small("llama", intermediate_size=64), stages_folder / "llama")
+    settings = config(stages_folder, finetune={"method": "grouped"})
+    assert (settings.export.to, settings.export.type) == (("gguf",), "q4_1")
+    tuned = ComparisonConfig(methods=("fisher",), finetune=True)
+    resolved = source(experts, stages_folder)
+    for checked in (settings.serving, serving(settings, tuned)):
+        with pytest.raises(UserError, match=r"method grouped: the experts .* use lora"):
+            load_model.entrypoint(resolved, checked)
+    (stages_folder / "source" / "source.json").unlink()
+    resolve(ModelConfig(source=str(dense))).write(stages_folder / "source")
+    with caplog.at_level(logging.WARNING):
+        load_model.entrypoint(resolved, settings.serving)
+    assert "round_to 8 is no multiple of finetune.group_size 32" in caplog.text

@@ -9,13 +9,14 @@ from typing import Any
 from markupsafe import Markup
 
 from adapruner.report.format import count, flops, number, size, times
-from adapruner.report.results import MODELS, Report, final_model
+from adapruner.report.results import MODELS, Report, final_model, zero_weights
 from adapruner.report.rows import Row, comparison_row
 from adapruner.report.sections.base import Inputs, Section
 from adapruner.report.sections.quality import EVALUATIONS
 from adapruner.report.svg import Interval, interval_chart
 
 PHASES = ("prefill", "decode")
+ZEROS_NOTE = "stored and computed as dense: counted in parameters, bytes and FLOPs"
 SETTING = re.compile(r"batch_(\d+)_prompt_(\d+)")
 
 
@@ -92,10 +93,17 @@ def _weight_rows(report: Report) -> list[Row]:
     # Fine-tuning changes weights and no shapes, so the fine-tuned model has the pruned one's count.
     counts = [params["dense"], params["pruned"], params["pruned"] if is_tuned else None]
     sizes = [report["weight_bytes"][model] for model in MODELS]
-    return [
+    rows = [
         comparison_row("parameters", "tied embeddings counted once", counts, count),
         comparison_row("weights on disk", "size of the weight files", sizes, size),
     ]
+    if zeros := zero_weights(report):
+        cells = [None, zeros, zeros if is_tuned else None]
+        rows.append(comparison_row("zero weights", ZEROS_NOTE, cells, count))
+    if branch := (report["recovery"] or {}).get("branch_params"):
+        note = "beside the weights, not merged; computed in addition"
+        rows.append(comparison_row("parameters of the branches", note, [None, None, branch], count))
+    return rows
 
 
 def _cost_rows(report: Report) -> list[Row]:

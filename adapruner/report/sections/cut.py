@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from adapruner.config.pruning import RATIO_BASES
 from adapruner.report.format import number
-from adapruner.report.results import Report
+from adapruner.report.results import Report, zero_weights
 from adapruner.report.sections.base import Inputs, Section
 from adapruner.report.svg import (
     COLOURS,
@@ -60,6 +60,8 @@ def view(report: Report) -> dict[str, Any]:
         "structures": structures(layers),
         "columns": _present(layers),
         "ratio": report["ratio"],
+        "zeros": zero_weights(report),
+        "parameters": report["params"]["dense"],
         "requested_of": RATIO_BASES[report["ratio"]["of"]],
         "layers": layers,
         "has_protected": bool(report["plan"]["protected"]),
@@ -204,7 +206,7 @@ def _ratio(inputs: Inputs) -> dict[str, Any]:
 
 
 def _plan(inputs: Inputs) -> dict[str, Any]:
-    """The widths that the plan leaves of each layer."""
+    """The widths that the plan leaves of each layer, and the zeros where it has some."""
     from adapruner.models.structures import LayerWidths
     from adapruner.pruning.plan import PruningPlan, kept_widths
 
@@ -233,7 +235,7 @@ def _plan(inputs: Inputs) -> dict[str, Any]:
         "model_type": plan.model_type,
         "protected": sorted(plan.protected),
         "layers": layers,
-    }
+    } | ({"sparsity": plan.sparsity.model_dump()} if plan.sparsity else {})
 
 
 def _subsets(plan: LayerPlan) -> dict[str, int]:

@@ -15,6 +15,7 @@ from adapruner.report.results import (
     headline_metric,
     mean_retention,
     retention_of,
+    zero_weights,
 )
 from adapruner.report.rows import Form, Row
 from adapruner.report.sections import target
@@ -33,6 +34,7 @@ def view(report: Report) -> dict[str, Any]:
         "source": report["provenance"]["config"]["model"]["source"],
         "layout": report["plan"]["layout"],
         "ratio": report["ratio"],
+        "zeros": zero_weights(report),
         "requested_of": RATIO_BASES[report["ratio"]["of"]],
         "gate": report["gate"],
         "gate_state": gate.state(report["gate"]),
@@ -43,12 +45,7 @@ def view(report: Report) -> dict[str, Any]:
 
 def verdict(report: Report) -> str:
     """The outcome in one sentence of measured facts."""
-    params, metric = report["params"], headline_metric(report)
-    facts = [
-        f"{count(params['removed'])} of {count(params['dense'])} parameters were removed "
-        f"({percent(report['ratio']['achieved_all'])})",
-        *target.verdict(report),
-    ]
+    metric, facts = headline_metric(report), [_removed(report), *target.verdict(report)]
     if metric and (pair := dense_and_final(report, metric)):
         tuned = final_model(report) == "finetuned"
         state = "after fine-tuning" if tuned else "without fine-tuning"
@@ -60,6 +57,19 @@ def verdict(report: Report) -> str:
         for row in speed_rows(report)[:SPEED_TILES]
     ]
     return "; ".join(facts) + "."
+
+
+def _removed(report: Report) -> str:
+    params, zeros = report["params"], zero_weights(report)
+    if zeros:
+        return (
+            f"{count(zeros)} of {count(params['dense'])} parameters are zero "
+            f"({percent(zeros / params['dense'])}) and none is removed, so the model is no smaller"
+        )
+    return (
+        f"{count(params['removed'])} of {count(params['dense'])} parameters were removed "
+        f"({percent(report['ratio']['achieved_all'])})"
+    )
 
 
 def tiles(report: Report) -> Iterator[dict[str, str]]:
@@ -74,6 +84,10 @@ def tiles(report: Report) -> Iterator[dict[str, str]]:
         detail = _arrow(number(mean["dense"]), number(mean["model"]))
         yield _tile("retention", percent(mean_retention(report)), detail, note)
     yield _size_tile("parameters", report["params"], count)
+    if zeros := zero_weights(report):
+        note = "2 of each 4 in the projections"
+        share = percent(zeros / report["params"]["dense"])
+        yield _tile("zero weights", share, count(zeros), note)
     if report["weight_bytes"]["pruned"] is not None:
         yield _size_tile("on disk", report["weight_bytes"], size)
     for row in target.rows(report):

@@ -9,13 +9,17 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from adapruner.report.format import number
+from adapruner.report.format import number, size
 from adapruner.report.results import Report
 from adapruner.report.rows import bars
 from adapruner.report.sections.base import Inputs, Section
 from adapruner.report.svg import COLOURS, Tips, add_tip, chart, mark, whole_numbers
 
-METHODS = {"lora": "LoRA, merged into the weights"}
+METHODS = {
+    "lora": "LoRA, merged into the weights",
+    "ast": "AST, all weights of the projections with their 2:4 masks",
+    "grouped": "Projections in 4 bit, adapters merged into the minima of their groups",
+}
 """Method -> its description; others are shown by their name."""
 
 
@@ -27,9 +31,31 @@ def view(report: Report) -> dict[str, Any]:
         "method": METHODS.get(method, method),
         "steps": len(curve),
         "has_held_out": any(point["held_out"] is not None for point in curve),
+        "facts": cost_facts(report),
         "domains": bars(recovery.get("examples_by_domain", {})),
         "chart": loss_chart(curve),
     }
+
+
+def cost_facts(report: Report) -> list[tuple[str, str]]:
+    """Memory of the tuning; sizes and speeds of a model that was tuned in 4 bit."""
+    cost = report.get("recovery_cost") or {}
+    memory, facts = cost.get("memory"), []
+    if memory:
+        libraries = memory["libraries_bytes"]
+        beyond = size(memory["peak_bytes"] - libraries)
+        where = f" beyond the {size(libraries)} of the libraries" if libraries else " on CUDA"
+        facts.append(("peak memory of the tuning", beyond + where))
+    if cost.get("bytes_4bit"):
+        full = size(report["weight_bytes"]["finetuned"])
+        facts.append(("weights", f"{full}, in 4 bit {size(cost['bytes_4bit'])} as GGUF"))
+    for phase in ("prefill", "decode"):
+        rates = [cost[name] for name in ("speed", "speed_4bit") if cost.get(name)]
+        if len(rates) == 2:
+            full, short = (number(rate[f"{phase}_tokens_per_s"]["median"]) for rate in rates)
+            text = f"{full} tokens/s in bfloat16, {short} with int4 weights in torchao"
+            facts.append((phase, text))
+    return facts
 
 
 def loss_chart(curve: Sequence[Mapping[str, Any]]) -> Markup | None:
@@ -81,4 +107,16 @@ def _recovery(inputs: Inputs) -> dict[str, Any] | None:
     return content
 
 
-SECTION = Section("recovery", "Recovery", view, "recovery.html.j2", {"recovery": _recovery})
+def _cost(inputs: Inputs) -> dict[str, Any] | None:
+    from adapruner.recovery.cost import RecoveryCost
+
+    return inputs.content("measure_recovery", RecoveryCost)
+
+
+SECTION = Section(
+    "recovery",
+    "Recovery",
+    view,
+    "recovery.html.j2",
+    {"recovery": _recovery, "recovery_cost": _cost},
+)

@@ -14,9 +14,11 @@ from adapruner.comparison.candidate import (
     measure_candidate,
 )
 from adapruner.comparison.cells import ComparisonConfig, candidate_config, cells
+from adapruner.comparison.table import build, markdown
 from adapruner.config import RunConfig
 from adapruner.config.parsing import parse_section
 from adapruner.evaluation.tasks.selection import resolve_tasks
+from adapruner.recovery.teacher_logits import compute_teacher_logits
 from adapruner.search.inputs import SearchInputs
 from tests.adapruner.conftest import Workplace, write_importance
 from tests.models import small_model
@@ -80,6 +82,38 @@ def test_candidate_leaves_its_numbers_and_its_plan_and_no_weights(
     assert set(seconds) == {"search", "prune", "finetune", "evaluate"}
     assert "can't be reached" in str(CandidateResult.read(beyond).reason)
     assert {path.name for path in beyond.rglob("*")} == {"candidate.json", "stage_seconds.json"}
+
+
+def test_a_method_with_a_layout_of_its_own_removes_nothing(
+    workplace: Workplace, table: Path, tmp_path: Path
+) -> None:
+    comparison = ComparisonConfig(methods=("ast", "magnitude"), ratios=(0.2,), finetune=True)
+    run = config(workplace)
+    _, last = cells(run, comparison)
+    teacher = candidate_config(last, run, comparison).finetune.teacher
+    compute_teacher_logits(workplace.checkpoint, workplace.pool, workplace.model, teacher, tmp_path)
+    outs = measured(workplace, table, comparison, tmp_path)
+    cut, sparse = map(CandidateResult.read, outs)
+    assert sparse.params and cut.params and cut.params < sparse.params
+    assert (sparse.achieved_all, sparse.achieved_blocks, sparse.zeros) == (0, 0, 15_360)
+    assert cut.zeros == 0
+    assert sparse.pruned and sparse.finetuned and sparse.finetuned != sparse.pruned
+    text = markdown(build(run, comparison, {METRIC: 10.0}, outs, {}))
+    assert "## 20 % of the decoder blocks' parameters removed, layout per_layer" in text
+    assert "## no parameters removed, 2 of 4 weights of every projection zero" in text
+    assert "ast removes no parameters: 15.4 k of them are zero" in text
+    assert "50 %" not in text
+
+
+def test_the_mask_alone_is_measured_without_fine_tuning(
+    workplace: Workplace, table: Path, tmp_path: Path
+) -> None:
+    comparison = ComparisonConfig(
+        methods=("ast",), ratios=(0.2, 0.5), at_ratio={0.5: {"protect_first": 2}}
+    )
+    (out,) = measured(workplace, table, comparison, tmp_path)
+    result = CandidateResult.read(out)
+    assert result.pruned and result.finetuned is None and result.zeros == 15_360
 
 
 def test_unsupported_method_is_a_reason(workplace: Workplace, tmp_path: Path) -> None:

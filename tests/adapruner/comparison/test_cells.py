@@ -125,3 +125,11 @@ def test_invalid_setting_of_a_variant_is_one_line() -> None:
 def test_invalid_comparison_is_refused(values: Any) -> None:
     with pytest.raises(UserError):
         parse_section(ComparisonConfig, values, "file", "comparison")
+
+
+def test_the_sparse_layout_is_for_its_method_alone() -> None:
+    comparison = ComparisonConfig(methods=("fisher",), layouts=("semi_structured",), ratios=(0.5,))
+    (cell,) = cells(CONFIG, comparison)
+    with pytest.raises(UserError, match=r"comparison of fisher .*pruning\.") as refused:
+        candidate_config(cell, CONFIG, comparison)
+    assert "\n" not in str(refused.value)

@@ -24,7 +24,7 @@ from adapruner.pruning.plan import PruningPlan
 from adapruner.pruning.surgery import apply, narrowed
 from adapruner.pruning.target import PruningTarget
 from adapruner.recovery.finetune import CHECKPOINT
-from adapruner.recovery.lora import HELD_OUT_WINDOWS
+from adapruner.recovery.training_data import HELD_OUT_WINDOWS
 from tests.adapruner.conftest import Workplace
 from tests.adapruner.models.test_modeling import FRESH_PROCESS, run_elsewhere
 from tests.adapruner.pruning.plans import plan_for, plan_with_subsets

@@ -52,12 +52,16 @@ def domains_of(example: Example) -> set[int]:
 def recovered(
     work: Workplace, config: FinetuneConfig, out: Path, seed: int = 0, dense: Path | None = None
 ) -> RecoveryResult:
-    """Fine-tunes the workplace's checkpoint; the folder `out` is made. `dense` is the teacher."""
+    """Fine-tunes the workplace's checkpoint; the folder `out` is made.
+
+    `dense` is the teacher, and what `ast` starts from.
+    """
     out.mkdir()
     teacher = out.with_name(f"{out.name}-teacher")
     teacher.mkdir()
     compute_teacher_logits(dense or work.checkpoint, work.pool, work.model, config.teacher, teacher)
-    request = RecoveryRequest(work.checkpoint, teacher, work.pool, work.model, config, seed)
+    source = dense or work.checkpoint
+    request = RecoveryRequest(work.checkpoint, source, teacher, work.pool, work.model, config, seed)
     return finetune(request, out)
 
 

@@ -19,7 +19,7 @@ from adapruner.models.structures import check_dropout, describe_model
 from adapruner.pruning.plan import Update
 from adapruner.pruning.surgery import apply
 from adapruner.recovery.finetune import CHECKPOINT
-from adapruner.recovery.lora import HELD_OUT_WINDOWS
+from adapruner.recovery.training_data import HELD_OUT_WINDOWS
 from tests.adapruner.conftest import Workplace, write_tokenizer
 from tests.adapruner.pruning.plans import plan_for
 from tests.adapruner.recovery.requests import (

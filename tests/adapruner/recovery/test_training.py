@@ -10,8 +10,9 @@ import torch
 
 from adapruner.errors import UserError
 from adapruner.evaluation.divergence import TopLogProbs
+from adapruner.recovery.backward import token_loss
 from adapruner.recovery.examples import IGNORE, Batch
-from adapruner.recovery.training import HELD_OUT_CHECKS, learning_rate_schedule, token_loss
+from adapruner.recovery.training import HELD_OUT_CHECKS, learning_rate_schedule
 from tests.adapruner.conftest import Workplace
 from tests.adapruner.recovery.requests import recovered, settings
 
@@ -50,6 +51,16 @@ def test_the_loss_of_text_is_the_mean_cross_entropy_of_trained_tokens() -> None:
     losses = [-float(log_probs[row, at - 1, LABELS[row, at]]) for row, at in TRAINED]
     mean = sum(losses) / len(losses)
     assert float(token_loss(logits, BATCH, None)) == pytest.approx(mean, rel=1e-5)
+
+
+def test_the_loss_both_is_the_mean_of_the_two() -> None:
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(2, 2, 5, 7, generator=generator).unbind()
+    top = torch.cat([teacher[0, :3], teacher[1, :4]]).log_softmax(-1).topk(3)
+    expected = TopLogProbs(top.indices.int(), top.values)
+    text, divergence = token_loss(student, BATCH, None), token_loss(student, BATCH, expected)
+    both = token_loss(student, BATCH, expected, teacher_share=0.5)
+    assert float(both) == pytest.approx(float(text + divergence) / 2, rel=1e-6)
 
 
 @pytest.mark.parametrize("count", [7, 3])

@@ -21,6 +21,8 @@ from adapruner.evaluation.behaviour import Behaviour
 from adapruner.evaluation.quality import Evaluation
 from adapruner.evaluation.results import RowResult, TaskResult, write_rows
 from adapruner.files import Artifact
+from adapruner.pruning.plan import Params, PruningPlan, Ratio, Sparsity
+from adapruner.recovery.cost import RecoveryCost
 from adapruner.recovery.finetune import CurvePoint, RecoveryResult
 from adapruner.report.build import build_report
 from adapruner.report.sections import Inputs
@@ -201,6 +203,7 @@ def write_stages(
     artifacts: dict[str, list[Artifact]] = {
         "filter_calibration_pool": [pool_summary()],
         "finetune": [recovery()],
+        "measure_recovery": [RecoveryCost()],
         "measure_efficiency": [speed(125.0), cost()],
         "compare_behaviour": [behaviour()],
     }
@@ -215,6 +218,24 @@ def write_stages(
 def build(stages: dict[str, Path], config: RunConfig | None = None) -> dict[str, Any]:
     facts = {"created": CREATED, "config_hash": "12" * 32, "hashes": {"plan": "ab" * 32}}
     return build_report(Inputs(config or settings(), stages, TIMINGS, facts))
+
+
+def sparse_report(root: Path, result: RecoveryResult | None = None) -> dict[str, Any]:
+    """The report of a model with 424,000 zeros, trained by AST."""
+    stages = write_stages(root / "stages")
+    plan = PruningPlan.read(stages["search"])
+    whole = plan.layers[0]
+    plan.model_copy(
+        update={
+            "layout": "semi_structured",
+            "layers": (whole,) * len(plan.layers),
+            "sparsity": Sparsity(pattern="2:4", score="magnitude", zeros=424_000),
+            "ratio": Ratio(requested=0.5, of="blocks", achieved_all=0, achieved_blocks=0),
+            "params": Params(dense=1_000_000, pruned=1_000_000),
+        }
+    ).write(stages["search"])
+    (result or RecoveryResult(method="ast", loss="both")).write(stages["finetune"])
+    return build(stages)
 
 
 def minimal_report(root: Path) -> dict[str, Any]:

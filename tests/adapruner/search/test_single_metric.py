@@ -17,7 +17,12 @@ from adapruner.search.search import search
 from tests.adapruner.conftest import Workplace, write_gram_matrices, write_importance
 
 PRUNING = PruningConfig(ratio=0.2, ratio_of="blocks", protect_first=1, protect_last=1, round_to=4)
-SINGLE = [n for n, p in presets().items() if p.settings["search"]["metric"] != SEARCHED]
+SINGLE = [
+    name
+    for name, preset in presets().items()
+    if preset.setting("search", "planner") == "importance"
+    and preset.setting("search", "metric") != SEARCHED
+]
 
 
 @pytest.fixture(scope="module")

@@ -105,6 +105,10 @@ DEPENDENCIES: dict[str, tuple[set[str], set[str]]] = {
         {"export/gguf.py", "export/gguf_tensors.py", "export/decilm.py"} | MODELS,
         {"search", "recovery", "report", "importance", "pruning", "evaluation"},
     ),
+    "measure_recovery": (
+        {"recovery/cost.py", "recovery/lora.py", "recovery/grouped.py"} | MODELS,
+        {"search", "report", "importance", "pruning"},
+    ),
     "measure_candidate": (
         {
             "comparison/candidate.py",

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from adapruner.recovery.finetune import RecoveryResult
 from adapruner.report.sections.cost import (
     rows,
     speed_chart,
@@ -15,7 +16,7 @@ from adapruner.report.sections.cost import (
     speedup,
     view,
 )
-from tests.adapruner.report.reports import SETTING, build, minimal_report, speed
+from tests.adapruner.report.reports import SETTING, build, minimal_report, sparse_report, speed
 
 
 def test_costs_fall_with_the_size_of_the_model(report: dict[str, Any]) -> None:
@@ -66,3 +67,12 @@ def test_without_speed_there_is_no_chart_and_no_protocol(tmp_path: Path) -> None
     values = view(minimal_report(tmp_path))
     assert (values["speeds"], values["speed_chart"], values["protocol"]) == ([], None, "")
     assert [row.name for row in values["costs"]] == ["parameters", "weights on disk"]
+
+
+def test_zeros_and_branches_have_rows_of_their_own(tmp_path: Path) -> None:
+    result = RecoveryResult(method="ast", loss="both", branch_params=7000)
+    shown = {row.name: row for row in rows(sparse_report(tmp_path, result))}
+    assert shown["zero weights"].cells == ("-", "424.0 k", "424.0 k")
+    assert "computed as dense" in shown["zero weights"].note
+    assert shown["parameters of the branches"].cells == ("-", "-", "7.0 k")
+    assert shown["parameters"].change == "+0.0 %"

@@ -8,7 +8,7 @@ from typing import Any
 from adapruner.report.page import page
 from adapruner.report.sections.cut import structures, view
 from tests.adapruner.pruning.plans import plan_with_subsets
-from tests.adapruner.report.reports import build
+from tests.adapruner.report.reports import build, sparse_report
 from tests.adapruner.report.searches import trials, write_search
 from tests.models import small_model
 
@@ -64,3 +64,10 @@ def test_sensitivity_is_shown_where_it_was_measured(tmp_path: Path) -> None:
     report = build(stages)
     assert view(report)["sensitivity_chart"] is None
     assert "Sensitivity of each layer" not in page(report)
+
+
+def test_zeros_are_counted_and_no_ratio_is_claimed(tmp_path: Path) -> None:
+    html = page(sparse_report(tmp_path))
+    assert "saves no parameters in dense form" in html
+    assert "2 of 4 weights of every projection zero" in html
+    assert "requested ratio" not in html and "Requested:" not in html

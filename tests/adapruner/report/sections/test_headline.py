@@ -7,7 +7,14 @@ from typing import Any
 
 from adapruner.recovery.finetune import RecoveryResult
 from adapruner.report.sections.headline import tiles, verdict, view
-from tests.adapruner.report.reports import build, minimal_report, settings, speed, write_stages
+from tests.adapruner.report.reports import (
+    build,
+    minimal_report,
+    settings,
+    sparse_report,
+    speed,
+    write_stages,
+)
 
 
 def test_verdict_names_what_was_removed_lost_and_gained(report: dict[str, Any]) -> None:
@@ -52,3 +59,14 @@ def test_header_has_the_source_and_the_requested_ratio(report: dict[str, Any]) -
     values = view(report)
     assert values["source"] == "model"
     assert values["ratio"]["requested"] == 0.2
+
+
+def test_a_sparse_model_is_not_called_smaller(tmp_path: Path) -> None:
+    report = sparse_report(tmp_path)
+    sentence = verdict(report)
+    assert "424.0 k of 1.0 M parameters are zero (42.4 %) and none is removed" in sentence
+    assert "were removed" not in sentence
+    shown = {tile["label"]: (tile["value"], tile["detail"]) for tile in tiles(report)}
+    assert shown["parameters"] == ("0.0 %", "1.0 → 1.0 M")
+    assert shown["zero weights"] == ("42.4 %", "424.0 k")
+    assert view(report)["zeros"] == 424_000

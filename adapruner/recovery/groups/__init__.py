@@ -1,0 +1,1 @@
+"""The model in 4 bit that the method `grouped` trains."""
