@@ -163,7 +163,7 @@ def with_preset(
     are values by section and key. Raises ValueError for an unknown preset, UserError for invalid
     values.
     """
-    values = config.model_dump()
+    values = config.model_dump() | {"export": config.export.model_dump(exclude_unset=True)}
     for section, settings in presets()[config.method].settings.items():
         values[section] |= {
             key: type(getattr(config, section)).model_fields[key].default for key in settings

@@ -19,9 +19,6 @@ from torch import Tensor
 from adapruner.errors import UserError
 from adapruner.models.structures import Structures
 
-GROUPS_FILE = "groups.safetensors"
-"""The projections in 4 bit, beside the checkpoint, of a model that was trained so."""
-
 BLOCK = 32
 """Columns whose codes are packed together, as in Q4_1; a group is one or more blocks."""
 
@@ -33,6 +30,9 @@ ROWS = 512
 
 SHRINKAGES = (1.0, 0.95, 0.9, 0.85, 0.8)
 """Shares of a group's range that the steps are tried for; what is outside is clipped."""
+
+GROUPS_FILE = "groups.safetensors"
+"""The projections in 4 bit, beside the checkpoint, of a model that was trained so."""
 
 
 @dataclass(frozen=True)

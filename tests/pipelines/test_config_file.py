@@ -98,7 +98,8 @@ def test_a_comparison_is_an_optional_section(tmp_path: Path) -> None:
     assert values["parameters"]["comparison"] == {}
     every = cells(config, comparison)
     assert {c.method for c in every} == set(presets())
-    assert {(c.ratio, c.layout) for c in every} == {(0.2, "per_layer")}
+    assert {(c.ratio, c.layout) for c in every if c.method != "ast"} == {(0.2, "per_layer")}
+    assert {(c.ratio, c.layout) for c in every if c.method == "ast"} == {(0.5, "per_layer")}
     assert len({c.key for c in every}) == len(every)
 
 

@@ -27,9 +27,17 @@ def test_memory_of_the_tuning_is_measured_in_its_own_process(
     empty = stages_folder / "empty"
     empty.mkdir()
     config = settings(method=method, steps=2)
-    checkpoint = workplace.checkpoint
-    inputs = checkpoint, checkpoint, empty, workplace.pool, empty, empty
-    out = measure_recovery.entrypoint(*inputs, workplace.model, config, MEASURED)
+    out = measure_recovery.entrypoint(
+        workplace.checkpoint,
+        workplace.checkpoint,
+        empty,
+        workplace.pool,
+        empty,
+        empty,
+        workplace.model,
+        config,
+        MEASURED,
+    )
     memory = RecoveryCost.read(out).memory
     if method == "none":
         assert memory is None
@@ -48,8 +56,9 @@ def test_size_and_speed_in_4_bit_are_those_of_a_model_that_was_tuned_so(
     exports = export.entrypoint(finetuned, ExportConfig(to=("gguf",), type="q4_1"))
     config, evaluation = settings(method="grouped"), MEASURED.only("prompt_tokens", "new_tokens")
     evaluation = evaluation.model_copy(update={"repeats": 1, "peak_memory": False})
-    inputs = dense, dense, dense, workplace.pool, finetuned, exports
-    out = measure_recovery.entrypoint(*inputs, workplace.model, config, evaluation)
+    out = measure_recovery.entrypoint(
+        dense, dense, dense, workplace.pool, finetuned, exports, workplace.model, config, evaluation
+    )
     cost = RecoveryCost.read(out)
     assert cost.memory is None
     assert cost.bytes_4bit == (exports / "model-q4_1.gguf").stat().st_size

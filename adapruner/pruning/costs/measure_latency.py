@@ -2,7 +2,7 @@
 
 The model itself runs, with slices of its own weights, so that caches, memory and the gaps between
 operations are those of the cut model. Widths take turns, and a time counts relative to those of the
-dense model in the same turn: a machine's speed drifts.
+dense model before and after it: a machine's speed drifts.
 """
 
 from __future__ import annotations
@@ -32,10 +32,13 @@ from adapruner.pruning.target import Attention, PruningTarget
 
 TURNS = 7, 31
 """Fewest and most turns, of which the medians count."""
-SECONDS = 30
+SECONDS = 60
 """Up to this many, turns are added to the fewest."""
-KNOTS = 8
-"""Steps from the narrowest to the dense width at which a part is measured, at most."""
+KNOTS = 4
+"""Steps from the narrowest to the dense width at which a part is measured, at most.
+
+On a busy machine, a few that are measured often are better than many.
+"""
 DECODED = 8
 """Tokens of which one pass of decoding is the mean."""
 
@@ -78,13 +81,16 @@ def _seconds(model: Any, prompt: Any, phase: LatencyPhase) -> float:
 def _announced_turns(widths: int, run: Callable[[], float]) -> int:
     """The number of turns, whose cost is announced. The first run warms up."""
     run()
-    start = time.perf_counter()
-    run()
-    turn_s = (widths + 2) * (time.perf_counter() - start)
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    turn_s = (2 * widths + 1) * min(seconds)
     turns = min(max(int(SECONDS / turn_s), TURNS[0]), TURNS[1])
     announce(
-        f"latency: {turns} turns, each a forward pass at {widths} widths and two of the dense "
-        f"model: up to {turns * turn_s:.0f} s"
+        f"latency: {turns} turns, each a forward pass at {widths} widths and {widths + 1} of the "
+        f"dense model: {turns * turn_s:.0f} s, more where others compute"
     )
     return turns
 
@@ -94,20 +100,21 @@ def _in_turns(
 ) -> tuple[float, dict[_Run, float]]:
     """Seconds of the dense model, and the time of each cut relative to it; medians.
 
-    The dense model runs at the beginning and at the end of each turn.
+    The dense model runs before and after each cut one: a machine is at times slow for seconds.
     """
     totals: list[float] = []
     ratios: dict[_Run, list[float]] = {cut: [] for cut in cuts}
     for turn in track(range(turns), "latency"):
         order = list(cuts)
         random.Random(turn).shuffle(order)
-        before, seconds = run(), {}
+        before = run()
         for cut in order:
             with cuts[cut]():
-                seconds[cut] = run()
-        totals.append((before + run()) / 2)
-        for cut, value in seconds.items():
-            ratios[cut].append(value / totals[-1])
+                seconds = run()
+            after = run()
+            ratios[cut].append(2 * seconds / (before + after))
+            totals.append(after)
+            before = after
     relative = {cut: statistics.median(values) for cut, values in ratios.items()}
     return statistics.median(totals), relative
 

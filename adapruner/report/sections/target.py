@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from adapruner.config.pruning import RATIO_BASES
+from adapruner.config.pruning import RATIO_BASES, SEMI_STRUCTURED
 from adapruner.report.format import number, percent, size
 from adapruner.report.results import Report
 from adapruner.report.rows import Row, comparison_row
 from adapruner.report.sections.base import Inputs, Section
 
 
-def view(report: Report) -> dict[str, Any]:
-    """What was requested and planned and, of memory and time, what exactly was counted."""
+def view(report: Report) -> dict[str, Any] | None:
+    """What was requested and planned and, of memory and time, what exactly was counted.
+
+    None where no structure is removed, in the layout semi_structured.
+    """
+    if report["plan"]["layout"] == SEMI_STRUCTURED:
+        return None
     ratio, target = report["ratio"], report.get("target")
     lead = (
         f"{percent(ratio['requested'])} of {RATIO_BASES[ratio['of']]} was requested; the plan "

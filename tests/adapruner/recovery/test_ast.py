@@ -17,7 +17,7 @@ from adapruner.models.checkpoint import BRANCH, load_model, save_checkpoint
 from adapruner.models.semi_structured import mask_of, projections
 from adapruner.pruning.semi_structured import make_sparse
 from adapruner.recovery.finetune import CHECKPOINT, RecoveryResult
-from adapruner.recovery.training import HELD_OUT_WINDOWS
+from adapruner.recovery.training_data import HELD_OUT_WINDOWS
 from tests.adapruner.conftest import Workplace
 from tests.adapruner.recovery.requests import recovered, settings, start_and_end
 from tests.models import small_model, tokens

@@ -97,11 +97,6 @@ DEPENDENCIES: dict[str, tuple[set[str], set[str]]] = {
         {"efficiency/cost.py", "efficiency/speed.py", "efficiency/peak_memory.py"} | MODELS,
         {"search", "recovery", "report", "importance", "evaluation"},
     ),
-    "measure_recovery": (
-        {"recovery/cost.py", "recovery/grouped.py", "efficiency/torchao.py", "models/groups.py"}
-        | MODELS,
-        {"search", "report", "importance", "evaluation/tasks"},
-    ),
     "compare_behaviour": (
         {"evaluation/behaviour.py"} | MODELS,
         {"search", "report", "importance", "efficiency"},
@@ -109,6 +104,10 @@ DEPENDENCIES: dict[str, tuple[set[str], set[str]]] = {
     "export": (
         {"export/gguf.py", "export/gguf_tensors.py", "export/decilm.py"} | MODELS,
         {"search", "recovery", "report", "importance", "pruning", "evaluation"},
+    ),
+    "measure_recovery": (
+        {"recovery/cost.py", "recovery/lora.py", "recovery/grouped.py"} | MODELS,
+        {"search", "report", "importance", "pruning"},
     ),
     "measure_candidate": (
         {

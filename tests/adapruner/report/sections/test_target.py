@@ -51,7 +51,7 @@ def test_latency_is_shown_as_predicted_and_as_measured(tmp_path: Path) -> None:
     assert "20.0 % of the time of a forward pass is saved by prediction" in sentence
     assert "20.0 % by measurement" in sentence
     assert len([tile for tile in tiles(report) if tile["label"] == "latency"]) == 2
-    facts = dict(view(report)["facts"])
+    facts = dict((view(report) or {})["facts"])
     assert facts["counted"] == "prefill of 256 tokens, batch 1, a CPU"
     assert facts["measured"] == "20.0 % removed"
 
@@ -63,5 +63,11 @@ def test_latency_that_was_not_measured_is_a_prediction(tmp_path: Path) -> None:
 
 
 def test_parameters_have_no_cost_of_their_own(report: dict[str, Any]) -> None:
-    assert rows(report) == [] and view(report)["facts"] == []
-    assert "20.0 % of the decoder blocks' parameters was requested" in view(report)["lead"]
+    shown = view(report) or {}
+    assert rows(report) == [] and shown["facts"] == []
+    assert "20.0 % of the decoder blocks' parameters was requested" in shown["lead"]
+
+
+def test_where_no_structure_is_removed_there_is_no_target(report: dict[str, Any]) -> None:
+    plan = report["plan"] | {"layout": "semi_structured"}
+    assert view(report | {"plan": plan}) is None

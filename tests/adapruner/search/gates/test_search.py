@@ -99,6 +99,7 @@ def test_families_that_do_not_fit_are_refused_before_the_model_is_loaded(
         ("adapruner", GATES | {"pruning": {"layout": "uniform"}}, "use per_layer or residual_sub"),
         ("adapruner", GATES | {"pruning": {"attention": "kv_groups"}}, "keeps all heads"),
         ("adapruner", GATES | {"pruning": {"experts": "whole"}}, "removes no experts"),
+        ("adapruner", GATES | {"pruning": {"ratio_of": "memory"}}, "not of memory"),
         ("saap", GATES, "use pruning.allocation: auto"),
         ("disp-llm", {"pruning": {"attention": "query_heads"}}, "keeps all heads"),
         ("disp-llm", {"pruning": {"target": "vllm"}}, "needs pruning.target transformers"),
