@@ -27,7 +27,7 @@ GRAM_MATRICES = {True: "compute_gram_matrices", False: "no_gram_matrices"}
 
 
 TEACHER_LOGITS = "compute_teacher_logits"
-"""Name of the steps, followed by a number: methods may differ in what they distil."""
+"""Name of the step; a number follows where methods differ in what they distil."""
 
 
 @pipeline
@@ -45,7 +45,9 @@ def compare(config: RunConfig, comparison: ComparisonConfig) -> None:
     teacher = config.finetune.teacher if comparison.finetune else None
     teachers = dict.fromkeys([teacher, *(plan.finetune.teacher for plan in plans.values())])
     logits = {
-        each: compute_teacher_logits(dense, pool, model, each, id=f"{TEACHER_LOGITS}_{number}")
+        each: compute_teacher_logits(
+            dense, pool, model, each, id=f"{TEACHER_LOGITS}_{number}" if number else TEACHER_LOGITS
+        )
         for number, each in enumerate(teachers)
     }
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 from optuna.trial import FrozenTrial
 from pydantic import Field
 
+from adapruner.config.search import PERPLEXITY
 from adapruner.files import Artifact, Record, write_json
 from adapruner.pruning.plan import PruningPlan
 from adapruner.search.front import Values
@@ -109,6 +110,30 @@ def trial_rows(
         )
         for number, trial in enumerate(trials)
     )
+
+
+def write_single_plan(
+    out: Path,
+    plan: PruningPlan,
+    name: str,
+    perplexities: tuple[float, float],
+    tokens: int,
+    seconds: dict[str, float],
+) -> None:
+    """Writes what a search writes, of a plan that is made without trials: one trial, `name`.
+
+    `perplexities` are those of the dense and of the pruned model, on `tokens` of objective text.
+    """
+    dense, values = ({PERPLEXITY: value} for value in perplexities)
+    result = SearchResult(
+        objectives=(PERPLEXITY,),
+        objective_tokens=tokens,
+        dense_values=dense,
+        best=SelectedTrial(number=0, name=name, values=values),
+        warm_starts={name: values},
+        trials=1,
+    )
+    write_results(out, plan, (Trial(number=0, name=name, values=values),), result, [seconds])
 
 
 def write_results(

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 from adapruner.config import PlanConfig
-from adapruner.config.search import PERPLEXITY
 from adapruner.data.pool import Pool
 from adapruner.evaluation.perplexity import perplexity
 from adapruner.hashing import hash_json
@@ -17,7 +16,7 @@ from adapruner.pruning.plan import Sparsity, make_plan
 from adapruner.pruning.semi_structured import make_sparse, norms_for
 from adapruner.pruning.target import PruningTarget
 from adapruner.search.inputs import SearchInputs
-from adapruner.search.results import SearchResult, SelectedTrial, Trial, write_results
+from adapruner.search.results import write_single_plan
 
 
 def search(inputs: SearchInputs, config: PlanConfig, storage: str, out: Path) -> None:
@@ -31,18 +30,10 @@ def search(inputs: SearchInputs, config: PlanConfig, storage: str, out: Path) ->
     model = ckpt.load_model(inputs.checkpoint, config.model)
     start = time.perf_counter()
     norms = norms_for(metric, model, pool.calibration)
-    dense = {PERPLEXITY: perplexity(model, pool.objective)}
+    dense = perplexity(model, pool.objective)
     zeros = make_sparse(model, norms)
-    values = {PERPLEXITY: perplexity(model, pool.objective)}
+    sparse = perplexity(model, pool.objective)
     seconds = {"total_s": time.perf_counter() - start}
-    result = SearchResult(
-        objectives=(PERPLEXITY,),
-        objective_tokens=pool.objective.numel(),
-        dense_values=dense,
-        best=SelectedTrial(number=0, name=metric, values=values),
-        warm_starts={metric: values},
-        trials=1,
-    )
     provenance = {
         "method": f"{PATTERN} by {metric}",
         "seed": config.seed,
@@ -52,7 +43,7 @@ def search(inputs: SearchInputs, config: PlanConfig, storage: str, out: Path) ->
     plan = make_plan(target, _everything(structures), provenance).model_copy(
         update={"sparsity": Sparsity(pattern=PATTERN, score=metric, zeros=zeros)}
     )
-    write_results(out, plan, (Trial(number=0, name=metric, values=values),), result, [seconds])
+    write_single_plan(out, plan, metric, (dense, sparse), pool.objective.numel(), seconds)
 
 
 def _everything(structures: Structures) -> list[tuple[range, range]]:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from adapruner.config import PlanConfig
-from adapruner.config.search import PERPLEXITY, Fusion
+from adapruner.config.search import Fusion
 from adapruner.data.pool import Pool
 from adapruner.evaluation.perplexity import perplexity
 from adapruner.hashing import hash_file, hash_json
@@ -20,7 +20,7 @@ from adapruner.pruning.surgery import narrowed
 from adapruner.pruning.target import PruningTarget
 from adapruner.search.evaluator import Planner
 from adapruner.search.inputs import SearchInputs
-from adapruner.search.results import SearchResult, SelectedTrial, Trial, write_results
+from adapruner.search.results import write_single_plan
 
 
 def plan_with_metric(
@@ -52,21 +52,12 @@ def plan_with_metric(
     plan_s = time.perf_counter() - start
     announce(f"search: no trials, the importance metric is '{metric}'")
     model = ckpt.load_model(inputs.checkpoint, config.model)
-    dense = {PERPLEXITY: perplexity(model, windows)}
+    dense = perplexity(model, windows)
     start = time.perf_counter()
     with narrowed(model, plan, grams.updated_projections(model, plan) if grams else {}):
-        values = {PERPLEXITY: perplexity(model, windows)}
+        pruned = perplexity(model, windows)
     seconds = {"plan_s": plan_s, "total_s": plan_s + time.perf_counter() - start}
-    result = SearchResult(
-        objectives=(PERPLEXITY,),
-        objective_tokens=windows.numel(),
-        dense_values=dense,
-        best=SelectedTrial(number=0, name=metric, values=values),
-        warm_starts={metric: values},
-        trials=1,
-    )
-    trial = Trial(number=0, name=metric, values=values)
-    write_results(out, plan, (trial,), result, [seconds])
+    write_single_plan(out, plan, metric, (dense, pruned), windows.numel(), seconds)
 
 
 def metric_recipe(

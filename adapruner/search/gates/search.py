@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from adapruner.config import PlanConfig
-from adapruner.config.search import PERPLEXITY
 from adapruner.data.pool import Pool
 from adapruner.evaluation.perplexity import perplexity
 from adapruner.hashing import hash_json
@@ -34,7 +33,7 @@ from adapruner.search.gates.hypernetwork import Sizes
 from adapruner.search.gates.selection import Kept, select
 from adapruner.search.gates.training import Budget, TrainedGates, train_gates
 from adapruner.search.inputs import SearchInputs
-from adapruner.search.results import SearchResult, SelectedTrial, Trial, write_results
+from adapruner.search.results import write_single_plan
 from adapruner.search.search import gram_matrices
 
 METHOD = "gates"
@@ -65,20 +64,12 @@ def search(inputs: SearchInputs, config: PlanConfig, storage: str, out: Path) ->
     }
     plan = plan_of_gates(target, kept, provenance)
     plan_s = time.perf_counter() - start
-    dense = {PERPLEXITY: perplexity(model, pool.objective)}
+    dense = perplexity(model, pool.objective)
     start = time.perf_counter()
     with narrowed(model, plan, grams.updated_projections(model, plan) if grams else {}):
-        values = {PERPLEXITY: perplexity(model, pool.objective)}
+        pruned = perplexity(model, pool.objective)
     seconds = {"plan_s": plan_s, "total_s": plan_s + time.perf_counter() - start}
-    result = SearchResult(
-        objectives=(PERPLEXITY,),
-        objective_tokens=pool.objective.numel(),
-        dense_values=dense,
-        best=SelectedTrial(number=0, name=METHOD, values=values),
-        warm_starts={METHOD: values},
-        trials=1,
-    )
-    write_results(out, plan, (Trial(number=0, name=METHOD, values=values),), result, [seconds])
+    write_single_plan(out, plan, METHOD, (dense, pruned), pool.objective.numel(), seconds)
 
 
 def gates_of(target: PruningTarget) -> list[Sizes]:

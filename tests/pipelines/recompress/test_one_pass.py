@@ -41,6 +41,7 @@ STEPS = (
     "compare_behaviour",
     "evaluate_finetuned",
     "export",
+    "measure_recovery",
     "report",
     "register",
 )
