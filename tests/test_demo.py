@@ -164,5 +164,5 @@ def test_search_has_trials_beside_the_warm_starts(demo: Demo) -> None:
 
 
 def test_second_run_is_cached(demo: Demo) -> None:
-    assert demo.second.count("Using cached version") == 15
+    assert demo.second.count("Using cached version") == 17
     assert demo.second_s < 40
