@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers.core_model_loading import revert_weight_conversion
 
 from adapruner.config import DeviceConfig
 from adapruner.errors import UserError, first_line
@@ -31,6 +30,7 @@ from adapruner.models.weights import (
     rewrite_tensors,
     size_on_disk,
     stored_dtype,
+    stored_weights,
     tensor_shapes,
     weight_files,
 )
@@ -192,7 +192,7 @@ def save_checkpoint(model: Any, beside: Path, out: Path) -> None:
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     is_tied = head.weight.data_ptr() == embedding.weight.data_ptr()
     omitted = {"lm_head.weight"} if is_tied else set()
-    weights = {n: t for n, t in _stored_weights(model) if n not in omitted}
+    weights = {n: t for n, t in stored_weights(model) if n not in omitted}
     fields = model.config.to_dict() | {"dtype": str(model.dtype).removeprefix("torch.")}
     fields.pop("_name_or_path", None)  # a path of this machine
     text = json.dumps(fields, indent=2, sort_keys=True) + "\n"
@@ -201,22 +201,6 @@ def save_checkpoint(model: Any, beside: Path, out: Path) -> None:
     save_torch_state_dict(weights, str(out), metadata={"format": "pt"})
     for file in weight_files(out):
         file.chmod(0o644)  # the library creates them readable by their owner alone
-
-
-def _stored_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
-    """Name and weight, on the CPU, of each tensor that a checkpoint of `model` holds.
-
-    One tensor at a time is split into those of experts, so that memory holds them once.
-    """
-    for name, tensor in model.state_dict().items():
-        for stored, part in revert_weight_conversion(model, {name: tensor.cpu()}).items():
-            yield stored, _separate(part)
-
-
-def _separate(tensor: Tensor) -> Tensor:
-    """The tensor in a storage of its own: a part of another, such as an expert, can't be saved."""
-    is_part = tensor.untyped_storage().nbytes() > tensor.nbytes
-    return tensor.clone(memory_format=torch.contiguous_format) if is_part else tensor.contiguous()
 
 
 def copy_checkpoint(checkpoint: Path, out: Path) -> None:

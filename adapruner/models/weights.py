@@ -146,3 +146,19 @@ def check_tied(checkpoint: Path, config: Any) -> None:
             f"'{checkpoint}': config.json ties the embeddings, but the weights hold two different "
             "ones; set tie_word_embeddings to false in config.json"
         )
+
+
+def stored_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """Name and weight, on the CPU, of each tensor that a checkpoint of `model` holds.
+
+    One tensor at a time is split into those of experts, so that memory holds them once.
+    """
+    for name, tensor in model.state_dict().items():
+        for stored, part in revert_weight_conversion(model, {name: tensor.cpu()}).items():
+            yield stored, _separate(part)
+
+
+def _separate(tensor: Tensor) -> Tensor:
+    """The tensor in a storage of its own: a part of another, such as an expert, can't be saved."""
+    is_part = tensor.untyped_storage().nbytes() > tensor.nbytes
+    return tensor.clone(memory_format=torch.contiguous_format) if is_part else tensor.contiguous()

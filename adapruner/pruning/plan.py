@@ -21,7 +21,7 @@ from adapruner.errors import UserError
 from adapruner.files import Artifact, Record, write_json
 from adapruner.models.residual import SUBSETS, subset_params
 from adapruner.models.structures import LayerWidths, Structures
-from adapruner.pruning.costs.costs import CostScale
+from adapruner.pruning.costs.costs import TargetCost
 from adapruner.pruning.target import PruningTarget
 
 
@@ -65,13 +65,6 @@ class LayerPlan(Record):
     def heads(self) -> list[int]:
         """The kept query heads, ascending."""
         return parse_ranges(self.query_heads)
-
-
-class TargetCost(CostScale):
-    """The cost that the ratio is a share of, of the dense and, as planned, of the cut model."""
-
-    dense: int
-    pruned: int
 
 
 class Ratio(Record):

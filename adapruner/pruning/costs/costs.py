@@ -38,6 +38,13 @@ class CostScale(Record):
     conditions: str
 
 
+class TargetCost(CostScale):
+    """The cost that the ratio is a share of, of the dense and, as planned, of the cut model."""
+
+    dense: int
+    pruned: int
+
+
 @dataclass(frozen=True)
 class CostInputs:
     """What costs depend on beside structures and settings; parameters depend on none of it.

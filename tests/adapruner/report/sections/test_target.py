@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from adapruner.pruning.plan import PruningPlan, Ratio, TargetCost
+from adapruner.pruning.costs.costs import TargetCost
+from adapruner.pruning.plan import PruningPlan, Ratio
 from adapruner.report.sections.headline import tiles, verdict
 from adapruner.report.sections.target import rows, view
 from tests.adapruner.report.reports import build, speed, write_stages
