@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +61,6 @@ class Demo:
     results: Path
     home: Path
     report: dict[str, Any]
-    second_s: float
     second: str
 
 
@@ -82,13 +80,11 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     folder = tmp_path_factory.mktemp("demo")
     first = make_demo(folder)
     assert first.returncode == 0, first.stderr
-    started = time.perf_counter()
     second = make_demo(folder)
-    seconds = time.perf_counter() - started
     assert second.returncode == 0, second.stderr
     results = folder / "runs" / "demo"
     report = json.loads((results / "report.json").read_text())
-    return Demo(results, folder / "home", report, seconds, second.stdout + second.stderr)
+    return Demo(results, folder / "home", report, second.stdout + second.stderr)
 
 
 def test_report_has_quality_cost_and_behaviour_of_all_models(demo: Demo) -> None:
@@ -165,4 +161,3 @@ def test_search_has_trials_beside_the_warm_starts(demo: Demo) -> None:
 
 def test_second_run_is_cached(demo: Demo) -> None:
     assert demo.second.count("Using cached version") == 17
-    assert demo.second_s < 40
