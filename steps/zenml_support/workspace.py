@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -39,6 +40,24 @@ def home() -> Path:
 def study_storage(url: str | None) -> str:
     """The URL of the Optuna storage: the configured one, else SQLite in the home folder."""
     return url or f"sqlite:///{home() / 'studies.db'}"
+
+
+def has_scheme(uri: str) -> bool:
+    """Whether a source is no path of a file system: s3://, hub:, models:/, package:, self."""
+    return uri == "self" or re.match(r"(?!file:)[a-z][a-z0-9+.-]+:", uri) is not None
+
+
+def is_shared_database(uri: str) -> bool:
+    """Whether the URL of a store is a database server, not a file."""
+    return re.match(r"(postgresql|mysql|mssql|oracle)(\+\w+)?://", uri) is not None
+
+
+def runs_in_containers() -> bool:
+    """Whether steps of the active stack run in containers, where no file outlives its step."""
+    from zenml.client import Client
+    from zenml.orchestrators import ContainerizedOrchestrator
+
+    return isinstance(Client().active_stack.orchestrator, ContainerizedOrchestrator)
 
 
 @contextmanager
