@@ -11,7 +11,7 @@ from typing import Annotated
 
 from adapruner.config import RunConfig
 from steps.zenml_support.cache import uncached_step
-from steps.zenml_support.workspace import stage
+from steps.zenml_support.workspace import fetched, stage
 
 
 @uncached_step
@@ -53,7 +53,7 @@ def resolve_source(
         stage("hardware") as hardware,
     ):
         registered_checkpoints.resolve(config.model).write(source)
-        resolve_texts(config).write(texts)
+        resolve_texts(config, fetched()).write(texts)
         resolve_tasks(config.evaluation, tasks)
         resolve_objective_tasks(config, tasks, objective_tasks, is_used=has_search)
         describe_hardware(config.model).write(hardware)

@@ -37,6 +37,11 @@ def home() -> Path:
     return path
 
 
+def fetched() -> Path:
+    """The folder of the copies of files behind URLs."""
+    return home() / "fetched"
+
+
 def study_storage(url: str | None) -> str:
     """The URL of the Optuna storage: the configured one, else SQLite in the home folder."""
     return url or f"sqlite:///{home() / 'studies.db'}"
