@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import fcntl
 import os
 import re
 import shutil
@@ -10,13 +11,16 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import ClassVar
 from uuid import uuid4
 
 from adapruner.files import Artifact
+
+START_SECONDS = 60
+"""So long after its creation a directory may not be locked yet."""
 
 
 class Timing(Artifact):
@@ -110,18 +114,32 @@ def _process_directory(scratch: Path) -> Path:
     work = scratch / ".adapruner-work"
     work.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(work)
-    prefix = f"{socket.gethostname()}~{os.getpid()}~"
-    directory = Path(tempfile.mkdtemp(prefix=prefix, dir=work))
+    directory = Path(tempfile.mkdtemp(prefix=f"{socket.gethostname()}~", dir=work))
+    _lock(directory)  # open until the process ends
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     return directory
 
 
+def _lock(directory: Path) -> int | None:
+    """A descriptor that locks a directory until it is closed; None where another process has it.
+
+    A lock says more than a process id, which containers with one host name may share.
+    """
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
 def _remove_abandoned(work: Path) -> None:
-    """Removes the directories of processes of this machine that no longer run."""
-    for directory in work.glob(f"{socket.gethostname()}~*~*"):
-        try:
-            os.kill(int(directory.name.split("~")[1]), 0)
-        except ProcessLookupError:
-            shutil.rmtree(directory, ignore_errors=True)
-        except (PermissionError, ValueError):
-            continue
+    """Removes the directories of processes of this machine that have ended."""
+    for directory in work.glob(f"{socket.gethostname()}~*"):
+        with suppress(FileNotFoundError):
+            age = time.time() - directory.stat().st_mtime
+            lock = _lock(directory) if age > START_SECONDS else None
+            if lock is not None:
+                shutil.rmtree(directory, ignore_errors=True)
+                os.close(lock)

@@ -125,7 +125,7 @@ class Cluster:
 
     def execute(self, pod: str, spec: Object, container: Object) -> int:
         command = [
-            *("nice", "-n", "5", str(Path(__file__).with_name("pod.sh")), pod, self.image),
+            *(str(Path(__file__).with_name("pod.sh")), pod, self.image),
             *(self.python, " ".join(self.volumes(spec, container))),
             *(container.get("command") or []), *(container.get("args") or []),
         ]  # fmt: skip

@@ -44,6 +44,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     with cluster(folder, Path(IMAGE), base) as made:
         made.volume.mkdir(parents=True)
         small.write_checkpoint(made.volume / "model", seed=0)
+        for path in (made.volume, *made.volume.rglob("*")):
+            path.chmod(0o755)  # pods have another user
         small.write_text(folder / "text.txt", seed=0)
         values = small.config(Path("/data"))
         config = values["parameters"]["config"]
