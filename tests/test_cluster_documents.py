@@ -1,8 +1,7 @@
-"""What docs/cluster.md and configs/cluster.yaml ask of Kubernetes is valid there."""
+"""What kubernetes.yaml and configs/cluster.yaml ask of Kubernetes is valid there."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,8 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 KUBERNETES = "1.31"
-BLOCKS = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs/cluster.md").read_text(), re.M | re.S)
-OBJECTS = [item for block in BLOCKS if "apiVersion" in block for item in yaml.safe_load_all(block)]
-RUN: dict[str, Any] = yaml.safe_load((ROOT / "configs/cluster.yaml").read_text())
-ORCHESTRATOR = "orchestrator.kubernetes"
+OBJECTS = list(yaml.safe_load_all((ROOT / "kubernetes.yaml").read_text()))
+ESTRATOR = "orchestrator.kubernetes"
 
 
 @pytest.mark.parametrize("item", OBJECTS, ids=lambda item: f"{item['kind']}-{item['metadata']}")
@@ -37,7 +34,7 @@ def pods() -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", pods())
-def test_every_pod_of_the_example_is_valid_and_uses_what_the_page_creates(name: str) -> None:
+def test_every_pod_of_the_example_is_valid_and_uses_what_the_manifests_create(name: str) -> None:
     settings = pods()[name]
     container = {"name": "main", "image": "adapruner"}
     renamed = {"env_from": "envFrom", "volume_mounts": "volumeMounts", "resources": "resources"}
