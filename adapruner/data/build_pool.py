@@ -33,7 +33,7 @@ from adapruner.data.pool import (
 )
 from adapruner.data.samples import SampleTokenizer
 from adapruner.data.shared_source import fill_from_calibration_source
-from adapruner.data.texts.sources import TextSource
+from adapruner.data.texts.sources import TextSource, check_unchanged
 from adapruner.errors import UserError
 
 __all__ = ["PoolSettings", "build_pool"]
@@ -64,6 +64,7 @@ def build_pool(
         fill(inputs, draft)
     _check_test_length(inputs, draft)
     check_contamination(draft.uses)
+    check_unchanged(sources.values())
     draft.pool().write(out)
     write_finetune_rows(out, draft.finetune)
     TestTexts(texts=draft.test).write(out)

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from adapruner.data.build_pool import PoolSettings, build_pool
+from adapruner.data.texts.sources import resolve_texts
 from adapruner.errors import UserError
 from adapruner.hashing import hash_directory
 from tests.adapruner.data.pools import (
@@ -24,6 +26,7 @@ from tests.adapruner.data.pools import (
     needs_data,
     needs_gensim,
     needs_smollm2,
+    run_config,
     sentences,
 )
 
@@ -151,3 +154,16 @@ def test_the_embedded_default_fills_all_splits(tmp_path: Path) -> None:
     assert splits["test"].tokens >= 200 * 128
     assert splits["finetune"].tokens >= 60 * 4 * 128
     assert all(split.documents >= 8 for split in splits.values())
+
+
+def test_a_text_that_changed_since_it_was_hashed_is_refused(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    source = jsonl(tmp_path / "a.jsonl", sentences(60))
+    config = run_config({"source": source, **SMALL}, finetune={}, evaluation=TEST)
+    sources = resolve_texts(config).sources
+    jsonl(tmp_path / "a.jsonl", sentences(60, seed=1))
+    settings = PoolSettings(config.calibration, config.finetune, config.evaluation, 0)
+    with pytest.raises(UserError, match="changed after the run had started"):
+        build_pool(sources, settings, checkpoint, tmp_path)
+    assert not (tmp_path / "pool.safetensors").exists()
