@@ -241,12 +241,20 @@ def _check_complete(loaded: dict[str, Any], origin: Path) -> None:
 
 
 def _check_gguf(path: Path, origin: Path) -> None:
-    """Raises UserError for an unsupported architecture, before any weights are read."""
+    """Raises UserError for an unsupported architecture and for another number of layers than the
+    file says, before any weights are read: Transformers drops the surplus ones."""
     from gguf import GGUFReader
 
     try:
-        field = GGUFReader(path).fields["general.architecture"]
-        architecture = bytes(field.parts[field.data[0]]).decode()
+        reader = GGUFReader(path)
+        architecture = str(reader.fields["general.architecture"].contents())
+        expected = int(reader.fields[f"{architecture}.block_count"].contents())
+        blocks = {int(t.name.split(".")[1]) for t in reader.tensors if t.name.startswith("blk.")}
     except Exception as error:  # a damaged file fails anywhere in the reader
         raise UserError(f"'{origin}' is not a readable GGUF model: {first_line(error)}") from None
     family_of(GGUF_TYPES.get(architecture, architecture), None)
+    if blocks != set(range(expected)):
+        raise UserError(
+            f"'{origin}' is not a complete GGUF model: it has tensors of {len(blocks)} layers, its "
+            f"block_count is {expected}; fetch or convert it again"
+        )

@@ -163,19 +163,19 @@ def test_a_whole_gguf_file_becomes_a_checkpoint(gguf_file: Path, tmp_path: Path)
 
 def test_a_gguf_file_without_one_of_its_tensors_is_refused(gguf_file: Path, tmp_path: Path) -> None:
     copy = tmp_path / "weights.gguf"
-    copy.write_bytes(gguf_file.read_bytes().replace(b"blk.1.ffn_up.weight", b"blk.7.ffn_up.weight"))
+    copy.write_bytes(gguf_file.read_bytes().replace(b"blk.1.ffn_up.weight", b"blk.1.ffn_zz.weight"))
     with pytest.raises(UserError, match=r"not a complete GGUF model: no tensor for '.*up_proj"):
         materialized(copy)
 
 
-@pytest.mark.parametrize(("change", "problem"), [(1, "no tensor for"), (-1, "no place for")])
+@pytest.mark.parametrize("change", [1, -1])
 def test_a_gguf_file_with_another_number_of_layers_is_refused(
-    change: int, problem: str, gguf_file: Path, tmp_path: Path
+    change: int, gguf_file: Path, tmp_path: Path
 ) -> None:
     copy = Path(shutil.copy(gguf_file, tmp_path))
     field = GGUFReader(copy, "r+").fields["llama.block_count"]
     field.parts[field.data[0]][0] = field.contents() + change
-    with pytest.raises(UserError, match=problem):
+    with pytest.raises(UserError, match=r"tensors of \d+ layers, its block_count is"):
         materialized(copy)
 
 
