@@ -93,11 +93,28 @@ def read_config(checkpoint: Path) -> Any:
         raise UserError(f"'{checkpoint}' is not a checkpoint: it has no config.json")
     _add_family(checkpoint)
     try:
-        return AutoConfig.from_pretrained(
+        config = AutoConfig.from_pretrained(
             checkpoint, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:  # Transformers reports an invalid config by any type of exception
         raise UserError(f"'{file}' is not a readable model config: {first_line(error)}") from None
+    if quantization := getattr(config, "quantization_config", None):
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+        raise UserError(
+            f"'{checkpoint}' is quantized ({method or 'quantization_config'}); give the checkpoint "
+            "in full precision, and quantize the result"
+        )
+    return config
+
+
+def check_context(checkpoint: Path, tokens: int) -> None:
+    """Raises UserError where windows of `tokens` tokens are longer than the model's context."""
+    context = getattr(read_config(checkpoint).get_text_config(), "max_position_embeddings", None)
+    if context is not None and tokens > context:
+        raise UserError(
+            f"the run has windows of {tokens} tokens, the model a context of {context}; shorten "
+            "sequence_length of calibration, finetune and evaluation"
+        )
 
 
 def load_model(checkpoint: Path, model: DeviceConfig, dtype: torch.dtype | None = None) -> Any:

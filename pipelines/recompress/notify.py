@@ -26,12 +26,9 @@ def render(body: str, event: Mapping[str, Any]) -> str:
     """
     details = [str(event[k]) for k in ("source", "version", "target", "reason") if event.get(k)]
     summary = ": ".join([f"AdaPruner {event['event']}", *([" ".join(details)] if details else [])])
+    fields = {**dict.fromkeys(FIELDS, ""), **event, "summary": summary}
     try:
-        return (
-            _sandbox()
-            .from_string(body)
-            .render({**dict.fromkeys(FIELDS, ""), **event, "summary": summary})
-        )
+        return str(_sandbox().from_string(body).render(fields))
     except Exception as error:  # a template can raise what its expressions raise, such as 1 / 0
         raise ValueError(f"not a usable Jinja2 template: {error}") from None
 
@@ -45,10 +42,8 @@ def _sandbox() -> Any:
         intercepted_binops = frozenset({"*", "**"})
 
         def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-            if operator == "**" or not all(
-                isinstance(value, float | int) for value in (left, right)
-            ):
-                raise ValueError(f"'{operator}' is for two numbers, and powers are not supported")
+            if operator == "**" or not all(isinstance(v, float | int) for v in (left, right)):
+                raise ValueError(f"'{operator}' is not supported here")
             return left * right
 
     return Sandbox(undefined=StrictUndefined)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -167,3 +169,13 @@ def test_a_text_that_changed_since_it_was_hashed_is_refused(
     with pytest.raises(UserError, match="changed after the run had started"):
         build_pool(sources, settings, checkpoint, tmp_path)
     assert not (tmp_path / "pool.safetensors").exists()
+
+
+def test_a_tokenizer_of_another_model_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(checkpoint, other)
+    values = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(values | {"vocab_size": 3}))
+    source = jsonl(tmp_path / "a.jsonl", sentences(60))
+    with pytest.raises(UserError, match=r"its tokenizer gives token \d+, its embedding has 3 rows"):
+        build(other, tmp_path / "out", {"source": source, **SMALL}, evaluation=TEST)
