@@ -12,7 +12,8 @@ import yaml
 ROOT = Path(__file__).parents[1]
 KUBERNETES = "1.31"
 OBJECTS = list(yaml.safe_load_all((ROOT / "kubernetes.yaml").read_text()))
-ESTRATOR = "orchestrator.kubernetes"
+RUN: dict[str, Any] = yaml.safe_load((ROOT / "configs/cluster.yaml").read_text())
+ORCHESTRATOR = "orchestrator.kubernetes"
 
 
 @pytest.mark.parametrize("item", OBJECTS, ids=lambda item: f"{item['kind']}-{item['metadata']}")

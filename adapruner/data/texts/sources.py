@@ -8,6 +8,7 @@ which is in an installed package, `hub:OWNER/NAME[:CONFIG][@COMMIT][#SPLIT]`, or
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
@@ -108,6 +109,17 @@ def _with_file(source: TextSource, folder: Path) -> TextSource:
     if hash_file(file) != source.content_hash:
         raise UserError(f"{source.uri} has changed since the run began; run again")
     return source.model_copy(update={"location": str(file.resolve())})
+
+
+def check_unchanged(sources: Iterable[TextSource]) -> None:
+    """Raises UserError where a file is no longer the one that was hashed. Call after reading."""
+    for source in sources:
+        file = Path(source.location)
+        is_file = source.kind in _SUFFIXES.values() and file.is_file()
+        if is_file and hash_file(file) != source.content_hash:
+            raise UserError(
+                f"{source.uri} changed after the run had started; run again when it is complete"
+            )
 
 
 def _resolve(
