@@ -59,14 +59,20 @@ class Place:
         """What pods see at the mount of the claim."""
         return self.pods / "claims" / CLAIM
 
-    def compress(self, *arguments: str) -> subprocess.Popen[str]:
-        """Starts `adapruner compress --stack` on the file run.yaml."""
+    @contextmanager
+    def compress(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """`adapruner compress --stack` on the file run.yaml, ended with the body."""
         command = ["compress", "-c", "run.yaml", "--stack", STACK, *arguments]
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "pipelines.cli", *command],
             cwd=self.folder, env=self.environment, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
 
     def upload(self, file: Path, bucket: str) -> str:
         """The URL of a copy in S3."""
