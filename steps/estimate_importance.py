@@ -17,11 +17,12 @@ def estimate_importance(
     """The importance table; `seed` draws its reference subset of `reference_size` samples."""
     from adapruner.data.pool import Pool
     from adapruner.importance.statistics import importance_table, reference_subset
-    from adapruner.models.checkpoint import load_model
+    from adapruner.models.streamed.choice import load_or_stream
 
     samples = Pool.read(pool)
     tokens, domain = samples.calibration, samples.calibration_domain
     reference = reference_subset(len(tokens), reference_size, seed)
     with stage("estimate_importance") as out:
-        importance_table(load_model(checkpoint, model), tokens, reference, domain).write(out)
+        dense = load_or_stream(checkpoint, model, "2 reads")
+        importance_table(dense, tokens, reference, domain).write(out)
     return out

@@ -22,6 +22,12 @@ class DeviceConfig(Section):
         description="data type of computation; auto: bfloat16 where the device has instructions "
         "for it, else float32; the result keeps the checkpoint's own",
     )
+    streaming: bool | Literal["auto"] = Field(
+        "auto",
+        description="true: decoder layers are read from the checkpoint one at a time, with the "
+        "same results; auto: where weights and gradients do not fit in memory; see "
+        "docs/large-models.md",
+    )
 
 
 class ModelConfig(DeviceConfig):
@@ -41,4 +47,4 @@ class ModelConfig(DeviceConfig):
     @property
     def device_config(self) -> DeviceConfig:
         """Device and data type without the source: what an evaluation's cache key depends on."""
-        return DeviceConfig(device=self.device, dtype=self.dtype)
+        return DeviceConfig(device=self.device, dtype=self.dtype, streaming=self.streaming)

@@ -77,15 +77,26 @@ def stored_dtype(checkpoint: Path) -> torch.dtype:
     raise UserError(f"'{checkpoint}' holds no floating-point weights")
 
 
+def tensor_entries(file: Path) -> dict[str, tuple[int, str, tuple[int, ...]]]:
+    """Tensor name -> first byte in the file, data type and shape, of a safetensors file."""
+    with file.open("rb") as opened:
+        size = int.from_bytes(opened.read(_LENGTH), "little")
+        header = json.loads(opened.read(size))
+    header.pop("__metadata__", None)
+    start = _LENGTH + size
+    return {
+        name: (start + entry["data_offsets"][0], entry["dtype"], tuple(entry["shape"]))
+        for name, entry in header.items()
+    }
+
+
 def stored_tensors(file: Path) -> Iterator[tuple[str, Tensor]]:
     """Name and tensor of a safetensors file, in the order of their bytes.
 
     The file is opened again for each, because what was read of it stays in memory until it closes.
     """
-    with file.open("rb") as opened:
-        entries = json.loads(opened.read(int.from_bytes(opened.read(_LENGTH), "little")))
-    names = entries.keys() - {"__metadata__"}
-    for name in sorted(names, key=lambda name: entries[name]["data_offsets"]):
+    entries = tensor_entries(file)
+    for name in sorted(entries, key=entries.__getitem__):
         with safe_open(file, framework="pt") as tensors:
             yield name, tensors.get_tensor(name)
 
