@@ -159,12 +159,19 @@ def check_tied(checkpoint: Path, config: Any) -> None:
         )
 
 
-def stored_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
+def stored_weights(model: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     """Name and weight, on the CPU, of each tensor that a checkpoint of `model` holds.
 
-    One tensor at a time is split into those of experts, so that memory holds them once.
+    They are those whose names begin with `prefix`, without tensors on the meta device; tied
+    embeddings are one tensor. One tensor at a time is split into those of experts, so that memory
+    holds them once.
     """
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    is_tied = head.weight.data_ptr() == embedding.weight.data_ptr()
     for name, tensor in model.state_dict().items():
+        is_left_out = tensor.is_meta or (is_tied and name == "lm_head.weight")
+        if is_left_out or not name.startswith(prefix):
+            continue
         for stored, part in revert_weight_conversion(model, {name: tensor.cpu()}).items():
             yield stored, _separate(part)
 

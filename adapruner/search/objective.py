@@ -25,6 +25,8 @@ from adapruner.evaluation.divergence import (
 from adapruner.evaluation.perplexity import batches_of, perplexity_of, window_losses
 from adapruner.evaluation.prefix import prefix_states, resumed
 from adapruner.models import checkpoint as ckpt
+from adapruner.models.streamed.layers import is_streamed
+from adapruner.models.streamed.passes import forward_passes
 from adapruner.pruning.sensitivity import WORST
 from adapruner.search.front import Values
 
@@ -123,10 +125,11 @@ def _text_part(
 ) -> Part:
     """The loss of a window: its mean negative log-likelihood, or its mean divergence from `dense`.
 
-    The inputs of layer `first_layer` are computed once.
+    The inputs of layer `first_layer` are computed once; a streamed model runs all layers.
     """
     teacher = top_log_probs(dense, windows, TOP_K) if is_kl else None
-    states = torch.cat(prefix_states(dense, windows, first_layer)) if first_layer else None
+    is_resumed = first_layer and not is_streamed(dense)
+    states = torch.cat(prefix_states(dense, windows, first_layer)) if is_resumed else None
 
     parts = batches_of(windows, STEP_TOKENS)
     size, none = len(parts[0]), [None] * len(parts)
@@ -134,7 +137,8 @@ def _text_part(
     prefixes = torch.split(states, size) if states is not None else none
 
     def batches(model: Any) -> Iterator[list[float]]:
-        for part, expected, prefix in zip(parts, teachers, prefixes, strict=True):
+        passes = forward_passes(model, parts)
+        for part, expected, prefix in zip(passes, teachers, prefixes, strict=True):
             with nullcontext() if prefix is None else resumed(model, first_layer, prefix):
                 yield _window_losses(model, part, expected).tolist()
 

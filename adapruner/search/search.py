@@ -28,6 +28,7 @@ from adapruner.importance.recipe import Recipe
 from adapruner.importance.scores import score
 from adapruner.importance.table import ImportanceTable
 from adapruner.models import checkpoint as ckpt
+from adapruner.models.streamed.choice import load_or_stream
 from adapruner.progress import announce, track
 from adapruner.pruning.allocation.width_profile import REMOVED
 from adapruner.pruning.costs.costs import read_inputs
@@ -79,7 +80,8 @@ def search(inputs: SearchInputs, config: PlanConfig, storage: str, out: Path) ->
     with owned_study(name, storage, objectives) as study:
         grams = gram_matrices(inputs, config.reconstruction)
         run = _Search(inputs, config, pool, study, planner, grams)
-        outcome = run.execute(ckpt.load_model(inputs.checkpoint, config.model))
+        dense = load_or_stream(inputs.checkpoint, config.model, "1 read for each trial")
+        outcome = run.execute(dense)
     provenance = {
         "method": "adapruner",
         "study": name,

@@ -67,7 +67,7 @@ class LayerRunner:
             if self._in_tuple is None:
                 stack.callback(self.layers[0].register_forward_hook(self._note).remove)
             for layer in self.layers[self._in_tuple is None :]:
-                stack.enter_context(_replaced(layer, lambda hidden, *_, **__: self._form(hidden)))
+                stack.enter_context(replaced(layer, lambda hidden, *_, **__: self._form(hidden)))
             try:
                 self.model(**inputs, use_cache=False, logits_to_keep=1)
                 self._arguments[entered[0].shape[:2]] = arguments
@@ -86,7 +86,7 @@ class LayerRunner:
         """Within it, the layers compute nothing and the last one returns `hidden`."""
         with ExitStack() as stack:
             for layer in self.layers:
-                stack.enter_context(_replaced(layer, lambda *_, **__: self._form(hidden)))
+                stack.enter_context(replaced(layer, lambda *_, **__: self._form(hidden)))
             yield
 
     def _note(self, _: nn.Module, __: Any, output: Any) -> None:
@@ -101,7 +101,7 @@ class _Stop(Exception):  # noqa: N818
 
 
 @contextmanager
-def _replaced(layer: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+def replaced(layer: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """Within it, `layer` has this forward pass."""
     own = vars(layer).get("forward")  # of a model that is streamed, or spread over devices
     layer.forward = forward
