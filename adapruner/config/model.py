@@ -42,6 +42,12 @@ class ModelConfig(DeviceConfig):
         description="auto: a decoder that is not in the table of families is tried: its parts are "
         "found by name and shape, and proved on a small random model, or it is refused",
     )
+    processes: int = Field(
+        1,
+        ge=1,
+        description="processes that the importance pass deals its samples out to, each with the "
+        "model; on GPUs one for each; the table is the same",
+    )
     revision: str | None = Field(None, description="commit of a hub model; required for hub:")
 
     @property

@@ -86,7 +86,11 @@ def with_reference(
 
 
 def importance_table(
-    model: Any, tokens: Tensor, reference: list[int], domain: tuple[int, ...] | None = None
+    model: Any,
+    tokens: Tensor,
+    reference: list[int],
+    domain: tuple[int, ...] | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> ImportanceTable:
     """The table of `model` (weights frozen) over `tokens`, int [N, T].
 
@@ -95,21 +99,26 @@ def importance_table(
     weights, memory holds one projection's gradient (of the reference subset also its sum and sum of
     squares) and the activations of one batch, which has MICRO_BATCH samples or those of the
     reference subset, whichever are more. The table of a streamed model is the same.
+
+    With a `share` (r, n) it is the part of process r of n, with zeros for the other processes'
+    batches, and for the weights' statistics but in the first process.
     """
     structures, layers = describe_model(model), layer_modules(model)
     table = empty_table(structures.layers, structures.head_dim, tokens, tuple(reference))
     if domain is not None:
         table = replace(table, domain=domain)
     _announce_cost(model, structures, tokens, len(reference))
-    batches = batches_of(len(tokens), reference)
+    process, processes = share
+    batches = batches_of(len(tokens), reference)[process::processes]
 
     def sink_of(number: int) -> _Accumulator:
-        is_reference = bool(reference) and number == 0
+        is_reference = bool(reference) and process == number == 0
         return _Accumulator(table, structures.head_dim, batches[number], is_reference)
 
     passed = GradientPass(model, [tokens[batch] for batch in batches], sink_of)
     for index in passed.layers("importance"):
-        _add_weight_statistics(table, index, layers[index], structures.head_dim)
+        if process == 0:
+            _add_weight_statistics(table, index, layers[index], structures.head_dim)
     return table
 
 

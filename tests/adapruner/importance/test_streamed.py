@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from adapruner.config import ModelConfig
+from adapruner.config import DeviceConfig, ModelConfig
+from adapruner.importance.processes import ImportanceRequest, table_of_processes
 from adapruner.importance.statistics import importance_table
 from adapruner.importance.table import ImportanceTable
 from adapruner.models import checkpoint as ckpt
@@ -53,3 +54,21 @@ def test_states_that_do_not_fit_are_kept_in_files(
     on_disk = importance_table(streamed, ids, [0, 3, 4])
     assert written(in_memory, tmp_path / "memory") == written(on_disk, tmp_path / "files")
     assert list((tmp_path / "temporary").iterdir()) == []
+
+
+@pytest.mark.parametrize(("processes", "streaming"), [(2, False), (3, True)])
+def test_the_table_of_several_processes_is_that_of_one(
+    processes: int, streaming: bool, tmp_path: Path
+) -> None:
+    dense, ids, reference = tmp_path / "dense", tokens(19, 10), [0, 3, 4, 9]
+    model, domain = small_model("llama-biased"), tuple(n % 2 for n in range(19))
+    model.save_pretrained(dense)
+    request = ImportanceRequest(
+        checkpoint=dense,
+        device=DeviceConfig(device="cpu", streaming=streaming),
+        reference=tuple(reference),
+        domain=domain,
+    )
+    one = importance_table(model, ids, reference, domain)
+    several = table_of_processes(request, ids, processes)
+    assert written(one, tmp_path / "one") == written(several, tmp_path / "several")
