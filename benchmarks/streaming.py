@@ -57,6 +57,8 @@ def main(millions: int) -> int:
     failed = 0
     with TemporaryDirectory() as folder:
         root = Path(folder)
+        make_inputs(root / "small", 1)
+        everything(root / "small")  # imports what the libraries import when it is first used
         apart(partial(make_inputs, root, millions))
         size = size_on_disk(root / "dense")
         print(f"{size / MIB:.0f} MiB of weights; streamed stages may take {SHARE:.0%} of that")
@@ -78,7 +80,7 @@ def main(millions: int) -> int:
 
 def make_inputs(root: Path, millions: int) -> None:
     """A checkpoint, and a pool of random tokens."""
-    hidden = round((millions * 1e6 / DEPTH / 12.25) ** 0.5 / 64) * 64
+    hidden = max(round((millions * 1e6 / DEPTH / 12.25) ** 0.5 / 64), 1) * 64
     config = LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=hidden,
@@ -89,23 +91,34 @@ def make_inputs(root: Path, millions: int) -> None:
         tie_word_embeddings=True,
     )
     torch.manual_seed(0)
-    LlamaForCausalLM(config).bfloat16().save_pretrained(root / "dense", max_shard_size="100MB")
+    LlamaForCausalLM(config).bfloat16().save_pretrained(root / "dense", max_shard_size="50MB")
     ids = torch.randint(3, VOCABULARY, (UPDATE + 2 * OBJECTIVE, LENGTH), dtype=torch.int32)
     update, objective, held_out = ids.split([UPDATE, OBJECTIVE, OBJECTIVE])
     domain = torch.zeros(UPDATE, dtype=torch.int32)
     pool = Pool(
         update[:SAMPLES].clone(), update.clone(), domain, objective.clone(), held_out.clone()
     )
-    (root / "pool").mkdir()
+    (root / "pool").mkdir(parents=True)
     pool.write(root / "pool")
+
+
+def everything(root: Path) -> None:
+    """All stages on a model."""
+    for mode, streaming in (("whole", False), ("streamed", True)):
+        for name, stage in STAGES.items():
+            out = root / mode / name
+            out.mkdir(parents=True)
+            stage(root, settings_of(streaming), out)
+
+
+def settings_of(streaming: Any) -> ModelConfig:
+    return ModelConfig(source="", device="cpu", dtype="bfloat16", streaming=streaming)
 
 
 def run(stage: Stage, root: Path, out: Path, cap: int | None) -> tuple[int, float]:
     """The peak of a stage's memory beyond that of the libraries, in bytes, and its seconds."""
     out.mkdir(parents=True)
-    settings = ModelConfig(
-        source="", device="cpu", dtype="bfloat16", streaming="auto" if cap else False
-    )
+    settings = settings_of("auto" if cap else False)
     before = resident_bytes()
     if cap is not None:
         limit = taken() + cap

@@ -14,10 +14,13 @@ from adapruner.models import checkpoint as ckpt
 from adapruner.models.families import family_of
 from adapruner.models.streamed.layers import stream_model
 from adapruner.models.streamed.memory import available_on
-from adapruner.models.weights import tensor_shapes
+from adapruner.models.weights import tensor_entries, weight_files
 from adapruner.progress import announce
 
 GIB = 2**30
+
+ROOM = 0.9
+"""Of the available memory, what weights and gradients may take; the rest is for activations."""
 
 
 class Sizes(NamedTuple):
@@ -59,7 +62,7 @@ def load_or_stream(
         )
     sizes, device = sizes_of(checkpoint, used), ckpt.device_of(model)
     available = available_on(device, all_devices=model.device == "auto")
-    if model.streaming == "auto" and sizes.whole <= available:
+    if model.streaming == "auto" and sizes.whole <= ROOM * available:
         return ckpt.load_model(checkpoint, model, dtype)
     announce(
         f"streaming: the model needs {sizes.whole / GIB:.2f} GiB, {available / GIB:.2f} GiB are "
@@ -75,7 +78,8 @@ def sizes_of(checkpoint: Path, dtype: torch.dtype) -> Sizes:
     prefix = f"{family_of(config.model_type, config.architectures).layers}."
     of_layer: dict[str, int] = {}
     others = largest = 0
-    for name, shape in tensor_shapes(checkpoint).items():
+    entries = [entry for file in weight_files(checkpoint) for entry in tensor_entries(file).items()]
+    for name, (_, _, shape) in entries:
         size = prod(shape)
         if name.startswith(prefix):
             index = name.removeprefix(prefix).partition(".")[0]

@@ -56,19 +56,32 @@ def test_states_that_do_not_fit_are_kept_in_files(
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
-@pytest.mark.parametrize(("processes", "streaming"), [(2, False), (3, True)])
-def test_the_table_of_several_processes_is_that_of_one(
-    processes: int, streaming: bool, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("processes", [2, 3, 8])
+def test_the_parts_of_processes_are_numbers_of_the_table_and_zeros(processes: int) -> None:
+    model, ids = small_model("qwen3-moe-mixed"), tokens(19, 10)
+    whole = importance_table(model, ids, [0, 3, 4, 9]).tensors()
+    parts = [
+        importance_table(model, ids, [0, 3, 4, 9], share=(process, processes)).tensors()
+        for process in range(processes)
+    ]
+    for name, tensor in whole.items():
+        bits = sum(part[name].view(torch.int32) for part in parts)
+        assert isinstance(bits, torch.Tensor) and torch.equal(bits, tensor.view(torch.int32))
+        owners = sum((part[name] != 0).int() for part in parts)
+        assert isinstance(owners, torch.Tensor) and int(owners.max()) <= 1
+
+
+@pytest.mark.slow
+def test_the_table_of_processes_that_torchrun_starts_is_that_of_one(tmp_path: Path) -> None:
     dense, ids, reference = tmp_path / "dense", tokens(19, 10), [0, 3, 4, 9]
     model, domain = small_model("llama-biased"), tuple(n % 2 for n in range(19))
     model.save_pretrained(dense)
     request = ImportanceRequest(
         checkpoint=dense,
-        device=DeviceConfig(device="cpu", streaming=streaming),
+        device=DeviceConfig(device="cpu", streaming=True),
         reference=tuple(reference),
         domain=domain,
     )
     one = importance_table(model, ids, reference, domain)
-    several = table_of_processes(request, ids, processes)
+    several = table_of_processes(request, ids, 3)
     assert written(one, tmp_path / "one") == written(several, tmp_path / "several")
