@@ -22,7 +22,7 @@ class DeviceConfig(Section):
         description="data type of computation; auto: bfloat16 where the device has instructions "
         "for it, else float32; the result keeps the checkpoint's own",
     )
-    streaming: bool | Literal["auto"] = Field(
+    streaming: Literal["auto"] | bool = Field(
         "auto",
         description="true: decoder layers are read from the checkpoint one at a time, with the "
         "same results; auto: where weights and gradients do not fit in memory; see "

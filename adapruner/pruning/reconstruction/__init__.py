@@ -3,8 +3,7 @@
 A module has
 
 - `check_supported(structures)`: raises UnreachableError for a model that can't hold the result;
-- `reconstruct(request)`: computes a correction of each layer of the cut model from the dense model;
-- `USES_GRAM_MATRICES`: whether trials of the search are updated by `pruning.gram_matrices`.
+- `reconstruct(request)`: computes a correction of each layer of the cut model from the dense model.
 """
 
 from __future__ import annotations
@@ -19,6 +18,9 @@ METHODS = {
 }
 """Name of `reconstruction.method` -> its module."""
 
+FROM_GRAM_MATRICES = frozenset({"least_squares"})
+"""Methods by which trials of the search are updated too, with `pruning.gram_matrices`."""
+
 
 def method_module(name: str) -> Any:
     """The module of a `reconstruction.method`."""
@@ -27,4 +29,4 @@ def method_module(name: str) -> Any:
 
 def uses_gram_matrices(name: str) -> bool:
     """Whether a `reconstruction.method` is computed from gram matrices."""
-    return bool(method_module(name).USES_GRAM_MATRICES)
+    return name in FROM_GRAM_MATRICES

@@ -39,8 +39,6 @@ from adapruner.pruning.reconstruction.request import (
 from adapruner.pruning.surgery import check_fits, cut_layer
 from adapruner.pruning.update import RIDGE, RIDGES, output_error, updated_weight
 
-USES_GRAM_MATRICES = True
-
 
 def check_supported(structures: Structures) -> None:
     """Every model is supported."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from adapruner.models.structures import LayerModules, Structures
 from adapruner.pruning.reconstruction.request import Reconstruction, ReconstructionRequest
 
-USES_GRAM_MATRICES = False
-
 
 def check_supported(structures: Structures) -> None:
     """Every model is supported."""
