@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from adapruner.evaluation.perplexity import batches_of
-from adapruner.models.streamed.layers import decoder_layers
-from adapruner.models.streamed.passes import replaced
+from adapruner.models.streamed.layers import decoder_layers, in_order, is_streamed
+from adapruner.models.streamed.passes import LayerRunner, replaced
 
 
 class _Stop(Exception):  # noqa: N818
@@ -29,7 +29,13 @@ def prefix_states(model: Any, windows: Tensor, layer: int) -> list[Tensor]:
     The batches are those of `batches_of(windows)`, with `windows` int [M, T]; the states are on the
     device of the layer. Later layers are not computed.
     """
-    device = model.get_input_embeddings().weight.device
+    device, batches = model.get_input_embeddings().weight.device, batches_of(windows)
+    if is_streamed(model):
+        runner = LayerRunner(model)
+        streamed = [runner.enter(input_ids=batch.to(device).long()) for batch in batches]
+        for index in in_order(model, slice(layer)):
+            streamed = [runner.run(index, hidden) for hidden in streamed]
+        return streamed
     states: list[Tensor] = []
 
     def record(_: nn.Module, args: Any) -> None:
@@ -38,7 +44,7 @@ def prefix_states(model: Any, windows: Tensor, layer: int) -> list[Tensor]:
 
     handle = decoder_layers(model)[layer].register_forward_pre_hook(record)
     try:
-        for batch in batches_of(windows):
+        for batch in batches:
             try:
                 model(batch.to(device).long(), use_cache=False, logits_to_keep=1)
             except _Stop:

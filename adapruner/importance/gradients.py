@@ -98,7 +98,7 @@ class GradientPass:
                     backward(self.model, batch, self.loss_of(number))
                 assert hidden.grad is not None
                 states.put(depth, number, hidden.grad)
-            order = in_order(self.model, backward=True)
+            order = in_order(self.model, slice(None, None, -1))
             for index in track(order, f"{description}: backward", depth):
                 for number in numbers:
                     hidden = states.take(index, number).requires_grad_()

@@ -125,11 +125,10 @@ def _text_part(
 ) -> Part:
     """The loss of a window: its mean negative log-likelihood, or its mean divergence from `dense`.
 
-    The inputs of layer `first_layer` are computed once; a streamed model runs all layers.
+    The inputs of layer `first_layer` are computed once.
     """
     teacher = top_log_probs(dense, windows, TOP_K) if is_kl else None
-    is_resumed = first_layer and not is_streamed(dense)
-    states = torch.cat(prefix_states(dense, windows, first_layer)) if is_resumed else None
+    states = torch.cat(prefix_states(dense, windows, first_layer)) if first_layer else None
 
     parts = batches_of(windows, STEP_TOKENS)
     size, none = len(parts[0]), [None] * len(parts)
@@ -137,9 +136,11 @@ def _text_part(
     prefixes = torch.split(states, size) if states is not None else none
 
     def batches(model: Any) -> Iterator[list[float]]:
-        passes = forward_passes(model, parts)
+        start = None if states is None else (first_layer, prefixes)
+        passes = forward_passes(model, parts, start)
         for part, expected, prefix in zip(passes, teachers, prefixes, strict=True):
-            with nullcontext() if prefix is None else resumed(model, first_layer, prefix):
+            is_resumed = prefix is not None and not is_streamed(model)
+            with resumed(model, first_layer, prefix) if is_resumed else nullcontext():
                 yield _window_losses(model, part, expected).tolist()
 
     return Part(weight, len(windows), batches)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ from transformers.core_model_loading import revert_weight_conversion
 from adapruner.models.checkpoint import read_config
 from adapruner.models.families import family_of
 from adapruner.models.streamed.files import TensorFiles
+from adapruner.models.streamed.memory import return_freed_memory
 
 _SOURCE = "layer_source"
 """The attribute of a streamed model that holds its `LayerSource`."""
@@ -38,6 +40,7 @@ def stream_model(checkpoint: Path, device: torch.device, dtype: torch.dtype) -> 
 
     Layers are computed on `device` in `dtype`.
     """
+    return_freed_memory()
     build: Any = AutoModelForCausalLM.from_config
     with init_empty_weights(include_buffers=False):
         model = build(read_config(checkpoint), dtype=dtype, trust_remote_code=False)
@@ -53,14 +56,12 @@ def is_streamed(model: Any) -> bool:
     return _SOURCE in vars(model)
 
 
-def in_order(model: Any, *, backward: bool = False) -> Iterator[int]:
-    """The indices of the decoder layers, each while the layer's weights are in memory.
+def in_order(model: Any, part: slice = slice(None)) -> Iterator[int]:
+    """The indices of the decoder layers, or a part, each while its weights are in memory.
 
-    They ascend, or descend with `backward`. What is changed in a layer of a streamed model is lost
-    after its turn.
+    What is changed in a layer of a streamed model is lost after its turn.
     """
-    layers = range(len(decoder_layers(model)))
-    order = layers[::-1] if backward else layers
+    order = range(len(decoder_layers(model)))[part]
     return vars(model)[_SOURCE].sweep(order) if is_streamed(model) else iter(order)
 
 
@@ -98,11 +99,11 @@ class LayerSource:
     def sweep(self, order: Sequence[int]) -> Iterator[int]:
         """Yields each index while its layer is in memory; meanwhile a thread reads the next one."""
         with ThreadPoolExecutor(1) as reader:
-            read = reader.submit(self._weights_of, order[0])
-            for index, following in zip(order, [*order[1:], None], strict=True):
-                _put(self._layers[index], read.result())
-                if following is not None:
-                    read = reader.submit(self._weights_of, following)
+            following = iter(order)
+            read = [reader.submit(self._weights_of, next(following))]
+            for index in order:
+                _put(self._layers[index], read.pop().result())
+                read += [reader.submit(self._weights_of, after) for after in islice(following, 1)]
                 with self._in_memory(index):
                     yield index
 

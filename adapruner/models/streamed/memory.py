@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 from pathlib import Path
@@ -10,6 +11,9 @@ import torch
 
 _PROCESS_LIMITS = ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData"))
 """Limit of a process -> what counts, in its status file."""
+
+_MMAP_THRESHOLD = -3
+"""The parameter of `mallopt` that gives larger blocks pages of their own (malloc.h)."""
 
 _CGROUPS = (  # version 2, version 1: limit, use, and the part of it that the kernel can give back
     ("memory.max", "memory.current", "memory.stat", "inactive_file"),
@@ -39,6 +43,17 @@ def available_on(device: torch.device, *, all_devices: bool) -> int:
         return available_memory()
     gpus = range(torch.cuda.device_count()) if all_devices else [device]
     return sum(torch.cuda.mem_get_info(gpu)[0] for gpu in gpus)
+
+
+def return_freed_memory() -> None:
+    """Has the C library give freed tensors back to the system, for the rest of the process.
+
+    By default glibc keeps freed blocks of up to 32 MiB in its heaps, one heap for each thread, so
+    that a sweep over many layers takes several times the memory of what is in use.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, 2**20)
 
 
 def _free() -> int:

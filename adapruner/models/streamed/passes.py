@@ -13,20 +13,25 @@ from adapruner.models.streamed.layers import decoder_layers, in_order, is_stream
 from adapruner.models.streamed.states import hidden_states
 
 
-def forward_passes(model: Any, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+def forward_passes(
+    model: Any, batches: Sequence[Tensor], start: tuple[int, Sequence[Tensor]] | None = None
+) -> Iterator[Tensor]:
     """Yields each of `batches`, int [B, T]; `model` is to be called once with it in its turn.
 
     Layers of a streamed model have run on all batches by then: the call computes the logits from
-    the last layer's output. Another model computes everything in that call.
+    the last layer's output. With a `start`, the first layer that runs and its input for each batch,
+    [B, T, hidden], those below do not run. Another model computes everything in that call.
     """
     if not is_streamed(model):
         yield from batches
         return
     runner, device = LayerRunner(model), model.get_input_embeddings().weight.device
     with hidden_states(model, sum(batch.numel() for batch in batches)) as states:
+        first, inputs = start or (0, ())
         for number, batch in enumerate(batches):
-            states.put(0, number, runner.enter(input_ids=batch.to(device).long()))
-        for index in in_order(model):
+            entered = runner.enter(input_ids=batch.to(device).long())
+            states.put(0, number, inputs[number] if inputs else entered)
+        for index in in_order(model, slice(first, None)):
             for number in range(len(batches)):
                 with torch.no_grad():
                     states.put(0, number, runner.run(index, states.take(0, number)))

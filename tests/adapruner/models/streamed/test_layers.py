@@ -65,7 +65,7 @@ def test_one_layer_is_in_memory_at_its_turn(tmp_path: Path) -> None:
     small_model("llama").save_pretrained(tmp_path)
     whole, streamed = whole_and_streamed(tmp_path)
     order = []
-    for index in in_order(streamed, backward=True):
+    for index in in_order(streamed, slice(None, None, -1)):
         order.append(index)
         assert layers_in_memory(streamed) == [index]
         expected = decoder_layers(whole)[index].state_dict()
