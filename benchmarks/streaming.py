@@ -46,7 +46,7 @@ from adapruner.pruning.target import PruningTarget
 
 SHARE = 0.6
 DEPTH, VOCABULARY, LENGTH = 24, 2048, 64
-SAMPLES, UPDATE, OBJECTIVE = 6, 12, 4
+SAMPLES, UPDATE, OBJECTIVE = 5, 12, 4
 MIB = 2**20
 
 Stage = Callable[[Path, ModelConfig, Path], None]

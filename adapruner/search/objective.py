@@ -131,16 +131,16 @@ def _text_part(
     states = torch.cat(prefix_states(dense, windows, first_layer)) if first_layer else None
 
     parts = batches_of(windows, STEP_TOKENS)
-    size, none = len(parts[0]), [None] * len(parts)
-    teachers = split(teacher, size) if teacher else none
-    prefixes = torch.split(states, size) if states is not None else none
+    size = len(parts[0])
+    teachers = split(teacher, size) if teacher else [None] * len(parts)
+    prefixes = torch.split(states, size) if states is not None else ()
+    start = (first_layer, prefixes) if prefixes else None
 
     def batches(model: Any) -> Iterator[list[float]]:
-        start = None if states is None else (first_layer, prefixes)
-        passes = forward_passes(model, parts, start)
-        for part, expected, prefix in zip(passes, teachers, prefixes, strict=True):
-            is_resumed = prefix is not None and not is_streamed(model)
-            with resumed(model, first_layer, prefix) if is_resumed else nullcontext():
+        passes = zip(forward_passes(model, parts, start), teachers, strict=True)
+        for number, (part, expected) in enumerate(passes):
+            is_resumed = prefixes and not is_streamed(model)
+            with resumed(model, first_layer, prefixes[number]) if is_resumed else nullcontext():
                 yield _window_losses(model, part, expected).tolist()
 
     return Part(weight, len(windows), batches)
