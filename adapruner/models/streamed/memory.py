@@ -53,7 +53,7 @@ def return_freed_memory() -> None:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
     if mallopt is not None:
-        mallopt(_MMAP_THRESHOLD, 2**20)
+        mallopt(_MMAP_THRESHOLD, 2**17)  # the value that glibc starts with and raises
 
 
 def _free() -> int:
