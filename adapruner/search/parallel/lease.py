@@ -46,26 +46,29 @@ class Lease:
         self._storage, self._study_id = storage, study._study_id
         self._name = study.study_name
         self.owner, self._beats = uuid4().hex, 0
-        self._is_taken = False
+        self._is_taken, self._lock = False, threading.Lock()
         self.former = self._acquire()
         self._value, self._renewed = self._content(), time.monotonic()
 
     def check(self) -> None:
-        """Raises UserError where another process may have taken the lease."""
-        if self._is_taken or time.monotonic() - self._renewed > EXPIRY_S:
+        """Raises UserError where another process has taken the lease."""
+        if time.monotonic() - self._renewed > EXPIRY_S / 2:
+            self.renew()
+        if self._is_taken:
             raise UserError(
                 f"another run has taken over the study {self._name}, because this one was "
-                "suspended or did not reach the database; let the other one end"
+                f"suspended, or without its database, for {EXPIRY_S:.0f} s; let the other one end"
             )
 
     def renew(self) -> None:
         """Shows that the owner lives."""
-        self._beats += 1
-        now, value = time.monotonic(), self._content()
-        if _swap(self._storage, self._study_id, self._value, value):
-            self._value, self._renewed = value, now
-        else:
-            self._is_taken = True
+        with self._lock:
+            self._beats += 1
+            now, value = time.monotonic(), self._content()
+            if _swap(self._storage, self._study_id, self._value, value):
+                self._value, self._renewed = value, now
+            else:
+                self._is_taken = True
 
     def release(self) -> None:
         """Leaves the lease to the next process that wants it."""

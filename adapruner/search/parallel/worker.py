@@ -30,8 +30,7 @@ def work(url: str, name: str | None, inputs: Path | None, wait_s: float) -> int:
     for `wait_s` seconds.
     """
     file = sqlite_file(url)
-    if file is not None and not file.is_file():
-        raise UserError(f"there is no database '{file}': start the search first, or see --storage")
+    _wait_for(file, wait_s)
     storage = open_storage(url)
     watch = _LeadWatch(storage, wait_s)
     study, publication = _joined(storage, name, watch)
@@ -44,6 +43,15 @@ def work(url: str, name: str | None, inputs: Path | None, wait_s: float) -> int:
     runner = _runner(publication, study, inputs)
     announce(f"worker: joins {study.study_name}")
     return _work(Queue(study, storage, uuid4().hex), runner, watch)
+
+
+def _wait_for(file: Path | None, wait_s: float) -> None:
+    """Waits for the file that a search makes, which opening the database would make as well."""
+    started = time.monotonic()
+    while file is not None and not file.is_file():
+        if time.monotonic() - started > wait_s:
+            raise UserError(f"there is no database '{file}' after {wait_s:.0f} s; see --storage")
+        time.sleep(POLL_S)
 
 
 def _runner(publication: Publication, study: optuna.Study, inputs: Path | None) -> TrialRunner:
