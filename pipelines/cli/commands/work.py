@@ -28,7 +28,7 @@ from pipelines.errors import one_line_errors
 @click.option(
     "--inputs",
     metavar="DIR",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=click.Path(path_type=Path),
     help="Where the search's inputs are, if not at the run's own paths: the artifact store as it "
     "is mounted here, or a folder with checkpoint, pool, importance, gram_matrices and "
     "objective_tasks.",
@@ -42,7 +42,9 @@ from pipelines.errors import one_line_errors
 )
 @home_option
 @one_line_errors()
-def work(storage: str | None, study: str | None, inputs: Path | None, wait: str, home: Path) -> None:
+def work(
+    storage: str | None, study: str | None, inputs: Path | None, wait: str, home: Path
+) -> None:
     """Evaluate trials of a search that runs elsewhere, until none is missing.
 
     The run that searches (`adapruner compress` with search.parallel above 1) chooses the trials and
