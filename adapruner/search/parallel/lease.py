@@ -65,14 +65,16 @@ class Lease:
         with self._lock:
             self._beats += 1
             now, value = time.monotonic(), self._content()
-            if _swap(self._storage, self._study_id, self._value, value):
-                self._value, self._renewed = value, now
-            else:
-                self._is_taken = True
+            if not _swap(self._storage, self._study_id, self._value, value):
+                # The answer to an earlier renewal may have been lost, but not the renewal.
+                value = values(self._storage).get(self._study_id, RELEASED)
+                self._is_taken = self.owner not in value
+            self._value, self._renewed = value, now
 
     def release(self) -> None:
         """Leaves the lease to the next process that wants it."""
-        _swap(self._storage, self._study_id, self._value, RELEASED)
+        if not self._is_taken:
+            _swap(self._storage, self._study_id, self._value, RELEASED)
 
     def _content(self) -> str:
         process = f"process {os.getpid()} on {socket.gethostname()}"

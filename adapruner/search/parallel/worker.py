@@ -83,7 +83,7 @@ class _LeadWatch:
         time.sleep(POLL_S)
         seen, now = lease.values(self._storage), time.monotonic()
         changed = {key for key, value in seen.items() if self._seen.get(key, value) != value}
-        self.alive |= changed
+        self.alive |= {key for key in changed if seen[key] != lease.RELEASED}
         self._seen = seen
         if study_id in changed:
             self._since = now
