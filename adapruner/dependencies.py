@@ -88,12 +88,13 @@ def _imported_names(tree: ast.AST, module: str, path: Path) -> Iterator[str]:
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
-def _files_of(module: str) -> set[Path]:
+@cache
+def _files_of(module: str) -> frozenset[Path]:
     path = module_file(module)
     assert path is not None, module
     strings = (n.value for n in ast.walk(_tree(path)) if isinstance(n, ast.Constant))
     named = {path.parent / s for s in strings if isinstance(s, str) and s.endswith(_DATA_SUFFIXES)}
-    return {path, *(file for file in named if file.is_file())}
+    return frozenset({path, *(file for file in named if file.is_file())})
 
 
 @cache

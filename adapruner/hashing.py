@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 IGNORED = frozenset(
@@ -25,14 +26,24 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def file_hashes(path: Path) -> dict[str, str]:
+    """Relative name -> `hash_file` of all files below `path`."""
+    files = (file for file in path.rglob("*") if file.is_file())
+    return {file.relative_to(path).as_posix(): hash_file(file) for file in files}
+
+
+def hash_files(hashes: Mapping[str, str]) -> str:
+    """The `hash_directory` of a directory with these files: relative name -> `hash_file`."""
+    total = hashlib.sha256()
+    for name in sorted(map(PurePosixPath, hashes)):
+        if IGNORED.isdisjoint(name.parts):
+            total.update(f"{name}\0{hashes[str(name)]}\n".encode())
+    return total.hexdigest()
+
+
 def hash_directory(path: Path) -> str:
     """sha256 over the relative names and contents of all files below `path`, as 64 hex digits."""
-    total = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()):
-        name = file.relative_to(path)
-        if IGNORED.isdisjoint(name.parts):
-            total.update(f"{name.as_posix()}\0{hash_file(file)}\n".encode())
-    return total.hexdigest()
+    return hash_files(file_hashes(path))
 
 
 def hash_json(value: Any) -> str:

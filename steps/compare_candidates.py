@@ -10,6 +10,7 @@ from zenml import get_step_context
 from adapruner.comparison.cells import ComparisonConfig
 from adapruner.config import RunConfig
 from steps.zenml_support.cache import uncached_step
+from steps.zenml_support.materializer import WithoutWeights
 from steps.zenml_support.workspace import Timing, stage
 
 
@@ -17,13 +18,13 @@ from steps.zenml_support.workspace import Timing, stage
 def compare_candidates(
     config: RunConfig,
     comparison: ComparisonConfig,
-    load_model: Path,
-    filter_calibration_pool: Path,
-    estimate_importance: Path,
-    compute_gram_matrices: Path,
-    measure_latency: Path,
-    evaluate_dense: Path,
-    compute_teacher_logits: Path,
+    load_model: WithoutWeights,
+    filter_calibration_pool: WithoutWeights,
+    estimate_importance: WithoutWeights,
+    compute_gram_matrices: WithoutWeights,
+    measure_latency: WithoutWeights,
+    evaluate_dense: WithoutWeights,
+    compute_teacher_logits: WithoutWeights,
     candidates: list[Path],
 ) -> Annotated[Path, "comparison"]:
     """`comparison.json`, `.md`, `.svg` and `.png`; `candidates` are in the order of the cells."""

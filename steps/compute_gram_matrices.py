@@ -7,12 +7,13 @@ from typing import Annotated
 
 from adapruner.config import ModelConfig
 from steps.zenml_support.cache import cached_step
+from steps.zenml_support.materializer import WithoutWeights, whole
 from steps.zenml_support.workspace import stage
 
 
 @cached_step
 def compute_gram_matrices(
-    checkpoint: Path, pool: Path, model: ModelConfig, is_used: bool
+    checkpoint: WithoutWeights, pool: Path, model: ModelConfig, is_used: bool
 ) -> Annotated[Path, "gram_matrices"]:
     """One file per layer; none where the reconstruction does not use them (`is_used`)."""
     from adapruner.data.pool import Pool
@@ -22,5 +23,5 @@ def compute_gram_matrices(
     with stage("compute_gram_matrices") as out:
         if is_used:
             samples = Pool.read(pool)
-            compute(load_model(checkpoint, model), samples.update, samples.domain, out)
+            compute(load_model(whole(checkpoint), model), samples.update, samples.domain, out)
     return out

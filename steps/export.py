@@ -7,16 +7,19 @@ from typing import Annotated
 
 from adapruner.config import ExportConfig
 from steps.zenml_support.cache import cached_step
+from steps.zenml_support.materializer import WithoutWeights, whole
 from steps.zenml_support.workspace import stage
 
 
 @cached_step
-def export(checkpoint: Path, config: ExportConfig) -> Annotated[Path, "exports"]:
+def export(checkpoint: WithoutWeights, config: ExportConfig) -> Annotated[Path, "exports"]:
     """One file or directory for each format of `export.to`; none by default."""
     from adapruner.export import format_module
     from adapruner.export.export import export as write
     from adapruner.models.groups import GROUPS_FILE
 
+    if config.to:
+        whole(checkpoint)
     groups = checkpoint / GROUPS_FILE
     with stage("export") as out:
         for to in config.to:

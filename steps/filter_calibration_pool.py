@@ -7,13 +7,14 @@ from typing import Annotated
 
 from adapruner.config import CalibrationConfig, DeviceConfig, EvaluationConfig, FinetuneConfig
 from steps.zenml_support.cache import cached_step
+from steps.zenml_support.materializer import WithoutWeights, whole
 from steps.zenml_support.workspace import stage
 
 
 @cached_step
 def filter_calibration_pool(
     texts: Path,
-    checkpoint: Path,
+    checkpoint: WithoutWeights,
     calibration: CalibrationConfig,
     finetune: FinetuneConfig,
     evaluation: EvaluationConfig,
@@ -32,7 +33,9 @@ def filter_calibration_pool(
     sources = TextSources.read(texts).sources
     with stage("filter_calibration_pool") as out:
         if generator is not None:
-            sources = with_generated_texts(sources, checkpoint, generator, calibration, seed, out)
+            sources = with_generated_texts(
+                sources, whole(checkpoint), generator, calibration, seed, out
+            )
         settings = PoolSettings(calibration, finetune, evaluation, seed)
         build_pool(sources, settings, checkpoint, out)
     return out

@@ -7,12 +7,16 @@ from typing import Annotated
 
 from adapruner.config import DeviceConfig, PruningConfig
 from steps.zenml_support.cache import cached_step
+from steps.zenml_support.materializer import WithoutWeights, whole
 from steps.zenml_support.workspace import stage
 
 
 @cached_step
 def measure_latency(
-    checkpoint: Path, hardware: Path, device: DeviceConfig, pruning: PruningConfig | None = None
+    checkpoint: WithoutWeights,
+    hardware: Path,
+    device: DeviceConfig,
+    pruning: PruningConfig | None = None,
 ) -> Annotated[Path, "latency"]:
     """`latency.json`; nothing without `pruning`, which is where the ratio is not of latency.
 
@@ -24,5 +28,5 @@ def measure_latency(
     with stage("measure_latency") as out:
         if pruning is not None:
             check_same(Hardware.read(hardware), device)
-            measure(checkpoint, device, pruning).write(out)
+            measure(whole(checkpoint), device, pruning).write(out)
     return out

@@ -7,29 +7,30 @@ from typing import Annotated
 
 from adapruner.config import RunConfig
 from steps.zenml_support.cache import uncached_step
+from steps.zenml_support.materializer import WithoutWeights
 from steps.zenml_support.workspace import Timing, stage
 
 
 @uncached_step
 def report(
     config: RunConfig,
-    resolve_source: Path,
-    texts: Path,
-    load_model: Path,
-    filter_calibration_pool: Path,
-    estimate_importance: Path,
-    compute_gram_matrices: Path,
-    measure_latency: Path,
-    search: Path,
-    prune: Path,
-    compute_teacher_logits: Path,
-    finetune: Path,
-    measure_recovery: Path,
-    evaluate_dense: Path,
-    evaluate_pruned: Path,
-    evaluate_finetuned: Path,
-    measure_efficiency: Path,
-    compare_behaviour: Path,
+    resolve_source: WithoutWeights,
+    texts: WithoutWeights,
+    load_model: WithoutWeights,
+    filter_calibration_pool: WithoutWeights,
+    estimate_importance: WithoutWeights,
+    compute_gram_matrices: WithoutWeights,
+    measure_latency: WithoutWeights,
+    search: WithoutWeights,
+    prune: WithoutWeights,
+    compute_teacher_logits: WithoutWeights,
+    finetune: WithoutWeights,
+    measure_recovery: WithoutWeights,
+    evaluate_dense: WithoutWeights,
+    evaluate_pruned: WithoutWeights,
+    evaluate_finetuned: WithoutWeights,
+    measure_efficiency: WithoutWeights,
+    compare_behaviour: WithoutWeights,
 ) -> Annotated[Path, "report"]:
     """`report.json`, `report.html` and `plan.json`. An input has the name of its stage."""
     from adapruner.data.texts.sources import TextSources
@@ -38,7 +39,7 @@ def report(
     from adapruner.report.sections import Inputs
     from steps.publishing.provenance import provenance, publishable
 
-    stages = {
+    stages: dict[str, Path] = {
         "resolve_source": resolve_source,
         "load_model": load_model,
         "filter_calibration_pool": filter_calibration_pool,

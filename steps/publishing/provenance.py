@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from adapruner.config import RunConfig
-from adapruner.hashing import hash_directory, hash_file, hash_json
+from adapruner.hashing import hash_file, hash_json
 from steps.mlflow_support.tracking import redacted
+from steps.zenml_support.materializer import content_hash
 
 if TYPE_CHECKING:
     from adapruner.data.texts.sources import TextSources
@@ -63,11 +64,11 @@ def provenance(
         "hashes": {
             "source": source.content_hash,
             "texts": {uri: text.content_hash for uri, text in texts.sources.items()},
-            "pool": hash_directory(stages["filter_calibration_pool"]),
-            "table": hash_directory(stages["estimate_importance"]),
+            "pool": content_hash(stages["filter_calibration_pool"]),
+            "table": content_hash(stages["estimate_importance"]),
             "plan": hash_file(stages["search"] / "plan.json"),
-            "pruned_checkpoint": hash_directory(stages["prune"]),
-            "checkpoint": hash_directory(stages["finetune"] / "checkpoint"),
+            "pruned_checkpoint": content_hash(stages["prune"]),
+            "checkpoint": content_hash(stages["finetune"], "checkpoint"),
         },
         "versions": {
             "python": platform.python_version(),

@@ -16,6 +16,7 @@ from typing import ClassVar
 from uuid import uuid4
 
 from adapruner.files import Artifact
+from steps.zenml_support.transfer import CACHE
 
 
 class Timing(Artifact):
@@ -57,6 +58,20 @@ def stage(name: str) -> Iterator[Path]:
         shutil.rmtree(out, ignore_errors=True)
         raise
     Timing(seconds=round(time.perf_counter() - started, 3)).write(out)
+
+
+def node_cache() -> Path:
+    """The folder of files of a remote store by their content, see `transfer`."""
+    return Path(os.environ.get(CACHE) or _process_directory(_scratch()) / "cache")
+
+
+def new_input() -> Path:
+    """An empty directory for an input from a remote store, where hard links to the cache are
+    possible. It is removed when the process ends."""
+    parent = os.environ.get(CACHE)
+    out = _process_directory(Path(parent) if parent else _scratch()) / f"input-{uuid4().hex}"
+    out.mkdir()
+    return out
 
 
 def result_files(stage_directory: Path) -> list[Path]:

@@ -43,6 +43,7 @@ def project(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     monkeypatch.setattr(dependencies, "ROOT", tmp_path)
     yield tmp_path
     dependencies._imports.cache_clear()
+    dependencies._files_of.cache_clear()
     dependencies._tree.cache_clear()
 
 

@@ -4,8 +4,7 @@ A module has
 
 - `check_supported(structures)`: raises UnreachableError for a model that can't hold the result;
 - `reconstruct(request)`: computes the correction from the dense model and returns a function that
-  applies it to the cut model;
-- `USES_GRAM_MATRICES`: whether trials of the search are updated by `pruning.gram_matrices`.
+  applies it to the cut model.
 """
 
 from __future__ import annotations
@@ -20,6 +19,9 @@ METHODS = {
 }
 """Name of `reconstruction.method` -> its module."""
 
+FROM_GRAM_MATRICES = frozenset({"least_squares"})
+"""Methods by which trials of the search are updated too, with `pruning.gram_matrices`."""
+
 
 def method_module(name: str) -> Any:
     """The module of a `reconstruction.method`."""
@@ -28,4 +30,4 @@ def method_module(name: str) -> Any:
 
 def uses_gram_matrices(name: str) -> bool:
     """Whether a `reconstruction.method` is computed from gram matrices."""
-    return bool(method_module(name).USES_GRAM_MATRICES)
+    return name in FROM_GRAM_MATRICES

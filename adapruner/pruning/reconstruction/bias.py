@@ -36,8 +36,6 @@ from adapruner.pruning.activations import MICRO_BATCH
 from adapruner.pruning.plan import LayerPlan, PruningPlan
 from adapruner.pruning.reconstruction.request import Correction, ReconstructionRequest
 
-USES_GRAM_MATRICES = False
-
 _COUPLED = {"down": MLP_PARTS, "output": ATTENTION_PARTS}
 """Compensated projection -> all projections that get a bias with it."""
 

@@ -31,8 +31,6 @@ from adapruner.pruning.reconstruction.request import Correction, ReconstructionR
 from adapruner.pruning.surgery import check_fits, cut_layer, narrow_config
 from adapruner.pruning.update import RIDGE, RIDGES, output_error, updated_weight
 
-USES_GRAM_MATRICES = True
-
 
 def check_supported(structures: Structures) -> None:
     """Every model is supported."""

@@ -7,8 +7,6 @@ from typing import Any
 from adapruner.models.structures import Structures
 from adapruner.pruning.reconstruction.request import Correction, ReconstructionRequest
 
-USES_GRAM_MATRICES = False
-
 
 def check_supported(structures: Structures) -> None:
     """Every model is supported."""
