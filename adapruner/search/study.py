@@ -222,12 +222,8 @@ def _run_warm_start(
     study: optuna.Study, space: SearchSpace, name: str, evaluate: Evaluate, values_of: ValuesOf
 ) -> None:
     params, recipe = space.warm_starts[name]
-    is_single = len(study.directions) == 1
-
-    def report(_: float, __: int) -> None:
-        raise AssertionError("a warm start is compared with no trial")
-
-    assessed = assess(recipe, None, evaluate, report)
+    result, is_single = evaluate(recipe, None), len(study.directions) == 1
+    assessed = Assessed(result, result.losses, is_stopped=False)
     study.add_trial(
         create_trial(
             state=OUTSIDE if space.distributions and not params else TrialState.COMPLETE,

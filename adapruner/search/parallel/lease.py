@@ -156,6 +156,8 @@ def _swap(storage: RDBStorage, study_id: int, old: str | None, new: str) -> bool
     insert = sa.insert(_ATTRIBUTES).values(study_id=study_id, key=KEY, value_json=new)
     try:
         with storage.engine.begin() as connection:
-            return connection.execute(insert if old is None else update).rowcount == 1
+            # Not every driver counts the rows of an insert; one that fails raises.
+            count = connection.execute(insert if old is None else update).rowcount
+            return old is None or count == 1
     except sa.exc.IntegrityError:
         return False

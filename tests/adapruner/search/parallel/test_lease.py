@@ -29,6 +29,7 @@ def held(storage: str, seconds: float, file: Path) -> None:
         time.sleep(seconds)
 
 
+@pytest.mark.slow
 def test_a_living_owner_keeps_its_lease_and_that_of_a_killed_one_expires(
     storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -42,6 +43,7 @@ def test_a_living_owner_keeps_its_lease_and_that_of_a_killed_one_expires(
     os.kill(first.pid or 0, signal.SIGKILL)
     rivals = [start(held, storage, 2 * EXPIRY_S, tmp_path / f"rival{n}") for n in range(2)]
     codes = [ended(rival) for rival in rivals]
+    assert (tmp_path / "first").read_text() == "None"
     assert sorted(code or 0 for code in codes) == [0, 1], "one gets it, the other is refused"
     with held_lease(opened, study) as ours:
         assert ours.former is None, "the last owner has released it"

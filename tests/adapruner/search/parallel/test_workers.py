@@ -69,6 +69,7 @@ def test_workers_do_not_change_the_plan(
     assert results(tmp_path / "out") == alone
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_its_trial_alone(
     inputs: SearchInputs,
     config: PlanConfig,
@@ -88,6 +89,7 @@ def test_a_killed_worker_costs_its_trial_alone(
     assert results(tmp_path / "out") == alone
 
 
+@pytest.mark.slow
 def test_another_lead_goes_on_when_the_lease_of_a_killed_one_has_expired(
     inputs: SearchInputs,
     config: PlanConfig,
