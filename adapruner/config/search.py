@@ -26,7 +26,7 @@ PERPLEXITY, MARGIN = "perplexity", "margin"
 ObjectiveName = Literal["perplexity", "kl"]
 """An objective on text."""
 AnyObjective = Literal["perplexity", "kl", "margin"]
-Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(gt=0)]
 Dimension = Literal[
     "metrics", "samples", "token", "shares", "update", "ridge", "widths", "protection"
 ]
