@@ -67,7 +67,12 @@ def write_json(file: Path, value: Any, *, sort_keys: bool = False) -> None:
 
 
 def replace_text(file: Path, text: str) -> None:
-    """Writes `file` as a whole or not at all. Raises UserError where it can't be written."""
+    """Writes `file` as a whole or not at all.
+
+    Raises UserError where it can't be written, and for a device or a pipe, which a rename replaces.
+    """
+    if file.exists() and not file.is_file():
+        raise UserError(f"'{file}' is no regular file; name a file to write")
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
     except OSError as error:
@@ -75,6 +80,8 @@ def replace_text(file: Path, text: str) -> None:
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as opened:
             opened.write(text)
+            opened.flush()
+            os.fsync(opened.fileno())  # else a crash can leave the new name with an empty file
         Path(temporary).chmod(0o644)
         Path(temporary).replace(file)
     except BaseException:

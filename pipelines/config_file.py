@@ -24,8 +24,32 @@ GATE = "evaluation.gate"
 GATE_EXAMPLE = f"{GATE}.mean_retention=0.95"
 
 
+MOST_VALUES = 100_000
+"""Values in a file, each counted as often as its aliases name it."""
+
+
 class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML that refuses duplicate keys; plain YAML silently uses the last one."""
+    """Safe YAML that refuses duplicate keys, of which plain YAML silently uses the last one, and
+    aliases that make a small file a large or an endless one."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        node: yaml.Node | None = super().get_single_node()
+        if node is not None:
+            self._count(node, {})
+        return node
+
+    def _count(self, node: yaml.Node, counts: dict[int, int]) -> int:
+        """The number of values below a node; `counts` has it by node, 0 for those above."""
+        if id(node) not in counts:
+            counts[id(node)] = 0
+            parts = node.value if isinstance(node, yaml.CollectionNode) else []
+            nodes = (part for item in parts for part in (item if type(item) is tuple else [item]))
+            counts[id(node)] = 1 + sum(self._count(part, counts) for part in nodes)
+        if not 0 < counts[id(node)] <= MOST_VALUES:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"aliases make more than {MOST_VALUES} values", node.start_mark
+            )
+        return counts[id(node)]
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()

@@ -19,6 +19,8 @@ def quiet_libraries() -> None:
     """Turns off progress bars and notices of other libraries. Call before they are imported."""
     os.environ |= {
         "MLFLOW_LOGGING_LEVEL": "ERROR",
+        # No host but those that the user configured is contacted.
+        "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     }

@@ -21,7 +21,7 @@ def load_model(source: Path, serving: ServingConfig) -> Annotated[Path, "dense_c
     settings that do not suit the model.
     """
     from adapruner.export.planned import check_planned
-    from adapruner.models.checkpoint import inspect
+    from adapruner.models.checkpoint import check_context, inspect
     from adapruner.models.groups import check_groups, narrow_warning
     from adapruner.models.sources import CheckpointSource
     from adapruner.models.structures import check_dropout
@@ -34,6 +34,7 @@ def load_model(source: Path, serving: ServingConfig) -> Annotated[Path, "dense_c
         registered_checkpoints.materialize(resolved, out)
         prove(out)
         structures, warnings = inspect(out), []
+        check_context(out, serving.context)
         if serving.has_dropout:
             check_dropout(structures)
         if serving.group_size:

@@ -214,7 +214,8 @@ def serving(config: RunConfig, comparison: ComparisonConfig) -> ServingConfig:
     plans = [candidate_config(cell, config, comparison) for cell in cells(config, comparison)]
     # A model that can't have residual subsets is a result of the candidates that ask for them.
     cuts = [plan.pruning for plan in plans if plan.pruning.layout != RESIDUAL_SUBSETS]
-    return ServingConfig.of(cuts, tunings=[plan.finetune for plan in plans])
+    tunings = [plan.finetune for plan in plans]
+    return ServingConfig.of(cuts, tunings=tunings, context=config.context)
 
 
 def uses_reference(plan: PlanConfig) -> bool:

@@ -15,9 +15,11 @@ from pydantic import (
 
 
 class Section(BaseModel):
-    """A frozen set of settings that refuses unknown keys."""
+    """A frozen set of settings that refuses unknown keys, infinity and NaN."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=()
+    )
 
 
 def _parse_sources(value: Any, parse: ValidatorFunctionWrapHandler) -> Any:
@@ -33,7 +35,7 @@ Sources = Annotated[
 ]
 """One text source or a list of them."""
 
-Shares = tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...]
+Shares = tuple[Annotated[float, Field(ge=0)], ...]
 """A share for each of several sources; they count relative to their sum."""
 
 

@@ -9,13 +9,13 @@ from pydantic import BeforeValidator, Field, model_validator
 from adapruner.config.base import SafeName, Section
 
 Counts = Annotated[
-    tuple[Annotated[int, Field(ge=1)], ...],
+    tuple[Annotated[int, Field(ge=1, le=2**20)], ...],
     BeforeValidator(lambda value: (value,) if isinstance(value, int) else value),
     Field(min_length=1, max_length=16),
 ]
 """A positive integer, or a list of them."""
-Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Limit = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0)]
+Limit = Annotated[float, Field(gt=0)]
 
 
 class QualityConfig(Section):
@@ -77,7 +77,9 @@ class EvaluationConfig(QualityConfig):
     speed: bool = Field(True, description="measure prefill and decode speed")
     batch_sizes: Counts = Field((1, 8), description="batch sizes of the speed measurement")
     prompt_tokens: Counts = Field((128, 512), description="prompt lengths, for speed and cost")
-    new_tokens: int = Field(32, ge=2, description="tokens generated in the speed measurement")
+    new_tokens: int = Field(
+        32, ge=2, le=2**20, description="tokens generated in the speed measurement"
+    )
     repeats: int = Field(5, ge=1, description="repeats of the speed measurement")
     peak_memory: bool = Field(
         True, description="measure peak memory in a fresh process; needs `speed`"

@@ -59,13 +59,15 @@ class ServingConfig(Section):
     """The settings of a run, or of a comparison, that the dense model is checked against.
 
     They decide which runtime can load the results, and whether they can be fine-tuned.
-    `has_dropout` is whether adapters have any, `group_size` that of results in 4 bit.
+    `has_dropout` is whether adapters have any, `group_size` that of results in 4 bit, `context` the
+    number of tokens of the longest window.
     """
 
     results: tuple[PruningConfig, ...]
     to: tuple[str, ...]
     has_dropout: bool
     group_size: int | None
+    context: int = 0
 
     @classmethod
     def of(
@@ -73,6 +75,7 @@ class ServingConfig(Section):
         results: Iterable[PruningConfig],
         to: tuple[str, ...] = (),
         tunings: Iterable[FinetuneConfig] = (),
+        context: int = 0,
     ) -> ServingConfig:
         """Each result's settings that decide it, once; others have their defaults."""
         tunings = list(tunings)
@@ -82,4 +85,5 @@ class ServingConfig(Section):
             to=to,
             has_dropout=any(tuning.has_dropout for tuning in tunings),
             group_size=max((t.group_size for t in tunings if t.method == GROUPED), default=None),
+            context=context,
         )

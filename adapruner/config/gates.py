@@ -12,15 +12,12 @@ class GatesConfig(Section):
 
     steps: int = Field(250, ge=1, description="steps of the hypernetwork that computes the gates")
     batch_size: int = Field(2, ge=1, description="windows of the pool's update text per step")
-    learning_rate: float = Field(
-        1e-2, gt=0, allow_inf_nan=False, description="AdamW's, without a schedule"
-    )
+    learning_rate: float = Field(1e-2, gt=0, description="AdamW's, without a schedule")
     penalty: float = Field(
         6.0,
         ge=0,
-        allow_inf_nan=False,
         description="weight of |log(parameters / requested)| beside the cross-entropy in nats",
     )
     temperature: float = Field(
-        0.4, gt=0, allow_inf_nan=False, description="of the Gumbel noise; low: nearly binary gates"
+        0.4, gt=0, description="of the Gumbel noise; low: nearly binary gates"
     )

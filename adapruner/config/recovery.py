@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from adapruner.config.base import Section, Shares, Sources
 from adapruner.config.choices import RECOVERY, OneOf
@@ -59,7 +59,9 @@ class FinetuneConfig(Section):
     batch_size: int = Field(4, ge=1, description="examples per step")
     sequence_length: int = Field(128, ge=2, description="tokens per example")
     learning_rate: float = Field(4e-4, gt=0, description="peak learning rate, with cosine decay")
-    warmup_steps: int = Field(5, ge=0, description="steps of linear warm-up")
+    warmup_steps: int = Field(
+        5, ge=0, description="steps of linear warm-up, of `steps` at most; the default fits any"
+    )
     rank: int = Field(16, ge=1, description="rank of the adapters")
     alpha: int = Field(32, ge=1, description="scale of the adapters")
     dropout: float = Field(
@@ -91,6 +93,16 @@ class FinetuneConfig(Section):
     def is_enabled(self) -> bool:
         """Whether the pruned model is fine-tuned at all."""
         return self.method != "none"
+
+    @model_validator(mode="after")
+    def _check_warmup(self) -> FinetuneConfig:
+        default = type(self).model_fields["warmup_steps"].default
+        if self.warmup_steps > max(self.steps, default):
+            raise ValueError(
+                f"finetune.warmup_steps {self.warmup_steps}: there are {self.steps} steps; give "
+                "fewer steps of warm-up"
+            )
+        return self
 
     @property
     def starts_dense(self) -> bool:

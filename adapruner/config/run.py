@@ -118,7 +118,15 @@ class RunConfig(Section):
     @property
     def serving(self) -> ServingConfig:
         """What the dense model is checked against before anything is computed."""
-        return ServingConfig.of([self.pruning], self.export.to, [self.finetune])
+        return ServingConfig.of([self.pruning], self.export.to, [self.finetune], self.context)
+
+    @property
+    def context(self) -> int:
+        """Tokens of the longest window; requests of tasks are cut to fit the model."""
+        lengths = [self.calibration.sequence_length, self.evaluation.sequence_length]
+        if self.finetune.is_enabled:
+            lengths.append(self.finetune.sequence_length)
+        return max(lengths)
 
     @model_validator(mode="before")
     @classmethod

@@ -33,8 +33,9 @@ from adapruner.data.pool import (
 )
 from adapruner.data.samples import SampleTokenizer
 from adapruner.data.shared_source import fill_from_calibration_source
-from adapruner.data.texts.sources import TextSource
+from adapruner.data.texts.sources import TextSource, check_unchanged
 from adapruner.errors import UserError
+from adapruner.models.checkpoint import read_config
 
 __all__ = ["PoolSettings", "build_pool"]
 
@@ -64,10 +65,23 @@ def build_pool(
         fill(inputs, draft)
     _check_test_length(inputs, draft)
     check_contamination(draft.uses)
+    check_unchanged(sources.values())
+    _check_vocabulary(draft, checkpoint)
     draft.pool().write(out)
     write_finetune_rows(out, draft.finetune)
     TestTexts(texts=draft.test).write(out)
     _summary(inputs, draft).write(out)
+
+
+def _check_vocabulary(draft: Draft, checkpoint: Path) -> None:
+    """Some tokenizers have tokens without an embedding; a text must not use them."""
+    size = read_config(checkpoint).get_text_config().vocab_size
+    highest = max(int(draft.samples[split].max()) for split in ("update", "objective", "held_out"))
+    if highest >= size:
+        raise UserError(
+            f"'{checkpoint}': its tokenizer gives token {highest}, its embedding has {size} rows; "
+            "use the tokenizer that belongs to the weights"
+        )
 
 
 def _check_sources(inputs: Inputs) -> None:

@@ -19,9 +19,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from adapruner.config import DeviceConfig
 from adapruner.errors import UserError, first_line
 from adapruner.files import link_or_copy, read_json
-from adapruner.hashing import IGNORED
 from adapruner.models import auto_classes, modeling
 from adapruner.models.families import PER_LAYER_CLASS, Family, family_of
+from adapruner.models.files import FAMILY_FILE, checkpoint_files, small_files
 from adapruner.models.structures import Structures, describe_model
 from adapruner.models.weights import (
     INDEX_FILE,
@@ -60,17 +60,11 @@ __all__ = [
 MODELING_FILE = "modeling_adapruner.py"
 """The copy of `modeling.py` in a per-layer checkpoint, which its `auto_map` names."""
 
-FAMILY_FILE = "adapruner_family.json"
-"""The row of a family that is not in the table, in checkpoints of that family."""
-
 PLAN_FILE = "pruning_plan.json"
 """The pruning plan beside a registered checkpoint; not part of the checkpoint."""
 
 BRANCH = "adapter"
 """The folder of a checkpoint with an adapter that belongs to it, which is not merged."""
-
-SMALL_SUFFIXES = (".json", ".model", ".jinja")
-SMALL_NAMES = ("merges.txt", "vocab.txt")
 
 
 def inspect(checkpoint: Path) -> Structures:
@@ -99,11 +93,28 @@ def read_config(checkpoint: Path) -> Any:
         raise UserError(f"'{checkpoint}' is not a checkpoint: it has no config.json")
     _add_family(checkpoint)
     try:
-        return AutoConfig.from_pretrained(
+        config = AutoConfig.from_pretrained(
             checkpoint, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:  # Transformers reports an invalid config by any type of exception
         raise UserError(f"'{file}' is not a readable model config: {first_line(error)}") from None
+    if quantization := getattr(config, "quantization_config", None):
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+        raise UserError(
+            f"'{checkpoint}' is quantized ({method or 'quantization_config'}); give the checkpoint "
+            "in full precision, and quantize the result"
+        )
+    return config
+
+
+def check_context(checkpoint: Path, tokens: int) -> None:
+    """Raises UserError where windows of `tokens` tokens are longer than the model's context."""
+    context = getattr(read_config(checkpoint).get_text_config(), "max_position_embeddings", None)
+    if context is not None and tokens > context:
+        raise UserError(
+            f"the run has windows of {tokens} tokens, the model a context of {context}; shorten "
+            "sequence_length of calibration, finetune and evaluation"
+        )
 
 
 def load_model(checkpoint: Path, model: DeviceConfig, dtype: torch.dtype | None = None) -> Any:
@@ -195,7 +206,7 @@ def save_checkpoint(model: Any, beside: Path, out: Path) -> None:
 
 def write_config(model: Any, beside: Path, out: Path) -> None:
     """What `save_checkpoint` writes, without the weights."""
-    for file in _small_files(beside):
+    for file in small_files(beside):
         if file.name != INDEX_FILE:
             shutil.copyfile(file, out / file.name)
     fields = model.config.to_dict() | {"dtype": str(model.dtype).removeprefix("torch.")}
@@ -222,16 +233,11 @@ def rewrite_checkpoint(
 
     Data types and shapes stay, and so do the other files. One weight at a time is in memory.
     """
-    for file in _small_files(checkpoint):
+    for file in small_files(checkpoint):
         shutil.copyfile(file, out / file.name)
     _add_modeling_file(out)
     for file in weight_files(checkpoint):
         rewrite_tensors(file, out / file.name, change)
-
-
-def checkpoint_files(checkpoint: Path) -> list[Path]:
-    """The files of a checkpoint: config, tokenizer and weights, without code."""
-    return _small_files(checkpoint) + weight_files(checkpoint)
 
 
 def update_shares(checkpoint: Path) -> tuple[float, ...]:
@@ -267,15 +273,6 @@ def _add_family(checkpoint: Path) -> None:
             auto_classes.add(Family(**read_json(file)))
         except (TypeError, ValueError, AttributeError):
             raise UserError(f"'{file}' is not the row of a family; fetch it again") from None
-
-
-def _small_files(checkpoint: Path) -> list[Path]:
-    names = {
-        path.name
-        for path in checkpoint.iterdir()
-        if path.is_file() and (path.suffix in SMALL_SUFFIXES or path.name in SMALL_NAMES)
-    }
-    return [checkpoint / name for name in sorted(names - IGNORED - {PLAN_FILE})]
 
 
 def auto_map(family: Family, stock_config: bool) -> dict[str, str]:

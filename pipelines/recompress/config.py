@@ -37,10 +37,12 @@ class Versions(Section):
     """A selection of the versions of a source model; by default all."""
 
     newest: int | None = Field(None, ge=1, description="number of newest versions")
-    alias: str | None = Field(None, description="the version with this alias")
+    alias: str | None = Field(
+        None, pattern=r"^[^/:@'`\"\\\s]+$", description="the version with this alias"
+    )
     tag: str | None = Field(
         None,
-        pattern=r"^[^='`\"]+=[^'`\"]*$",
+        pattern=r"^[^='`\"\\]+=[^'`\"\\]*$",
         description="KEY=VALUE: the versions with this tag",
     )
 
@@ -59,7 +61,7 @@ class Versions(Section):
 class Entry(Section):
     """A registered model, and the registered model of its compressed versions."""
 
-    source: str = Field(pattern=r"^[^/:@'`\"]{1,250}$", description="name of a registered model")
+    source: str = Field(pattern=r"^[^/:@'`\"\\]{1,250}$", description="name of a registered model")
     versions: Versions = Versions()
     target: SafeName = Field(description="registered model of the compressed versions")
 

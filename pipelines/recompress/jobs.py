@@ -172,7 +172,7 @@ def write_done(
     name, version, _ = job.id
     tag = f"adapruner.compressed.{job.settings[:12]}"
     client.set_model_version_tag(name, version, tag, f"models:/{target}")
-    source_hash = compressed.tags["source_hash"]
+    source_hash = compressed.tags.get("source_hash")
     write_record(
         client, job, "done", target=target, fingerprint=fingerprint, source_hash=source_hash
     )

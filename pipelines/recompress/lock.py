@@ -26,6 +26,7 @@ second version.
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import socket
@@ -78,10 +79,11 @@ class Lock:
 class HeldLock:
     """A lock of this process, renewed until it is released."""
 
-    def __init__(self, uri: str, name: str, expiry: float) -> None:
+    def __init__(self, uri: str, name: str, expiry: float, until: float) -> None:
+        """`until` is the expiry that the registry shows: acquiring takes time, too."""
         self.name, self._expiry = name, expiry
         self._client = MlflowClient(uri)
-        self._until = time.time() + expiry
+        self._until = until
         self._is_deleted = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._renew, name=name, daemon=True)
@@ -154,14 +156,15 @@ def _acquire(client: MlflowClient, key: str, expiry: float) -> HeldLock | None:
         name = f"{PREFIX}{key}-{uuid4().hex}"
         until = time.time() + expiry
         tags = {"expires": str(until), "state": CLAIMED, "owner": json.dumps(_this_process())}
-        client.create_registered_model(name, tags=tags, description=DESCRIPTION)
-        others = [lock for lock in all_locks(client, key) if lock.name != name]
-        alive = [lock for lock in others if lock.is_alive]
-        if not alive and time.time() < until:
-            client.set_registered_model_tag(name, "state", HELD)
-            for dead in others:
-                _delete(client, dead.name)
-            return HeldLock(client.tracking_uri, name, expiry)
+        with _deleted_on_error(client, name):
+            client.create_registered_model(name, tags=tags, description=DESCRIPTION)
+            others = [lock for lock in all_locks(client, key) if lock.name != name]
+            alive = [lock for lock in others if lock.is_alive]
+            if not alive and time.time() < until:
+                client.set_registered_model_tag(name, "state", HELD)
+                for dead in others:
+                    _delete(client, dead.name)
+                return HeldLock(client.tracking_uri, name, expiry, until)
         _delete(client, name)
         if any(lock.state == HELD for lock in alive):
             return None
@@ -169,12 +172,28 @@ def _acquire(client: MlflowClient, key: str, expiry: float) -> HeldLock | None:
     return None
 
 
+@contextmanager
+def _deleted_on_error(client: MlflowClient, name: str) -> Iterator[None]:
+    """A claim that fails halfway would keep all others away until it expires."""
+    try:
+        yield
+    except BaseException:
+        with suppress(MlflowException, OSError):
+            _delete(client, name)
+        raise
+
+
 def _read(name: str, tags: dict[str, str]) -> Lock:
     try:
         owner, expires = json.loads(tags["owner"]), float(tags["expires"])
-    except (KeyError, ValueError):  # of another origin, or being deleted
+    except (KeyError, ValueError, RecursionError):  # of another origin, or being deleted
         owner, expires = {}, 0.0
-    return Lock(name, tags.get("state", CLAIMED), owner, expires)
+    return Lock(
+        name,
+        tags.get("state", CLAIMED),
+        owner if isinstance(owner, dict) else {},
+        expires if math.isfinite(expires) else 0.0,
+    )
 
 
 def _delete(client: MlflowClient, name: str) -> None:
@@ -219,4 +238,5 @@ def _has_ended(owner: dict[str, Any]) -> bool:
     machine = _machine()
     if machine is None or owner.get("machine") != machine:
         return False
-    return bool(_started(int(owner["pid"])) != owner["started"])
+    pid = owner.get("pid")
+    return isinstance(pid, int) and _started(pid) != owner.get("started")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -23,16 +24,29 @@ def render(body: str, event: Mapping[str, Any]) -> str:
 
     A field of `FIELDS` that the event does not have is empty; any other name is invalid.
     """
-    from jinja2 import StrictUndefined, TemplateError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
     details = [str(event[k]) for k in ("source", "version", "target", "reason") if event.get(k)]
     summary = ": ".join([f"AdaPruner {event['event']}", *([" ".join(details)] if details else [])])
+    fields = {**dict.fromkeys(FIELDS, ""), **event, "summary": summary}
     try:
-        template = ImmutableSandboxedEnvironment(undefined=StrictUndefined).from_string(body)
-        return template.render({**dict.fromkeys(FIELDS, ""), **event, "summary": summary})
-    except (TemplateError, TypeError) as error:
+        return str(_sandbox().from_string(body).render(fields))
+    except Exception as error:  # a template can raise what its expressions raise, such as 1 / 0
         raise ValueError(f"not a usable Jinja2 template: {error}") from None
+
+
+def _sandbox() -> Any:
+    """An environment whose expressions can't make a long text of a short one."""
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Sandbox(ImmutableSandboxedEnvironment):
+        intercepted_binops = frozenset({"*", "**"})
+
+        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+            if operator == "**" or not all(isinstance(v, float | int) for v in (left, right)):
+                raise ValueError(f"'{operator}' is not supported here")
+            return left * right
+
+    return Sandbox(undefined=StrictUndefined)
 
 
 def send(event: Mapping[str, Any], body: str, url_env: str, timeout: float) -> str | None:
@@ -41,8 +55,26 @@ def send(event: Mapping[str, Any], body: str, url_env: str, timeout: float) -> s
     Returns why it failed, or None. The reason never contains the URL, whose path is often a secret.
     """
     url = os.environ.get(url_env, "")
-    if urlsplit(url).scheme not in ("http", "https"):
+    if not _is_http(url):
         return f"the environment variable {url_env} holds no http(s) URL"
+    problems: list[str | None] = []
+    # The time limit of urllib is one of each read: a server that drips bytes outlives it.
+    thread = threading.Thread(
+        target=lambda: problems.append(_post(url, body, event, timeout)), daemon=True
+    )
+    thread.start()
+    thread.join(timeout)
+    return problems[0] if problems else f"the webhook did not answer within {timeout:g} s"
+
+
+def _is_http(url: str) -> bool:
+    try:
+        return urlsplit(url).scheme in ("http", "https")
+    except ValueError:
+        return False
+
+
+def _post(url: str, body: str, event: Mapping[str, Any], timeout: float) -> str | None:
     try:
         request = urllib.request.Request(
             url,

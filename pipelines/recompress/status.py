@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from mlflow.entities.model_registry import ModelVersion
 from rich.console import Console
 from rich.table import Table
 
@@ -45,7 +46,6 @@ def _row(job: CompressionJob, retry: Retry) -> dict[str, Any]:
     status = status_of(job, retry, datetime.now(UTC))
     record = job.record
     compressed = job.compressed[0] if job.compressed else None
-    decision = compressed.tags.get(TAG) if compressed else None
     return {
         "source": job.entry.source,
         "version": str(job.version.version),
@@ -55,5 +55,13 @@ def _row(job: CompressionJob, retry: Retry) -> dict[str, Any]:
         "until": utc_text(status.until) if status.until else None,
         "why": None if status.state == "done" else status.reason,
         "since": utc_text(record.at) if record else None,
-        "promotion": json.loads(decision)["decision"] if decision else None,
+        "promotion": _decision_of(compressed) if compressed else None,
     }
+
+
+def _decision_of(version: ModelVersion) -> str | None:
+    """The decision in the tag of a version; None where there is none, or an unreadable one."""
+    try:
+        return str(json.loads(version.tags[TAG])["decision"])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return None

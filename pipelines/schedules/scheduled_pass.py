@@ -11,6 +11,11 @@ from adapruner.errors import UserError
 from pipelines.schedules.timetable import Timetable
 
 MARK = "Written by `adapruner schedule install`"
+
+_ASSIGNMENT = re.compile(
+    r"""[A-Za-z_][A-Za-z0-9_]*=([\w./:@%+,=-]*|'[^'\\]*'|"[^"'$`\\]*")""", re.ASCII
+)
+"""A line that /bin/sh and systemd read as the same assignment."""
 """What a file of a schedule says, so that no other file is overwritten or removed."""
 
 
@@ -74,7 +79,11 @@ def printable(value: str | Path) -> str:
 
 
 def check_environment(file: Path) -> Path:
-    """The absolute path of an environment file. Raises UserError if other users may read it."""
+    """The absolute path of an environment file.
+
+    cron runs it by /bin/sh, systemd reads it by rules of its own. Raises UserError for a line that
+    they read differently, and if other users may read the file.
+    """
     try:
         mode = file.stat().st_mode
     except OSError as error:
@@ -83,4 +92,12 @@ def check_environment(file: Path) -> Path:
         ) from None
     if not stat.S_ISREG(mode) or mode & 0o077:
         raise UserError(f"{file} may hold passwords, and others can read it: chmod 600 '{file}'")
+    for number, line in enumerate(
+        file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1
+    ):
+        if line and not line.startswith("#") and not _ASSIGNMENT.fullmatch(line):
+            raise UserError(
+                f"{file}, line {number}: schedulers read it differently; write NAME='value', "
+                "without ' or a backslash in the value"
+            )
     return file.absolute()

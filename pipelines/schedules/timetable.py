@@ -114,7 +114,12 @@ def _from_cron(text: str) -> Timetable:
         raise UserError(
             f"--cron {text!r}: give a day or a weekday, not both: schedulers read it differently"
         )
-    return Timetable(" ".join(fields))
+    timetable = Timetable(" ".join(fields))
+    try:
+        croniter(timetable.cron, datetime.now(UTC)).get_next()
+    except CroniterError:
+        raise UserError(f"--cron {text!r}: there is no such day in any of the months") from None
+    return timetable
 
 
 def _is_valid(field: str, index: int) -> bool:

@@ -12,8 +12,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection
-from contextlib import closing
+from collections.abc import Callable, Collection, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +33,23 @@ from pipelines.service.webhooks import EVENTS, Deliveries, RefusedError, check_s
 MOST_BODY_BYTES = 1 << 20
 MOST_HEADER_BYTES = 16 << 10
 MOST_CONNECTIONS = 64
+SHORTEST_RETRY, LONGEST_RETRY = 5.0, 300.0
+"""Seconds before a pass that could not start is tried again, doubled each time."""
 REQUEST_SECONDS = 10.0
 SHORTEST_SECRET = 16
 
 
 class PassQueue:
-    """Runs passes in a thread: one at a time, and one more for all requests during a pass."""
+    """Runs passes in a thread: one at the start, and one after any number of requests.
+
+    Events that came while the service was down, or before a pass that could not start, are thus
+    handled. A pass that can't be started is tried again.
+    """
 
     def __init__(self, passes: Passes) -> None:
         self._passes = passes
         self._requested = threading.Event()
+        self._requested.set()
         self._thread = threading.Thread(target=self._run, name="passes")
         self._thread.start()
 
@@ -57,12 +64,17 @@ class PassQueue:
         self._thread.join()
 
     def _run(self) -> None:
+        reason, wait = "start", SHORTEST_RETRY
         while self._requested.wait() and not self._passes.stopped.is_set():
             self._requested.clear()  # before the pass: a request during it starts another one
             try:
-                self._passes.run("webhook")
+                self._passes.run(reason)
+                reason, wait = "webhook", SHORTEST_RETRY
             except OSError as error:
-                self._passes.log.emit("pass_not_started", problem=str(error))
+                self._passes.log.emit("pass_not_started", problem=str(error), retry_seconds=wait)
+                self._requested.set()
+                self._passes.stopped.wait(wait)
+                wait = min(2 * wait, LONGEST_RETRY)
 
 
 def application(
@@ -137,13 +149,15 @@ def _refuse(request: Request, error: Exception, log: EventLog) -> Response:
 
 
 class Connection(H11Protocol):
-    """A connection that ends after REQUEST_SECONDS.
+    """A connection that ends after REQUEST_SECONDS, and at once where there are too many.
 
-    uvicorn would wait without limit for the head of a request.
+    uvicorn would wait without limit for the head of a request, and count requests alone.
     """
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        if len(self.connections) > MOST_CONNECTIONS:
+            transport.abort()
         self._deadline = self.loop.call_later(REQUEST_SECONDS, transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -161,7 +175,11 @@ def listen(
     """
     home.mkdir(parents=True, exist_ok=True)
     log = passes.log
-    with _bind(host, port) as bound, closing(Deliveries(home / "deliveries.db")) as deliveries:
+    with (
+        _without_signals(),
+        _bind(host, port) as bound,
+        closing(Deliveries(home / "deliveries.db")) as deliveries,
+    ):
         queue = PassQueue(passes)
         try:
             port = bound.getsockname()[1]
@@ -186,7 +204,25 @@ def secret_in(name: str) -> str:
     return secret
 
 
+@contextmanager
+def _without_signals() -> Iterator[None]:
+    """SIGTERM and SIGINT do nothing while the body runs, but where uvicorn handles them.
+
+    uvicorn raises the signal that stopped it again; and a second one must not end the service
+    before the running pass has been stopped.
+    """
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    handlers = {number: signal.signal(number, lambda *_: None) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
 def _bind(host: str, port: int) -> socket.socket:
+    if not host:
+        raise UserError("--host is empty; give the address to listen on, such as 127.0.0.1")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=MOST_CONNECTIONS)
@@ -212,11 +248,4 @@ def _serve(app: Starlette, bound: socket.socket) -> None:
         h11_max_incomplete_event_size=MOST_HEADER_BYTES,
         timeout_graceful_shutdown=int(REQUEST_SECONDS),
     )
-    # uvicorn raises the signal that stopped it again; these handlers ignore it.
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    handlers = {number: signal.signal(number, lambda *_: None) for number in numbers}
-    try:
-        uvicorn.Server(config).run(sockets=[bound])
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    uvicorn.Server(config).run(sockets=[bound])

@@ -16,7 +16,7 @@ from zenml.enums import ArtifactType, VisualizationType
 from zenml.io import fileio
 from zenml.materializers.base_materializer import BaseMaterializer
 
-from adapruner.files import file_manifest, link_or_copy, read_json, write_json
+from adapruner.files import file_manifest, link_or_copy, write_json
 from adapruner.hashing import file_hashes, hash_directory, hash_files
 from adapruner.progress import announce
 from steps.zenml_support.transfer import download, upload
@@ -54,13 +54,15 @@ def is_intact(uri: str, content_hash: str | None) -> bool:
     if not data.is_dir() or not Path(recorded).is_file():
         return False
     recorded_stats = {name: entry[:2] for name, entry in _read_manifest(uri).items()}
+    if not recorded_stats:
+        return False
     if file_manifest(data) == recorded_stats:
         return True
     return hash_directory(data) == content_hash
 
 
 def is_complete(uri: str) -> bool:
-    """Whether no part of the artifact at `uri` is recorded as failed."""
+    """Whether no part of the intact artifact at `uri` is recorded as failed."""
     return FAILED not in _read_manifest(uri)
 
 
@@ -69,7 +71,7 @@ def whole(directory: Path) -> Path:
     origin = directory.parent / ORIGIN
     if origin.is_file():
         uri = origin.read_text(encoding="utf-8")
-        hashes = _hashes(read_json(directory.parent / MANIFEST))
+        hashes = _hashes(_read_manifest(str(directory.parent)))
         _load(uri, {k: v for k, v in hashes.items() if not (directory / k).exists()}, directory)
         origin.unlink()
     return directory
@@ -77,8 +79,8 @@ def whole(directory: Path) -> Path:
 
 def content_hash(directory: Path, below: str = "") -> str:
     """`hash_directory` of an input or of its folder `below`, by the hashes recorded with it."""
-    manifest = directory.parent / MANIFEST
-    hashes = _hashes(read_json(manifest)) if manifest.is_file() else {}
+    parent = directory.parent
+    hashes = _hashes(_read_manifest(str(parent))) if (parent / MANIFEST).is_file() else {}
     if not hashes:
         return hash_directory(directory / below)
     prefix = f"{below}/" if below else ""
@@ -102,9 +104,19 @@ def _name(uri: str) -> str:
 
 
 def _read_manifest(uri: str) -> Manifest:
+    """The manifest of an artifact; empty where it was not written to its end."""
     with fileio.open(f"{uri}/{MANIFEST}") as file:
-        manifest: Manifest = json.loads(file.read())
+        text = file.read()
+    try:
+        manifest: Manifest = {name: list(entry) for name, entry in json.loads(text).items()}
+    except (ValueError, AttributeError, TypeError):
+        return {}
     return manifest
+
+
+def _typed(data_type: type[Any], path: str | Path) -> Path:
+    """The path as the type of the input, which ZenML checks."""
+    return WithoutWeights(path) if issubclass(data_type, WithoutWeights) else Path(path)
 
 
 class DirectoryMaterializer(BaseMaterializer):
@@ -134,7 +146,7 @@ class DirectoryMaterializer(BaseMaterializer):
 
     def load(self, data_type: type[Any]) -> Path:
         if self.artifact_store.config.is_local:
-            return Path(f"{self.uri}/{DATA}")
+            return _typed(data_type, f"{self.uri}/{DATA}")
         manifest, parent = _read_manifest(self.uri), new_input()
         directory, hashes = parent / DATA, _hashes(manifest)
         directory.mkdir()
@@ -143,7 +155,7 @@ class DirectoryMaterializer(BaseMaterializer):
             (parent / ORIGIN).write_text(self.uri, encoding="utf-8")
             hashes = {k: v for k, v in hashes.items() if not k.endswith(WEIGHTS)}
         _load(self.uri, hashes, directory)
-        return directory
+        return _typed(data_type, directory)
 
     def save_visualizations(self, data: Path) -> dict[str, VisualizationType]:
         """The HTML files at the top of the directory, which ZenML's dashboard shows."""

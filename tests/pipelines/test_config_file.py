@@ -254,3 +254,41 @@ def test_a_gate_comes_from_the_run_the_file_or_an_override(tmp_path: Path) -> No
     path.write_text(FILE)
     with pytest.raises(UserError, match="sets no gate"):
         config_file.read_gate(REPORT, path, [])
+
+
+BOMB = "a0: &a0 [x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)
+)
+
+
+@pytest.mark.parametrize("text", [BOMB, "a: &a [*a]\n", "a: &a {b: *a}\n"])
+def test_aliases_do_not_make_a_small_file_large(text: str, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(UserError, match="aliases make more than"):
+        config_file.load(tmp_path / "run.yaml")
+
+
+def test_aliases_that_name_a_value_twice_are_read(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("a: &a {b: 1}\nc: *a\nd: {<<: *a, e: 2}\n")
+    assert config_file.load(tmp_path / "run.yaml") == {
+        "a": {"b": 1},
+        "c": {"b": 1},
+        "d": {"b": 1, "e": 2},
+    }
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "reconstruction.ridge=.inf",
+        "search.objective={kl: .nan}",
+        "finetune.learning_rate=.inf",
+        "evaluation.gate={kl_divergence: .nan}",
+        "pruning.ratio=.nan",
+        "finetune.warmup_steps=1000000",
+        "evaluation.prompt_tokens=[10000000]",
+    ],
+)
+def test_numbers_without_bound_are_refused(override: str, tmp_path: Path) -> None:
+    message = refusal(tmp_path, FILE, override)
+    assert override.partition("=")[0].rpartition(".")[2] in message

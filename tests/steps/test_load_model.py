@@ -26,7 +26,15 @@ def source(checkpoint: Path, folder: Path) -> Path:
 
 
 def config(folder: Path, **sections: Any) -> RunConfig:
-    return minimal_config(folder, **sections)
+    """A run whose windows fit the context of the small models, unless `sections` differ."""
+    short = {"sequence_length": 64}
+    fitting: dict[str, Any] = {
+        "calibration": {"source": "t.txt", "min_tokens": 64, **short},
+        "finetune": short,
+        "evaluation": short,
+    }
+    changed = {name: fitting.get(name, {}) | values for name, values in sections.items()}
+    return minimal_config(folder, **fitting | changed)
 
 
 def test_a_width_that_costs_speed_where_the_result_is_served_is_a_warning(
@@ -91,3 +99,19 @@ def test_experts_and_other_widths_than_groups_are_noticed_with_the_dense_model(
     with caplog.at_level(logging.WARNING):
         load_model.entrypoint(resolved, settings.serving)
     assert "round_to 8 is no multiple of finetune.group_size 32" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"evaluation": {"sequence_length": 65}},
+        {"finetune": {"sequence_length": 65}},
+    ],
+)
+def test_windows_longer_than_the_context_are_refused_with_the_dense_model(
+    sections: dict[str, Any], stages_folder: Path
+) -> None:
+    resolved = source(write(small("llama"), stages_folder / "llama"), stages_folder)
+    load_model.entrypoint(resolved, config(stages_folder).serving)
+    with pytest.raises(UserError, match="windows of 65 tokens, the model a context of 64"):
+        load_model.entrypoint(resolved, config(stages_folder, **sections).serving)

@@ -8,6 +8,7 @@ generates. Every error is one line that names the source.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
@@ -88,6 +89,17 @@ def resolve_texts(config: RunConfig) -> TextSources:
         setting = f"evaluation.texts.{name}"
         resolved[uri] = _resolve(uri, setting, calibration.revision, None)
     return TextSources(sources=resolved)
+
+
+def check_unchanged(sources: Iterable[TextSource]) -> None:
+    """Raises UserError where a file is no longer the one that was hashed. Call after reading."""
+    for source in sources:
+        file = Path(source.location)
+        is_file = source.kind in _SUFFIXES.values() and file.is_file()
+        if is_file and hash_file(file) != source.content_hash:
+            raise UserError(
+                f"{source.uri} changed after the run had started; run again when it is complete"
+            )
 
 
 def _resolve(uri: str, setting: str, revision: str | None, split: str | None) -> TextSource:

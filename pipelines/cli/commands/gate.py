@@ -36,11 +36,12 @@ def gate(run: Path, path: Path | None, overrides: tuple[str, ...]) -> None:
     Exit codes: 0 passed, 3 failed, 2 invalid input, 1 a failure with its traceback.
     """
     from adapruner.report import gate as gates
-    from adapruner.report.files import read_report
+    from adapruner.report.files import read_report, readable
     from pipelines import config_file
 
-    report, _ = read_report(run)
-    result = gates.evaluate_gate(config_file.read_gate(report, path, overrides), report)
+    report, file = read_report(run)
+    with readable([file]):
+        result = gates.evaluate_gate(config_file.read_gate(report, path, overrides), report)
     for check in result["checks"]:
         click.echo(f"{'ok  ' if check['passed'] else 'FAIL'} {check['reason']}")
     click.echo(f"gate {gates.state(result)}: {report['name']}")

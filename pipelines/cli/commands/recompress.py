@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from adapruner.errors import UserError
 from pipelines.cli.options import config_option, home_option
 from pipelines.errors import one_line_errors
 
@@ -44,6 +45,8 @@ def recompress(path: Path, retry_failed: bool, watch: bool, every: str | None, h
         from pipelines.schedules.watch import watch_file
 
         sys.exit(watch_file(path, home, every))
+    if every is not None:
+        raise UserError(f"--every {every}: a pass repeats with --watch alone; add --watch")
     from pipelines.recompress.run import run_pass
 
     sys.exit(run_pass(path, home, retry_failed))

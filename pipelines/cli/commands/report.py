@@ -39,22 +39,23 @@ def report(runs: tuple[Path, ...], output: Path | None) -> None:
     from rich.console import Console
 
     from adapruner.report import terminal
-    from adapruner.report.files import PAGE_FILE, read_report, write_page
+    from adapruner.report.files import PAGE_FILE, read_report, readable, write_page
 
     console = Console(soft_wrap=True, highlight=False)
     reports = [read_report(run) for run in runs]
-    if len(reports) == 1:
-        content, file = reports[0]
-        page = output or file.with_name(PAGE_FILE)
-        write_page(content, page)
-        console.print(terminal.report_summary(content))
-    else:
-        from adapruner.files import replace_text
-        from adapruner.report.runs import compare_runs
-        from adapruner.report.runs_page import comparison_page
+    with readable(file for _, file in reports):
+        if len(reports) == 1:
+            content, file = reports[0]
+            page = output or file.with_name(PAGE_FILE)
+            write_page(content, page)
+            console.print(terminal.report_summary(content))
+        else:
+            from adapruner.files import replace_text
+            from adapruner.report.runs import compare_runs
+            from adapruner.report.runs_page import comparison_page
 
-        comparison = compare_runs([content for content, _ in reports])
-        page = output or Path("comparison.html")
-        replace_text(page, comparison_page(comparison))
-        console.print(terminal.comparison_table(comparison))
+            comparison = compare_runs([content for content, _ in reports])
+            page = output or Path("comparison.html")
+            replace_text(page, comparison_page(comparison))
+            console.print(terminal.comparison_table(comparison))
     console.print(f"  {page}", markup=False)

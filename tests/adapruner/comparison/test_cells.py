@@ -56,7 +56,9 @@ def test_the_dense_model_is_checked_against_each_layout_and_width_once() -> None
     ]  # fmt: skip
     assert checked.to == ()
     alone = ComparisonConfig(methods=("fisher",), ratios=(0.2, 0.5))
-    assert serving(CONFIG, alone) == CONFIG.serving == ServingConfig.of([PruningConfig()])
+    assert (
+        serving(CONFIG, alone) == CONFIG.serving == ServingConfig.of([PruningConfig()], context=128)
+    )
 
 
 @pytest.mark.parametrize("name", presets())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from adapruner.data.build_pool import PoolSettings, build_pool
+from adapruner.data.texts.sources import resolve_texts
 from adapruner.errors import UserError
 from adapruner.hashing import hash_directory
 from tests.adapruner.data.pools import (
@@ -24,6 +28,7 @@ from tests.adapruner.data.pools import (
     needs_data,
     needs_gensim,
     needs_smollm2,
+    run_config,
     sentences,
 )
 
@@ -151,3 +156,26 @@ def test_the_embedded_default_fills_all_splits(tmp_path: Path) -> None:
     assert splits["test"].tokens >= 200 * 128
     assert splits["finetune"].tokens >= 60 * 4 * 128
     assert all(split.documents >= 8 for split in splits.values())
+
+
+def test_a_text_that_changed_since_it_was_hashed_is_refused(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    source = jsonl(tmp_path / "a.jsonl", sentences(60))
+    config = run_config({"source": source, **SMALL}, finetune={}, evaluation=TEST)
+    sources = resolve_texts(config).sources
+    jsonl(tmp_path / "a.jsonl", sentences(60, seed=1))
+    settings = PoolSettings(config.calibration, config.finetune, config.evaluation, 0)
+    with pytest.raises(UserError, match="changed after the run had started"):
+        build_pool(sources, settings, checkpoint, tmp_path)
+    assert not (tmp_path / "pool.safetensors").exists()
+
+
+def test_a_tokenizer_of_another_model_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(checkpoint, other)
+    values = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(values | {"vocab_size": 3}))
+    source = jsonl(tmp_path / "a.jsonl", sentences(60))
+    with pytest.raises(UserError, match=r"its tokenizer gives token \d+, its embedding has 3 rows"):
+        build(other, tmp_path / "out", {"source": source, **SMALL}, evaluation=TEST)

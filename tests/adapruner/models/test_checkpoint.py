@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from transformers import AutoModelForCausalLM
 from adapruner.config import ModelConfig
 from adapruner.errors import UserError
 from adapruner.models import checkpoint as ckpt
+from adapruner.models.sources import resolve
 from adapruner.models.structures import describe_model
 from adapruner.pruning.plan import Update
 from tests.adapruner.conftest import Workplace
@@ -234,3 +236,16 @@ def test_the_shares_of_the_update_are_those_of_the_plan_beside_the_checkpoint(
     changed = plan.model_copy(update={"update": Update(shares=(0.25, 0.75))})
     changed.write_file(tmp_path / ckpt.PLAN_FILE)
     assert ckpt.update_shares(tmp_path) == (0.25, 0.75)
+
+
+@pytest.mark.parametrize(
+    "quantization",
+    [{"quant_method": "gptq", "bits": 4}, {"quant_method": "fp8"}, {"load_in_8bit": True}],
+)
+def test_a_quantized_checkpoint_is_refused_from_its_config(
+    quantization: dict[str, Any], workplace: Workplace, tmp_path: Path
+) -> None:
+    directory = copy_of(workplace, tmp_path)
+    edit_config(directory, quantization_config=quantization)
+    with pytest.raises(UserError, match=r"is quantized .* give the checkpoint in full precision"):
+        resolve(ModelConfig(source=str(directory)))

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from gguf import GGUFReader
 from transformers import AutoModelForCausalLM
 
 from adapruner.config import ModelConfig
 from adapruner.errors import UserError
 from adapruner.models.sources import CheckpointSource, materialize, resolve
 from tests.adapruner.conftest import Workplace
+from tests.adapruner.export.checkpoints import small
+from tests.adapruner.export.gguf_files import exported
 from tests.adapruner.models.checkpoints import copy_of, edit_config, truncate_weights
 from tests.models import tokens
 
@@ -118,3 +123,68 @@ def test_a_damaged_gguf_file_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not a readable GGUF model") as error:
         materialize(source, out)
     assert "\n" not in str(error.value)
+
+
+def test_a_checkpoint_that_changed_since_it_was_hashed_is_refused(
+    workplace: Workplace, tmp_path: Path
+) -> None:
+    directory, out = copy_of(workplace, tmp_path), tmp_path / "out"
+    out.mkdir()
+    source = resolve(ModelConfig(source=str(directory)))
+    edit_config(directory, rope_theta=5000.0)
+    with pytest.raises(UserError, match="changed after the run had started"):
+        materialize(source, out)
+
+
+@pytest.fixture(scope="module")
+def gguf_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("gguf")
+    exported(small("llama"), folder)
+    return folder / "out.gguf"
+
+
+def materialized(file: Path) -> Path:
+    out = file.parent / "checkpoint"
+    out.mkdir()
+    materialize(resolve(ModelConfig(source=str(file))), out)
+    return out
+
+
+def test_a_whole_gguf_file_becomes_a_checkpoint(gguf_file: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copy(gguf_file, tmp_path))
+    out = materialized(copy)
+    assert not list(out.glob("*.gguf"))
+    ids = tokens(1, 8).long()
+    dense = AutoModelForCausalLM.from_pretrained(gguf_file.parent / "in")
+    torch.testing.assert_close(
+        AutoModelForCausalLM.from_pretrained(out)(ids).logits, dense(ids).logits
+    )
+
+
+def test_a_gguf_file_without_one_of_its_tensors_is_refused(gguf_file: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "weights.gguf"
+    copy.write_bytes(gguf_file.read_bytes().replace(b"blk.1.ffn_up.weight", b"blk.1.ffn_zz.weight"))
+    with pytest.raises(UserError, match=r"not a complete GGUF model: no tensor for '.*up_proj"):
+        materialized(copy)
+
+
+@pytest.mark.parametrize("change", [1, -1])
+def test_a_gguf_file_with_another_number_of_layers_is_refused(
+    change: int, gguf_file: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copy(gguf_file, tmp_path))
+    field = GGUFReader(copy, "r+").fields["llama.block_count"]
+    field.parts[field.data[0]][0] = field.contents() + change
+    with pytest.raises(UserError, match=r"tensors of \d+ layers, its block_count is"):
+        materialized(copy)
+
+
+def test_a_gguf_file_that_changed_since_it_was_hashed_is_refused(
+    gguf_file: Path, tmp_path: Path
+) -> None:
+    copy, out = Path(shutil.copy(gguf_file, tmp_path)), tmp_path / "checkpoint"
+    out.mkdir()
+    source = resolve(ModelConfig(source=str(copy)))
+    copy.write_bytes(copy.read_bytes()[:-1])
+    with pytest.raises(UserError, match="changed after the run had started"):
+        materialize(source, out)

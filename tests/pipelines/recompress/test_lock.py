@@ -8,9 +8,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from pipelines.recompress import lock
 
@@ -134,3 +136,66 @@ def test_only_dead_locks_are_deleted(client: MlflowClient) -> None:
         lock.delete_dead_locks(client)
         assert [left.name for left in lock.all_locks(client)] == [held.name]
         assert [left.key for left in lock.all_locks(client)] == ["other"]
+
+
+class _Slow(MlflowClient):
+    """A registry whose second listing takes `seconds`."""
+
+    seconds = 1.5
+
+    def search_registered_models(self, *args: Any, **kwargs: Any) -> Any:
+        self.listings = getattr(self, "listings", 0) + 1
+        if self.listings == 2:
+            time.sleep(self.seconds)
+        return super().search_registered_models(*args, **kwargs)
+
+
+def test_a_lock_that_took_long_to_acquire_is_lost_when_others_see_it_expire(
+    client: MlflowClient, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The store does not answer the owner any more, so that nothing renews its lock.
+    monkeypatch.setattr(lock.HeldLock, "_renew", lambda self: None)
+    with lock.hold(_Slow(uri), "k", 2) as first:
+        (seen,) = lock.all_locks(client, "k")
+        while time.time() < seen.expires:
+            assert not first.lost
+            time.sleep(0.01)
+        with lock.hold(client, "k", 2) as second:
+            assert second is not None
+            assert first.lost
+
+
+class _Failing(MlflowClient):
+    """A registry that fails between the claim of a lock and its hold."""
+
+    def set_registered_model_tag(self, name: str, key: str, value: str) -> None:
+        raise MlflowException("the database is gone")
+
+
+def test_a_claim_that_fails_keeps_no_one_away(client: MlflowClient, uri: str) -> None:
+    with pytest.raises(MlflowException, match="is gone"), lock.hold(_Failing(uri), "k", 600):
+        pass
+    with lock.hold(client, "k", 60) as held:
+        assert held is not None
+
+
+@pytest.mark.parametrize(
+    ("owner", "expires"),
+    [
+        ("[1, 2]", "inf"),
+        ('"text"', "nan"),
+        ("null", "-inf"),
+        ('{"machine": MACHINE, "pid": "many"}', "1e3"),
+        ('{"machine": MACHINE}', "1e3"),
+        ("[" * 100_000, "1e3"),
+    ],
+)
+def test_a_lock_with_unusable_tags_stops_no_pass(
+    client: MlflowClient, owner: str, expires: str
+) -> None:
+    text = owner.replace("MACHINE", json.dumps(lock._machine()))[:5000]
+    tags = {"expires": expires, "state": lock.HELD, "owner": text}
+    client.create_registered_model(f"{lock.PREFIX}k-0", tags=tags)
+    with lock.hold(client, "k", 60) as held:
+        assert held is not None
+    lock.delete_dead_locks(client)

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any, ClassVar
 
@@ -71,3 +73,48 @@ def test_the_reason_of_a_failure_does_not_contain_the_url(
     problem = send(EVENT, DEFAULT_BODY, "HOOK", 5)
     assert message in str(problem)
     assert "SECRET" not in str(problem)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{{ 1 / 0 }}",
+        "{{ range(10 ** 12) | list }}",
+        "{% for i in range(999999999) %}x{% endfor %}",
+        "{{ 'x' * 10000000000 }}",
+        "{{ version.encode('no-codec') }}",
+    ],
+)
+def test_a_template_that_fails_is_refused_whatever_it_raises(body: str) -> None:
+    with pytest.raises(ValueError, match="not a usable Jinja2 template"):
+        render(body, EVENT)
+
+
+def test_a_number_of_an_event_can_be_a_percentage() -> None:
+    assert render("{{ improvement * 100 }} %", {**EVENT, "improvement": 0.25}) == "25.0 %"
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://[x]:y/", "https://exa mple:port"])
+def test_a_malformed_url_is_a_reason(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOOK", url)
+    assert send(EVENT, DEFAULT_BODY, "HOOK", 5) is not None
+
+
+def test_a_server_that_drips_its_answer_does_not_outlive_the_time_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ended = threading.Event()
+
+        def drip() -> None:
+            connection, _ = server.accept()
+            with connection, suppress(OSError):
+                for byte in b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 1000:
+                    if ended.wait(0.2):
+                        return
+                    connection.sendall(bytes([byte]))
+
+        threading.Thread(target=drip, daemon=True).start()
+        monkeypatch.setenv("HOOK", f"http://127.0.0.1:{server.getsockname()[1]}")
+        assert send(EVENT, DEFAULT_BODY, "HOOK", 1) == "the webhook did not answer within 1 s"
+        ended.set()

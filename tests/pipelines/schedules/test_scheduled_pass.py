@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,27 @@ def test_an_environment_file_that_others_may_read_is_refused(tmp_path: Path) -> 
 def test_a_missing_recompress_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         check_file(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "PASSWORD=pa$word&x;y", "A=b c", "A=$(id)", "A=`id`", 'A="$B"', "A='b\\c'", "export A=b",
+        "A = b", "; comment", "A='b'c", "A=b#c'", "id",
+    ],
+)  # fmt: skip
+def test_a_line_that_schedulers_read_differently_is_refused(line: str, tmp_path: Path) -> None:
+    file = tmp_path / "my.env"
+    file.write_text(f"# a comment\n\n{line}\n")
+    file.chmod(0o600)
+    with pytest.raises(UserError, match=r"line 3: schedulers read it differently; write NAME="):
+        check_environment(file)
+
+
+def test_a_quoted_value_means_the_same_to_the_shell(tmp_path: Path) -> None:
+    file = tmp_path / "my.env"
+    file.write_text("A='pa$word&x;y'\nB=http://u:p@host:1/x,y%20\nC=\"two words\"\n")
+    file.chmod(0o600)
+    command = f'set -a && . {check_environment(file)} && printf "%s|" "$A" "$B" "$C"'
+    result = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=True)
+    assert result.stdout == "pa$word&x;y|http://u:p@host:1/x,y%20|two words|"

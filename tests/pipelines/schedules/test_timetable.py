@@ -102,6 +102,8 @@ def test_a_range_of_one_value_and_a_list_with_a_star_keep_their_meaning(
         (None, "0 0 1 * 1"),
         (None, "@daily"),
         (None, "0 0 * * * && x"),
+        (None, "0 0 31 2 *"),
+        (None, "0 0 31 4,6,9,11 *"),
     ],
 )
 def test_times_that_schedulers_read_differently_are_refused(

@@ -1,0 +1,64 @@
+"""The files that a checkpoint consists of.
+
+Only these are hashed, copied and published. A link counts where it stays inside the checkpoint, or
+inside the cache of a hub, which keeps contents beside its snapshots; any other link is refused, so
+that no file of this machine becomes part of a result.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adapruner.errors import UserError
+from adapruner.models.weights import INDEX_FILE, weight_files
+
+FAMILY_FILE = "adapruner_family.json"
+"""The row of a family that is not in the table, in checkpoints of that family."""
+
+TOKENIZER_FILES = frozenset(
+    {
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "tokenizer.model",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "vocab.json",
+        "vocab.txt",
+        "merges.txt",
+        "spiece.model",
+        "sentencepiece.bpe.model",
+        "chat_template.jinja",
+        "chat_template.json",
+    }
+)
+
+SMALL_FILES = TOKENIZER_FILES | {"config.json", "generation_config.json", INDEX_FILE, FAMILY_FILE}
+"""All files of a checkpoint but its weights and code."""
+
+
+def small_files(checkpoint: Path) -> list[Path]:
+    """The config and the tokenizer's files. Raises UserError for a link to another place."""
+    files = [checkpoint / name for name in sorted(SMALL_FILES) if (checkpoint / name).is_file()]
+    return _checked(files, checkpoint)
+
+
+def checkpoint_files(checkpoint: Path) -> list[Path]:
+    """The files of a checkpoint: config, tokenizer and weights, without code.
+
+    Raises UserError for a link to another place, and for missing weights.
+    """
+    return small_files(checkpoint) + _checked(weight_files(checkpoint), checkpoint)
+
+
+def _checked(files: list[Path], checkpoint: Path) -> list[Path]:
+    folder = checkpoint.resolve()
+    # models--OWNER--NAME/snapshots/COMMIT holds links to models--OWNER--NAME/blobs.
+    is_snapshot = folder.parent.name == "snapshots"
+    allowed = [folder, folder.parent.parent / "blobs"] if is_snapshot else [folder]
+    for file in files:
+        target = file.resolve()
+        if not any(target.is_relative_to(parent) for parent in allowed):
+            raise UserError(
+                f"'{file}' is a link to a file outside of the checkpoint; put the file itself there"
+            )
+    return files
