@@ -29,6 +29,7 @@ from adapruner.hashing import hash_directory, hash_file, hash_json
 from adapruner.importance.recipe import Recipe
 from adapruner.importance.table import ImportanceTable
 from adapruner.models import checkpoint as ckpt
+from adapruner.models.streamed.choice import load_or_stream
 from adapruner.progress import announce, track
 from adapruner.pruning.allocation.width_profile import REMOVED
 from adapruner.search.evaluator import Evaluator, Planner
@@ -146,7 +147,7 @@ def _run_shared(lead: Lead, task: SearchTask, runner: TrialRunner) -> list[Froze
 def _run(task: SearchTask, study: optuna.Study, run_missing: RunMissing) -> _Outcome:
     """Runs the missing trials, and evaluates the best ones on the held-out text."""
     config = task.config
-    model = ckpt.load_model(task.inputs.checkpoint, config.model)
+    model = load_or_stream(task.inputs.checkpoint, config.model, "1 read for each trial")
     start = time.perf_counter()
     objective = task.objective(model)
     seconds = time.perf_counter() - start

@@ -11,7 +11,7 @@ from adapruner.hashing import hash_file, hash_json
 from adapruner.importance.metrics import METRICS
 from adapruner.importance.recipe import Recipe, default_align
 from adapruner.importance.table import ImportanceTable
-from adapruner.models import checkpoint as ckpt
+from adapruner.models.streamed.choice import load_or_stream
 from adapruner.progress import announce
 from adapruner.pruning.surgery import narrowed
 from adapruner.search.results import write_single_plan
@@ -38,7 +38,7 @@ def plan_with_metric(task: SearchTask, out: Path) -> None:
     plan = task.planner.plan(recipe, provenance)
     plan_s = time.perf_counter() - start
     announce(f"search: no trials, the importance metric is '{metric}'")
-    model = ckpt.load_model(task.inputs.checkpoint, config.model)
+    model = load_or_stream(task.inputs.checkpoint, config.model, "2 reads")
     dense = perplexity(model, windows)
     start = time.perf_counter()
     with narrowed(model, plan, grams.updated_projections(model, plan) if grams else {}):

@@ -11,7 +11,7 @@ import optuna
 from optuna.storages import RDBStorage
 
 from adapruner.errors import UserError
-from adapruner.models import checkpoint as ckpt
+from adapruner.models.streamed.choice import load_or_stream
 from adapruner.progress import announce
 from adapruner.search.parallel import lease
 from adapruner.search.parallel.generations import DONE, POLL_S
@@ -56,7 +56,8 @@ def _wait_for(file: Path | None, wait_s: float) -> None:
 
 def _runner(publication: Publication, study: optuna.Study, inputs: Path | None) -> TrialRunner:
     task = SearchTask.read(publication.locate(inputs), publication.config)
-    model = ckpt.load_model(task.inputs.checkpoint, publication.config.model)
+    device = publication.config.model
+    model = load_or_stream(task.inputs.checkpoint, device, "1 read for each trial")
     return task.runner(model, task.objective(model), study)
 
 
