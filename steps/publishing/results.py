@@ -81,11 +81,16 @@ def check_target(config: RunConfig, result_file: str = REPORT) -> None:
 
 
 def publish(
-    config: RunConfig, report: Path, checkpoint: Path, exports: Path, record: ModelVersionRecord
+    config: RunConfig,
+    report: Path,
+    checkpoint: Path | None,
+    exports: Path | None,
+    record: ModelVersionRecord,
 ) -> Path:
     """Writes the output folder of a compression, in place of an earlier one; its absolute path.
 
-    Weights are hard links where the file system allows it. Of two runs that publish at the same
+    Without `checkpoint` and `exports` it has the report alone. Weights are hard links where the
+    file system allows it. Of two runs that publish at the same
     time, the result of the later one remains.
     """
 
@@ -93,7 +98,7 @@ def publish(
         ignored = shutil.ignore_patterns(Timing.FILE)
         shutil.copytree(report, new, ignore=ignored)
         for files, name in ((checkpoint, CHECKPOINT), (exports, EXPORTS)):
-            if result_files(files):
+            if files is not None and result_files(files):
                 shutil.copytree(files, new / name, ignore=ignored, copy_function=_link_weights)
         record.write(new)
 
