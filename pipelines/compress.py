@@ -53,10 +53,10 @@ def compress(config: RunConfig) -> None:
         for name, checkpoint in (("evaluate_pruned", pruned), ("evaluate_finetuned", finetuned))
     }
     speed = ("speed", "batch_sizes", "prompt_tokens", "new_tokens", "repeats", "peak_memory")
-    efficiency = measure_efficiency(dense, pruned, model, evaluation.only(*speed))
+    efficiency = measure_efficiency(dense, pruned, shared.hardware, model, evaluation.only(*speed))
     windows = ("prompts", "behaviour_windows", "sequence_length", "max_windows")
     tuning = measure_recovery(
-        pruned, start, logits, pool, finetuned, exports, model, config.finetune,
+        pruned, start, logits, pool, finetuned, exports, shared.hardware, model, config.finetune,
         evaluation.only(*speed),
     )  # fmt: skip
     behaviour = compare_behaviour(dense, pruned, finetuned, texts, model, evaluation.only(*windows))

@@ -14,11 +14,21 @@ from adapruner.errors import UserError
 FULL_DISK_MESSAGES = ("No space left on device", "database or disk is full")
 
 
+class FailedRunError(Exception):
+    """A run elsewhere failed. The message is one line; its traceback is in the run's log."""
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turns a UserError or a full disk, wherever it was raised, into one line and exit code 2."""
+    """Turns a UserError or a full disk, wherever it was raised, into one line and exit code 2.
+
+    A FailedRunError is one line and exit code 1.
+    """
     try:
         yield
+    except FailedRunError as error:
+        click.echo(f"error: {' '.join(str(error).split())}", err=True)
+        sys.exit(1)
     except Exception as error:
         line = explain(error)
         if line is None:

@@ -8,7 +8,7 @@ import re
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from rich.console import Console
@@ -18,6 +18,9 @@ from adapruner.config.pruning import RATIO_BASES
 from adapruner.files import read_json
 from pipelines import stack
 from pipelines.errors import explain
+
+if TYPE_CHECKING:
+    from zenml.models import PipelineRunResponse
 
 PROGRESS = re.compile(r"Using cached version|has started|has finished in|its step runs again")
 """The messages of ZenML about the progress of a run."""
@@ -34,7 +37,7 @@ def compress(values: dict[str, Any], config: RunConfig, home: Path) -> None:
     _print_settings(console, config, home)
     prepare(home)
     execute("compress", values)
-    _print_results(console, Path(config.output_dir, config.name))
+    print_results(console, Path(config.output_dir, config.name))
     console.print(f"Done in {time.perf_counter() - started:.0f} s.", markup=False)
 
 
@@ -43,12 +46,12 @@ def prepare(home: Path) -> None:
     stack.use_home(home)
     import zenml  # noqa: F401  (it configures logging when it is imported; the filter comes after)
 
-    _filter_logging()
+    filter_logging()
     stack.ensure_stack(home)
 
 
-def execute(name: str, values: dict[str, Any]) -> None:
-    """Runs the pipeline `pipelines.<name>.<name>` in this process, after `prepare`.
+def execute(name: str, values: dict[str, Any]) -> PipelineRunResponse:
+    """Runs or submits the pipeline `pipelines.<name>.<name>` on the active stack.
 
     `values` is the content of its file.
     """
@@ -60,7 +63,8 @@ def execute(name: str, values: dict[str, Any]) -> None:
         file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
         configured = pipeline.with_options(config_path=str(file))
         configured.configure(execution_mode=ExecutionMode.FAIL_FAST)
-        configured()
+        run: PipelineRunResponse = configured()
+    return run
 
 
 def _print_settings(console: Console, config: RunConfig, home: Path) -> None:
@@ -74,14 +78,16 @@ def _print_settings(console: Console, config: RunConfig, home: Path) -> None:
     )
 
 
-def _print_results(console: Console, results: Path) -> None:
+def print_results(console: Console, results: Path) -> None:
+    """Prints the report in an output folder, the files of the folder, and the model version."""
     from adapruner.report.terminal import report_summary
     from steps.publishing.results import ModelVersionRecord
 
     version = ModelVersionRecord.read(results)
     console.print(report_summary(read_json(results / "report.json")))
     for name in ("report.html", "report.json", "plan.json", "checkpoint"):
-        console.print(f"  {results / name}", markup=False)
+        if (results / name).exists():
+            console.print(f"  {results / name}", markup=False)
     alias = f"@{version.alias}" if version.alias else "(no alias)"
     console.print(
         f"  models:/{version.name}/{version.version} {alias} in {version.tracking_uri}",
@@ -89,7 +95,7 @@ def _print_results(console: Console, results: Path) -> None:
     )
 
 
-def _filter_logging() -> None:
+def filter_logging() -> None:
     """Keeps messages about the progress of the run and warnings of this project."""
     for handler in logging.getLogger().handlers:
         handler.addFilter(_is_shown)

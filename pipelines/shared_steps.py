@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from adapruner.config import RunConfig, ServingConfig
+from steps.describe_hardware import describe_hardware
 from steps.estimate_importance import estimate_importance
 from steps.evaluate import evaluate
 from steps.filter_calibration_pool import filter_calibration_pool
@@ -41,9 +42,8 @@ def run_shared_steps(
     """
     expire_damaged_results()
     model, seed = config.model, config.seed
-    source, texts, hardware, tasks, objective_tasks = resolve_source(
-        config, result_file, has_search
-    )
+    hardware = describe_hardware(model.device_config)
+    source, texts, tasks, objective_tasks = resolve_source(config, result_file, has_search)
     dense = load_model(source, serving)
     evaluation = config.evaluation.only("texts", "text_field", "sequence_length", "max_windows")
     pool = filter_calibration_pool(

@@ -31,27 +31,34 @@ def quiet_libraries() -> None:
 def use_home(home: Path) -> None:
     """Sets this process, and ZenML in it, up for a home folder. Call before ZenML is imported.
 
-    Settings of another ZenML (a server, an active stack) are dropped; `zenml pipeline run` runs on
-    another stack.
+    Settings of another ZenML (a server, an active stack) are dropped.
     """
     home = home.absolute()
     home.mkdir(parents=True, exist_ok=True)
     foreign = [k for k in os.environ if k.startswith(("ZENML_STORE_", "ZENML_ACTIVE_"))]
     for key in foreign:
         del os.environ[key]
+    use_server()
     os.environ |= {
         "ADAPRUNER_HOME": str(home),
         "ZENML_CONFIG_PATH": str(home / "zenml"),
         "ZENML_LOCAL_STORES_PATH": str(home / "zenml" / "local_stores"),
+        # The log of a run goes to the terminal; storing each line as well costs seconds.
+        "ZENML_DISABLE_STEP_LOGS_STORAGE": "true",
+        "ZENML_DISABLE_PIPELINE_LOGS_STORAGE": "true",
+    }
+
+
+def use_server() -> None:
+    """Sets this process up for the ZenML that the user is logged in to. Call before ZenML is
+    imported."""
+    os.environ |= {
         "ZENML_CUSTOM_SOURCE_ROOT": str(ROOT),
         "ZENML_ANALYTICS_OPT_IN": "false",
         "ZENML_AUTO_OPEN_DASHBOARD": "false",
         "ZENML_ENABLE_REPO_INIT_WARNINGS": "false",
         "ZENML_ENABLE_RICH_TRACEBACK": "false",
         "ZENML_LOGGING_COLORS_DISABLED": str(not sys.stdout.isatty()).lower(),
-        # The log of a run goes to the terminal; storing each line as well costs seconds.
-        "ZENML_DISABLE_STEP_LOGS_STORAGE": "true",
-        "ZENML_DISABLE_PIPELINE_LOGS_STORAGE": "true",
     }
     # Workers that import steps by name must find them from any directory.
     if str(ROOT) not in sys.path:

@@ -8,7 +8,7 @@ from typing import Annotated
 from adapruner.config import CalibrationConfig, DeviceConfig, EvaluationConfig, FinetuneConfig
 from steps.zenml_support.cache import cached_step
 from steps.zenml_support.materializer import WithoutWeights, whole
-from steps.zenml_support.workspace import stage
+from steps.zenml_support.workspace import fetched, stage
 
 
 @cached_step
@@ -28,9 +28,9 @@ def filter_calibration_pool(
     """
     from adapruner.data.build_pool import PoolSettings, build_pool
     from adapruner.data.texts.self_generated import with_generated_texts
-    from adapruner.data.texts.sources import TextSources
+    from adapruner.data.texts.sources import TextSources, with_files
 
-    sources = TextSources.read(texts).sources
+    sources = with_files(TextSources.read(texts).sources, fetched())
     with stage("filter_calibration_pool") as out:
         if generator is not None:
             sources = with_generated_texts(

@@ -1,6 +1,6 @@
 """Resolves the checkpoint, the texts and the tasks of a run, and checks what it needs.
 
-The step is never cached. Its five small results are hashed by content, so the steps after it stay
+The step is never cached. Its four small results are hashed by content, so the steps after it stay
 cached as long as the content behind a name is the same.
 """
 
@@ -11,7 +11,7 @@ from typing import Annotated
 
 from adapruner.config import RunConfig
 from steps.zenml_support.cache import uncached_step
-from steps.zenml_support.workspace import stage
+from steps.zenml_support.workspace import fetched, runs_in_containers, stage
 
 
 @uncached_step
@@ -20,41 +20,36 @@ def resolve_source(
 ) -> tuple[
     Annotated[Path, "source"],
     Annotated[Path, "texts"],
-    Annotated[Path, "hardware"],
     Annotated[Path, "tasks"],
     Annotated[Path, "objective_tasks"],
 ]:
-    """Five directories, each with a file `<name of the output>.json`.
+    """Four directories, each with a file `<name of the output>.json`.
 
     The rows of tasks that have local files are beside `tasks.json`, the rows of the search's
     objective beside `objective_tasks.json`, unless the run has no search. `result_file` identifies
     an output folder with results of the same kind of run, which may be replaced.
 
-    Raises UserError, before any long computation, for a source, task or device that does not exist,
+    Raises UserError, before any long computation, for a source or task that does not exist,
     objective rows that are evaluated, an MLflow server that does not answer, and an output folder
     with other content.
     """
     from adapruner.data.texts.sources import resolve_texts
-    from adapruner.efficiency.latency_table import describe_hardware
     from adapruner.evaluation.tasks.objective_rows import resolve_objective_tasks
     from adapruner.evaluation.tasks.selection import resolve_tasks
-    from adapruner.models.checkpoint import device_of
     from steps.mlflow_support import registered_checkpoints, tracking
     from steps.publishing import results
 
-    results.check_target(config, result_file)
-    device_of(config.model)
+    if not runs_in_containers():
+        results.check_target(config, result_file)
     tracking.connect()
     with (
         stage("source") as source,
         stage("texts") as texts,
         stage("tasks") as tasks,
         stage("objective_tasks") as objective_tasks,
-        stage("hardware") as hardware,
     ):
         registered_checkpoints.resolve(config.model).write(source)
-        resolve_texts(config).write(texts)
+        resolve_texts(config, fetched()).write(texts)
         resolve_tasks(config.evaluation, tasks)
         resolve_objective_tasks(config, tasks, objective_tasks, is_used=has_search)
-        describe_hardware(config.model).write(hardware)
-    return source, texts, hardware, tasks, objective_tasks
+    return source, texts, tasks, objective_tasks

@@ -71,7 +71,7 @@ def postgres(*databases: str) -> Iterator[str]:
             return True
 
         # On SIGINT it releases its shared memory, which takes a moment.
-        with _running(command, folder / "log", answers, user=user, grace=PATIENCE):
+        with running(command, folder / "log", answers, user=user, grace=PATIENCE):
             yield f"postgresql+psycopg://tests:{password}@127.0.0.1:{port}"
     finally:
         shutil.rmtree(folder)
@@ -92,8 +92,8 @@ def mlflow_server(folder: Path, database: str, environment: Mapping[str, str]) -
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # saves eight processes
     }
     url = f"http://127.0.0.1:{port}"
-    answers = _web(f"{url}/health")
-    with _running(command, folder / "mlflow.log", answers, {**settings, **environment}):
+    answers = web(f"{url}/health")
+    with running(command, folder / "mlflow.log", answers, {**settings, **environment}):
         yield url
 
 
@@ -103,7 +103,7 @@ def s3_server(folder: Path) -> Iterator[str]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [str(Path(sys.executable).with_name("moto_server")), "-p", str(port)]
-    with _running(command, folder / "s3.log", _web(url)):
+    with running(command, folder / "s3.log", web(url)):
         yield url
 
 
@@ -141,7 +141,9 @@ def _other_user() -> int:
     raise AssertionError("there is no user that PostgreSQL could run as")
 
 
-def _web(url: str) -> Callable[[], bool]:
+def web(url: str) -> Callable[[], bool]:
+    """Whether a web server answers, for `running`."""
+
     def answers() -> bool:
         try:
             with urlopen(url, timeout=5) as answer:
@@ -153,7 +155,7 @@ def _web(url: str) -> Callable[[], bool]:
 
 
 @contextmanager
-def _running(
+def running(
     command: list[str],
     log: Path,
     answers: Callable[[], bool],

@@ -57,7 +57,7 @@ def test_volumes_and_configs_are_declared_and_mounted_where_the_image_may_write(
                 continue
             used.add(source)
             if service["image"] == "adapruner":
-                assert target.removeprefix("/home/adapruner/app/") in folders
+                assert target.removeprefix("/app/") in folders
         assert {row["source"] for row in service.get("configs", [])} <= set(COMPOSE["configs"])
     assert used == set(COMPOSE["volumes"])
 
@@ -77,7 +77,7 @@ def test_mlflow_accepts_its_options_and_environment_variables() -> None:
 
     service = SERVICES["mlflow"]
     program, name = service["entrypoint"]
-    assert program == "/home/adapruner/app/.venv/bin/mlflow"
+    assert program == "/app/.venv/bin/mlflow"
     parsed = cli.commands[name].make_context(name, list(service["command"])).params
     assert (parsed["host"], parsed["port"]) == ("0.0.0.0", 5000)
     for variable in service["environment"]:

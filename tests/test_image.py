@@ -9,7 +9,7 @@ import shlex
 import pytest
 from dockerfile_parse import DockerfileParser
 
-from tests.test_packaging import PACKAGES, PROJECT, ROOT, demo_command
+from tests.test_packaging import MAKEFILE, PACKAGES, PROJECT, ROOT, demo_command
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +42,30 @@ def test_the_image_downloads_only_packages(image: list[tuple[str, str]]) -> None
 def test_the_image_installs_and_starts_with_the_makefile(image: list[tuple[str, str]]) -> None:
     runs = [command for value in values(image, "RUN") for command in value.split("&&")]
     targets = [shlex.split(run)[1:] for run in runs if shlex.split(run)[0] == "make"]
-    assert targets == [["setup"]]
+    assert targets == [["setup", "EXTRAS=${EXTRAS}"]]
     assert not any("pip" in run for run in runs)
     (entrypoint,), (command,) = values(image, "ENTRYPOINT"), values(image, "CMD")
     (folder,) = values(image, "WORKDIR")
     started = json.loads(entrypoint) + json.loads(command)
     assert started == demo_command(f"VENV={folder}/.venv")
+
+
+def test_zenml_runs_steps_in_the_image_with_its_own_code(image: list[tuple[str, str]]) -> None:
+    (folder,), (lines,) = values(image, "WORKDIR"), values(image, "ENV")
+    variables = dict(pair.split("=", 1) for pair in shlex.split(lines.replace("\\\n", " ")))
+    assert folder == "/app", "ZenML changes to this folder in every step, and creates it"
+    assert variables["ZENML_CUSTOM_SOURCE_ROOT"] == folder
+    assert variables["PATH"].split(":")[0] == f"{folder}/.venv/bin"
+    runs = values(image, "RUN")
+    made = next(run for run in runs if "useradd" in run)
+    assert "--uid 1000" in made
+    assert f"--owner=adapruner --group=adapruner {folder}" in made
+
+
+def test_the_image_installs_extras_that_exist(image: list[tuple[str, str]]) -> None:
+    (default,) = (v.partition("=")[2] for v in values(image, "ARG") if v.startswith("EXTRAS="))
+    (every,) = re.findall(r"^ALL_EXTRAS := (.+)$", MAKEFILE, re.M)
+    assert {default} <= set(every.split(",")) == set(PROJECT["optional-dependencies"])
 
 
 def test_the_build_context_has_the_files_that_the_image_needs_and_no_others() -> None:

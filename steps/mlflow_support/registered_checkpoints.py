@@ -22,8 +22,9 @@ from adapruner.files import file_manifest
 from adapruner.hashing import hash_json
 from adapruner.models import sources
 from adapruner.models.sources import CheckpointSource
+from adapruner.remote_files import fetch, is_url
 from steps.mlflow_support import tracking
-from steps.zenml_support.workspace import home
+from steps.zenml_support.workspace import fetched, home
 
 REGISTRY = "models:"
 MODEL_VERSION = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
@@ -32,9 +33,12 @@ MODEL_VERSION = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<a
 def resolve(model: ModelConfig) -> CheckpointSource:
     """The checkpoint that `model.source` refers to now.
 
-    The files of a model version are downloaded; `revision` is then its NAME/VERSION. Raises
+    The files of a model version, or at a URL, are downloaded; of a model version `revision` is then
+    NAME/VERSION. Raises
     UserError for a source that does not exist.
     """
+    if is_url(model.source):
+        return sources.resolve(model, fetch(model.source, fetched()))
     if not model.source.startswith(REGISTRY):
         return sources.resolve(model)
     directory, revision = _download(model.source)
@@ -44,8 +48,14 @@ def resolve(model: ModelConfig) -> CheckpointSource:
 def materialize(source: CheckpointSource, out: Path) -> None:
     """Writes the checkpoint of `source` to `out`.
 
-    Steps may run on different machines, so a model version that is not on this one is downloaded.
+    Steps may run on different machines, so files that are not on this one are downloaded.
     """
+    if is_url(source.uri) and not Path(source.location).is_dir():
+        model = ModelConfig(source=source.uri, family=source.family)
+        here = resolve(model)
+        if here.content_hash != source.content_hash:
+            raise UserError(f"{source.uri} has changed since the run began; run again")
+        source = here
     if source.uri.startswith(REGISTRY) and not Path(source.location).is_dir():
         directory, _ = _download(f"{REGISTRY}/{source.revision}")
         source = source.model_copy(update={"location": str(directory)})

@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from adapruner.errors import UserError
-from steps.zenml_support.workspace import home
+from steps.zenml_support.workspace import home, runs_in_containers
 
 EXPERIMENT = "adapruner"
 PROBE_SECONDS = 5
@@ -121,6 +121,12 @@ def experiment_id(client: MlflowClient) -> str:
     if scheme == "sqlite":
         folder = Path(client.tracking_uri.removeprefix("sqlite:///")).parent
     elif scheme.partition("+")[0] in DATABASE_PORTS:
+        if runs_in_containers():
+            raise UserError(
+                f"MLflow at {redacted(client.tracking_uri)} is a database without a server, so "
+                "artifacts would be in a folder of one container; use a server, http(s)://HOST, "
+                f"or create the experiment '{EXPERIMENT}' with an artifact_location at a URL"
+            )
         folder = home()
     else:
         return str(client.create_experiment(EXPERIMENT))

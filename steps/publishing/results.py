@@ -61,11 +61,13 @@ def directory_of(config: RunConfig) -> Path:
 
 
 def check_target(config: RunConfig, result_file: str = REPORT) -> None:
-    """Raises UserError when the output folder holds anything but results of the same kind of run.
+    """Raises UserError when the output folder holds anything but results of the same kind of run,
+    and when it can't be written.
 
     `result_file` is REPORT for a compression and COMPARISON for a comparison.
     """
     target = directory_of(config)
+    _check_writable(target.absolute().parent)
     try:
         names = [path.name for path in target.iterdir()]
         is_foreign = bool(names) and result_file not in names
@@ -80,12 +82,28 @@ def check_target(config: RunConfig, result_file: str = REPORT) -> None:
         )
 
 
+def _check_writable(folder: Path) -> None:
+    """The folder need not exist: the lowest of its parents that does is tried."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    try:
+        Path(tempfile.mkdtemp(prefix=".adapruner-", dir=existing)).rmdir()
+    except OSError as error:
+        raise UserError(
+            f"'{folder}' can't be written ({error.strerror}); set another `output_dir`"
+        ) from None
+
+
 def publish(
-    config: RunConfig, report: Path, checkpoint: Path, exports: Path, record: ModelVersionRecord
+    config: RunConfig,
+    report: Path,
+    checkpoint: Path | None,
+    exports: Path | None,
+    record: ModelVersionRecord,
 ) -> Path:
     """Writes the output folder of a compression, in place of an earlier one; its absolute path.
 
-    Weights are hard links where the file system allows it. Of two runs that publish at the same
+    Without `checkpoint` and `exports` it has the report alone. Weights are hard links where the
+    file system allows it. Of two runs that publish at the same
     time, the result of the later one remains.
     """
 
@@ -93,7 +111,7 @@ def publish(
         ignored = shutil.ignore_patterns(Timing.FILE)
         shutil.copytree(report, new, ignore=ignored)
         for files, name in ((checkpoint, CHECKPOINT), (exports, EXPORTS)):
-            if result_files(files):
+            if files is not None and result_files(files):
                 shutil.copytree(files, new / name, ignore=ignored, copy_function=_link_weights)
         record.write(new)
 

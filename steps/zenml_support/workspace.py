@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import atexit
+import fcntl
 import os
+import re
 import shutil
 import socket
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import ClassVar
@@ -17,6 +19,9 @@ from uuid import uuid4
 
 from adapruner.files import Artifact
 from steps.zenml_support.transfer import CACHE
+
+START_SECONDS = 60
+"""So long after its creation a directory may not be locked yet."""
 
 
 class Timing(Artifact):
@@ -37,9 +42,32 @@ def home() -> Path:
     return path
 
 
+def fetched() -> Path:
+    """The folder of the copies of files behind URLs."""
+    return home() / "fetched"
+
+
 def study_storage(url: str | None) -> str:
     """The URL of the Optuna storage: the configured one, else SQLite in the home folder."""
     return url or f"sqlite:///{home() / 'studies.db'}"
+
+
+def has_scheme(uri: str) -> bool:
+    """Whether a source is no path of a file system: s3://, hub:, models:/, package:, self."""
+    return uri == "self" or re.match(r"(?!file:)[a-z][a-z0-9+.-]+:", uri) is not None
+
+
+def is_shared_database(uri: str) -> bool:
+    """Whether the URL of a store is a database server, not a file."""
+    return re.match(r"(postgresql|mysql|mssql|oracle)(\+\w+)?://", uri) is not None
+
+
+def runs_in_containers() -> bool:
+    """Whether steps of the active stack run in containers, where no file outlives its step."""
+    from zenml.client import Client
+    from zenml.orchestrators import ContainerizedOrchestrator
+
+    return isinstance(Client().active_stack.orchestrator, ContainerizedOrchestrator)
 
 
 @contextmanager
@@ -101,18 +129,32 @@ def _process_directory(scratch: Path) -> Path:
     work = scratch / ".adapruner-work"
     work.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(work)
-    prefix = f"{socket.gethostname()}~{os.getpid()}~"
-    directory = Path(tempfile.mkdtemp(prefix=prefix, dir=work))
+    directory = Path(tempfile.mkdtemp(prefix=f"{socket.gethostname()}~", dir=work))
+    _lock(directory)  # open until the process ends
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     return directory
 
 
+def _lock(directory: Path) -> int | None:
+    """A descriptor that locks a directory until it is closed; None where another process has it.
+
+    A lock says more than a process id, which containers with one host name may share.
+    """
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
 def _remove_abandoned(work: Path) -> None:
-    """Removes the directories of processes of this machine that no longer run."""
-    for directory in work.glob(f"{socket.gethostname()}~*~*"):
-        try:
-            os.kill(int(directory.name.split("~")[1]), 0)
-        except ProcessLookupError:
-            shutil.rmtree(directory, ignore_errors=True)
-        except (PermissionError, ValueError):
-            continue
+    """Removes the directories of processes of this machine that have ended."""
+    for directory in work.glob(f"{socket.gethostname()}~*"):
+        with suppress(FileNotFoundError):
+            age = time.time() - directory.stat().st_mtime
+            lock = _lock(directory) if age > START_SECONDS else None
+            if lock is not None:
+                shutil.rmtree(directory, ignore_errors=True)
+                os.close(lock)

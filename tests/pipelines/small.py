@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-ALWAYS = {"resolve_source", "report", "register"}
+ALWAYS = {"describe_hardware", "resolve_source", "report", "register"}
 BEFORE_PRUNING = {
     "load_model", "filter_calibration_pool", "estimate_importance", "evaluate_dense",
     "compute_gram_matrices", "compute_teacher_logits", "select_test_texts", "measure_latency",

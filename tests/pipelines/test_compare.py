@@ -35,7 +35,7 @@ CELLS = {
 SHARED = BEFORE_PRUNING
 UNUSED = "no_gram_matrices"
 """The step that stands for the matrices where a method does not use them."""
-ALWAYS = {"resolve_source", "compare_candidates"}
+ALWAYS = {"describe_hardware", "resolve_source", "compare_candidates"}
 
 
 @pytest.fixture(scope="module")

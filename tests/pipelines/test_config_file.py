@@ -39,7 +39,7 @@ def refusal(tmp_path: Path, text: str, *overrides: str) -> str:
 PAPERS = [f"paper/{model}-7b-{ratio}" for model in ("llama", "vicuna") for ratio in (20, 50)]
 
 
-@pytest.mark.parametrize("name", ["demo", "example", *PAPERS])
+@pytest.mark.parametrize("name", ["demo", "example", "cluster", *PAPERS])
 def test_the_shipped_files_are_valid_for_us_and_for_zenml(name: str) -> None:
     from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
 

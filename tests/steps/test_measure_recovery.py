@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from adapruner.config import EvaluationConfig, ExportConfig
+from adapruner.efficiency.latency_table import describe_hardware
 from adapruner.models.groups import GROUPS_FILE
 from adapruner.recovery.cost import RecoveryCost
 from adapruner.recovery.finetune import CHECKPOINT
@@ -27,6 +28,7 @@ def test_memory_of_the_tuning_is_measured_in_its_own_process(
     empty = stages_folder / "empty"
     empty.mkdir()
     config = settings(method=method, steps=2)
+    describe_hardware(workplace.model).write(stages_folder)
     out = measure_recovery.entrypoint(
         workplace.checkpoint,
         workplace.checkpoint,
@@ -34,6 +36,7 @@ def test_memory_of_the_tuning_is_measured_in_its_own_process(
         workplace.pool,
         empty,
         empty,
+        stages_folder,
         workplace.model,
         config,
         MEASURED,
@@ -56,8 +59,10 @@ def test_size_and_speed_in_4_bit_are_those_of_a_model_that_was_tuned_so(
     exports = export.entrypoint(finetuned, ExportConfig(to=("gguf",), type="q4_1"))
     config, evaluation = settings(method="grouped"), MEASURED.only("prompt_tokens", "new_tokens")
     evaluation = evaluation.model_copy(update={"repeats": 1, "peak_memory": False})
+    model, pool = workplace.model, workplace.pool
+    describe_hardware(model).write(stages_folder)
     out = measure_recovery.entrypoint(
-        dense, dense, dense, workplace.pool, finetuned, exports, workplace.model, config, evaluation
+        dense, dense, dense, pool, finetuned, exports, stages_folder, model, config, evaluation
     )
     cost = RecoveryCost.read(out)
     assert cost.memory is None

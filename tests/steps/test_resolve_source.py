@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from adapruner.data.texts.sources import TextSources
-from adapruner.efficiency.latency_table import Hardware, describe_hardware
 from adapruner.errors import UserError
 from adapruner.evaluation.tasks.objective_rows import ObjectiveTasks
 from adapruner.evaluation.tasks.selection import TaskSelection
@@ -15,12 +14,6 @@ from steps.resolve_source import resolve_source
 from tests.adapruner.conftest import Workplace
 from tests.adapruner.evaluation.tasks.task_rows import write_rows
 from tests.steps.configs import minimal_config
-
-
-def test_a_missing_device_is_reported_before_the_source_is_read(tmp_path: Path) -> None:
-    config = minimal_config(tmp_path, model={"source": "no-such-model", "device": "cuda:99"})
-    with pytest.raises(UserError, match="cuda:99"):
-        resolve_source.entrypoint(config)
 
 
 def test_an_output_folder_with_other_files_is_reported_before_the_source_is_read(
@@ -49,9 +42,8 @@ def test_checkpoint_texts_and_tasks_are_resolved_to_their_content(
     assert sources[0].uri == str(workplace.checkpoint)
     assert sources[0] == sources[1]
     assert texts[0].content_hash != texts[1].content_hash
-    assert Hardware.read(first[2]) == describe_hardware(config.model)
-    assert TaskSelection.read(first[3]).tasks == ()
-    assert ObjectiveTasks.read(first[4]) == ObjectiveTasks()
+    assert TaskSelection.read(first[2]).tasks == ()
+    assert ObjectiveTasks.read(first[3]) == ObjectiveTasks()
 
 
 def test_objective_rows_are_resolved_to_their_content(

@@ -1,8 +1,8 @@
 """Text sources: resolved to a location and a content hash (`readers` reads them).
 
-A source is FILE.txt|jsonl|json|parquet, `package:NAME[#PART]`, which is in an installed package,
-`hub:OWNER/NAME[:CONFIG][@COMMIT][#SPLIT]`, or `self` or `self:chat`, which the dense model
-generates. Every error is one line that names the source.
+A source is FILE.txt|jsonl|json|parquet or the URL of such a file (s3://...), `package:NAME[#PART]`,
+which is in an installed package, `hub:OWNER/NAME[:CONFIG][@COMMIT][#SPLIT]`, or `self` or
+`self:chat`, which the dense model generates. Every error is one line that names the source.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from adapruner.data.texts.package_texts import find_package_text
 from adapruner.errors import UserError
 from adapruner.files import Artifact
 from adapruner.hashing import hash_file, hash_json
+from adapruner.remote_files import fetch, is_url
 
 _HUB = re.compile(
     r"hub:(?P<name>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[\w.-]+))?"
@@ -61,11 +62,11 @@ def as_tuple(sources: Sources | None) -> tuple[str, ...]:
     return (sources,) if isinstance(sources, str) else tuple(sources)
 
 
-def resolve_texts(config: RunConfig) -> TextSources:
+def resolve_texts(config: RunConfig, folder: Path = Path(".adapruner/fetched")) -> TextSources:
     """Every text source that `config` names.
 
-    Reads local files once, to hash them. Raises UserError for a source that does not exist or is
-    not of a supported kind.
+    Files behind URLs are copied to `folder`. Reads all files once, to hash them. Raises UserError
+    for a source that does not exist or is not of a supported kind.
     """
     calibration = config.calibration
     by_setting = {
@@ -84,11 +85,30 @@ def resolve_texts(config: RunConfig) -> TextSources:
         if len(set(uris)) < len(uris):
             raise UserError(f"{setting}: a source is listed twice in {', '.join(uris)}")
         for uri in uris:
-            resolved[uri] = _resolve(uri, setting, calibration.revision, calibration.split)
+            file = fetch(uri, folder) if is_url(uri) else Path(uri)
+            resolved[uri] = _resolve(uri, file, setting, calibration.revision, calibration.split)
     for name, uri in config.evaluation.texts.items():
         setting = f"evaluation.texts.{name}"
-        resolved[uri] = _resolve(uri, setting, calibration.revision, None)
+        file = fetch(uri, folder) if is_url(uri) else Path(uri)
+        resolved[uri] = _resolve(uri, file, setting, calibration.revision, None)
     return TextSources(sources=resolved)
+
+
+def with_files(sources: dict[str, TextSource], folder: Path) -> dict[str, TextSource]:
+    """The sources with their files on this machine, which may not be the one that resolved them.
+
+    Raises UserError for a file that is not here or has changed since.
+    """
+    return {uri: _with_file(source, folder) for uri, source in sources.items()}
+
+
+def _with_file(source: TextSource, folder: Path) -> TextSource:
+    if not is_url(source.uri) or Path(source.location).is_file():
+        return source
+    file = fetch(source.uri, folder)
+    if hash_file(file) != source.content_hash:
+        raise UserError(f"{source.uri} has changed since the run began; run again")
+    return source.model_copy(update={"location": str(file.resolve())})
 
 
 def check_unchanged(sources: Iterable[TextSource]) -> None:
@@ -102,7 +122,9 @@ def check_unchanged(sources: Iterable[TextSource]) -> None:
             )
 
 
-def _resolve(uri: str, setting: str, revision: str | None, split: str | None) -> TextSource:
+def _resolve(
+    uri: str, file: Path, setting: str, revision: str | None, split: str | None
+) -> TextSource:
     if uri in (SELF, SELF_CHAT):
         return _resolve_generated(uri, setting)
     scheme = uri.partition(":")[0]
@@ -110,7 +132,7 @@ def _resolve(uri: str, setting: str, revision: str | None, split: str | None) ->
         return _resolve_hub(uri, setting, revision, split)
     if scheme == "package":
         return _resolve_package(uri, setting)
-    return _resolve_file(uri, setting)
+    return _resolve_file(uri, file, setting)
 
 
 def _resolve_generated(uri: str, setting: str) -> TextSource:
@@ -121,8 +143,7 @@ def _resolve_generated(uri: str, setting: str) -> TextSource:
     return TextSource(uri=uri, kind=SELF, location=uri, revision=None, content_hash=content_hash)
 
 
-def _resolve_file(uri: str, setting: str) -> TextSource:
-    path = Path(uri)
+def _resolve_file(uri: str, path: Path, setting: str) -> TextSource:
     kinds = ", ".join(_SUFFIXES)
     try:
         if not path.exists():

@@ -14,8 +14,12 @@ from pipelines.errors import one_line_errors
 @config_option("The YAML file of the run.")
 @set_option(SETTING)
 @home_option
+@click.option("--stack", metavar="NAME", help="Run on this stack of your ZenML server, and wait.")
+@click.option("--weights", is_flag=True, help="With --stack: fetch checkpoint and exports as well.")
 @one_line_errors()
-def compress(path: Path, overrides: tuple[str, ...], home: Path) -> None:
+def compress(
+    path: Path, overrides: tuple[str, ...], home: Path, stack: str | None, weights: bool
+) -> None:
     """Compress the checkpoint that FILE names, and register the result.
 
     FILE is a run configuration of ZenML with one section a stage below `parameters.config`. For a
@@ -37,12 +41,19 @@ def compress(path: Path, overrides: tuple[str, ...], home: Path) -> None:
       adapruner compress -c my.yaml --set model.source=models:/my-model@champion
 
     The local ZenML stack and the MLflow store are set up in the home folder. MLFLOW_TRACKING_URI
-    names another MLflow. To run on another ZenML stack (Kubernetes, Kubeflow), use
-    `zenml pipeline run pipelines.compress.compress -c FILE`.
+    names another MLflow. With --stack, the run is on a stack of the ZenML server that you are
+    logged in to (Kubernetes, Kubeflow); its report comes to the results. See docs/cluster.md.
 
-    Exit codes: 0 done, 1 a failure with its traceback, 2 invalid input.
+    Exit codes: 0 done, 1 a failure with its traceback or its log's place, 2 invalid input.
     """
-    from pipelines import config_file, local_run
+    from pipelines import config_file
 
     values, config = config_file.read(path, overrides)
-    local_run.compress(values, config, home)
+    if stack is None:
+        from pipelines import local_run
+
+        local_run.compress(values, config, home)
+    else:
+        from pipelines.remote import run
+
+        run.compress(values, config, stack, weights)

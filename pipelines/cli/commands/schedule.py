@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipelines.cli.options import config_option, home_option, time_options
 from pipelines.errors import one_line_errors
 from pipelines.schedules import SCHEDULERS, default_scheduler, scheduler
+from pipelines.schedules.kubernetes import ACCESS_MODES
 
 if TYPE_CHECKING:
     from pipelines.schedules.scheduled_pass import ScheduledPass
@@ -121,15 +122,32 @@ def remove(path: Path | None, name: str | None) -> None:
 @click.option("--cpu", default="4", show_default=True)
 @click.option("--memory", default="16Gi", show_default=True)
 @click.option("--storage", default="50Gi", show_default=True, help="For stores and artifacts.")
+@click.option(
+    "--access-mode",
+    type=click.Choice(ACCESS_MODES),
+    default=ACCESS_MODES[0],
+    show_default=True,
+    help="Of the volume. The default lets one pod use it at a time.",
+)
+@click.option("--gpus", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--node-selector",
+    "node_selectors",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Label of the nodes to run on. Can be repeated.",
+)
 @one_line_errors()
 def manifest(
-    path: Path, every: str | None, cron: str | None, name: str | None, **resources: str
+    path: Path, every: str | None, cron: str | None, name: str | None, **resources: Any
 ) -> None:
     """Print a CronJob of Kubernetes, with a ConfigMap of FILE and a volume for the stores.
 
     \b
     Example:
       adapruner schedule manifest -c configs/recompress.yaml --image adapruner:0.1 --every 15m
+      adapruner schedule manifest -c my.yaml --image adapruner:0.1 --every 1d --gpus 1
+          --node-selector accelerator=nvidia
     """
     from pipelines.schedules import kubernetes, timetable
     from pipelines.schedules.scheduled_pass import schedule_name

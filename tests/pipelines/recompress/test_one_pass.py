@@ -45,7 +45,7 @@ STEPS = (
     "report",
     "register",
 )
-ALWAYS = {"resolve_source", "report", "register"}
+ALWAYS = {"describe_hardware", "resolve_source", "report", "register"}
 KILLED = -9
 
 

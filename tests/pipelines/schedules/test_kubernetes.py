@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -10,6 +11,7 @@ from adapruner.errors import UserError
 from pipelines.schedules.kubernetes import LARGEST_FILE, Resources, manifest
 from tests.pipelines.schedules.users import EVERY_QUARTER
 
+KUBERNETES = "1.31"
 RESOURCES = {
     "image": "r.example/a@sha256:0a",
     "namespace": "models",
@@ -70,3 +72,25 @@ def test_a_file_that_a_configmap_can_t_hold_is_refused(tmp_path: Path) -> None:
     file.write_bytes(b"\xff")
     with pytest.raises(UserError, match="can't be read as text"):
         objects(file)
+
+
+def test_a_pass_gets_gpus_nodes_and_a_volume_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "passes.yaml"
+    file.touch()
+    selectors = ("accelerator=nvidia", "topology.kubernetes.io/zone=a")
+    _, volume, job = objects(file, gpus=2, node_selectors=selectors)  # type: ignore[arg-type]
+    pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    assert pod["nodeSelector"] == {"accelerator": "nvidia", "topology.kubernetes.io/zone": "a"}
+    limits = pod["containers"][0]["resources"]["limits"]
+    assert limits == {"memory": "8Gi", "nvidia.com/gpu": "2"}
+    assert pod["tolerations"][0]["key"] == "nvidia.com/gpu"
+    assert volume["spec"]["accessModes"] == ["ReadWriteOncePod"]
+    with pytest.raises(UserError, match="--node-selector 'x;Y'"):
+        objects(file, node_selectors=("x;Y",))  # type: ignore[arg-type]
+
+
+def test_the_manifest_is_valid_for_kubernetes(tmp_path: Path) -> None:
+    file = tmp_path / "passes.yaml"
+    file.touch()
+    for item in objects(file, gpus=1, node_selectors=("a=b",)):  # type: ignore[arg-type]
+        kubernetes_validate.validate(item, KUBERNETES, strict=True)

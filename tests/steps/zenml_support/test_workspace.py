@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import pytest
 
 from steps.zenml_support import workspace
 from steps.zenml_support.workspace import Timing
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
@@ -47,16 +50,35 @@ def test_stage_directories_are_removed_on_request_and_can_be_created_again() -> 
     assert second.is_dir()
 
 
+LOCKS = """
+import sys, time
+from pathlib import Path
+from steps.zenml_support import workspace
+workspace._lock(Path(sys.argv[1]))
+print("locked", flush=True)
+time.sleep(60)
+"""
+
+
 def test_only_directories_of_ended_processes_of_this_machine_are_removed(tmp_path: Path) -> None:
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
     host = socket.gethostname()
-    names = (f"{host}~{ended.pid}~x", f"{host}~1~x", "elsewhere~1~x")
+    names = (f"{host}~ended", f"{host}~running", f"{host}~starting", "elsewhere~ended")
     directories = [tmp_path / name for name in names]
     for directory in directories:
         directory.mkdir()
+        if directory.name != f"{host}~starting":
+            os.utime(directory, (0, 0))
+    command = [sys.executable, "-c", LOCKS, str(tmp_path / f"{host}~running")]
+    running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
+    try:
+        assert running.stdout is not None and running.stdout.readline() == b"locked\n"
+        workspace._remove_abandoned(tmp_path)
+        assert [path.exists() for path in directories] == [False, True, True, True]
+    finally:
+        running.kill()
+        running.wait()
     workspace._remove_abandoned(tmp_path)
-    assert [directory.exists() for directory in directories] == [False, True, True]
+    assert not directories[1].exists()
 
 
 def test_the_home_folder_is_the_configured_one_or_in_the_working_directory(

@@ -1,0 +1,1 @@
+"""Runs on a ZenML stack of the user's: checks before submission, progress, results."""

@@ -1,0 +1,258 @@
+"""The part of a Kubernetes API that ZenML's orchestrator asks, with pods as isolated processes.
+
+    python tests/cluster/kubernetes_api.py PORT FOLDER IMAGE PYTHON
+
+Objects are kept in memory and their JSON in FOLDER, beside the pods' logs; `pods.jsonl` has a line
+for each pod that ended. A Job starts its pod, and again up to `backoffLimit`. Claims and host paths
+are folders of this machine; `resources`, selectors and service accounts are stored and not applied.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+KINDS = ("jobs", "pods", "secrets", "cronjobs", "serviceaccounts", "rolebindings", "namespaces")
+AT_ONCE = 2
+PATH = "/app/.venv/bin:/usr/local/bin:/usr/bin:/bin"
+"""PATH of the image."""
+
+Object = dict[str, Any]
+
+
+class Cluster:
+    """All objects by kind and name, and the processes of pods that run."""
+
+    def __init__(self, folder: Path, image: str, python: str) -> None:
+        self.folder, self.image, self.python = folder, image, python
+        self.objects: dict[str, dict[str, Object]] = {kind: {} for kind in KINDS}
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.deleted: set[str] = set()
+        self.started = time.monotonic()
+        self.slots = threading.Semaphore(AT_ONCE)
+
+    def add(self, kind: str, namespace: str, new: Object) -> Object:
+        meta = new["metadata"]
+        meta |= {"namespace": namespace, "uid": str(uuid.uuid4()), "creationTimestamp": now()}
+        if kind == "secrets":
+            plain = new.pop("stringData", None) or {}
+            new["data"] = {**(new.get("data") or {}), **{k: encode(v) for k, v in plain.items()}}
+        if kind == "jobs":
+            new["status"] = {"active": 1}
+            complete(new["spec"])
+            threading.Thread(target=self.run_job, args=(new,), daemon=True).start()
+        self.objects[kind][meta["name"]] = new
+        (self.folder / f"{kind}-{meta['name']}.json").write_text(json.dumps(new, indent=1))
+        return new
+
+    def remove(self, kind: str, name: str) -> None:
+        if kind != "jobs":
+            del self.objects[kind][name]
+            return
+        self.deleted.add(name)
+        for pod in list(self.processes):
+            if pod.startswith(f"{name}-"):
+                with suppress(ProcessLookupError):
+                    os.killpg(self.processes[pod].pid, signal.SIGTERM)
+
+    def run_job(self, job: Object) -> None:
+        name, limit = job["metadata"]["name"], job["spec"].get("backoffLimit", 6)
+        codes = []
+        while len(codes) <= limit and name not in self.deleted:
+            codes.append(self.run_pod(job))
+            if codes[-1] == 0:
+                done = {"type": "Complete", "status": "True"}
+                job["status"] = {"succeeded": 1, "conditions": [done]}
+                return
+        failed = {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}
+        message = {"message": "Job has reached the specified backoff limit"}
+        job["status"] = {"failed": len(codes), "conditions": [failed | message]}
+
+    def run_pod(self, job: Object) -> int:
+        """Runs one pod of a job; its exit code."""
+        template, name = job["spec"]["template"], job["metadata"]["name"]
+        container = template["spec"]["containers"][0]
+        pod = f"{name}-{uuid.uuid4().hex[:5]}"
+        owner = {"apiVersion": "batch/v1", "kind": "Job", "name": name, "controller": True}
+        meta = {
+            "name": pod, "namespace": job["metadata"]["namespace"], "uid": str(uuid.uuid4()),
+            "creationTimestamp": now(), "annotations": template["metadata"].get("annotations"),
+            "labels": {**(template["metadata"].get("labels") or {}), "job-name": name},
+            "ownerReferences": [owner | {"uid": job["metadata"]["uid"]}],
+        }  # fmt: skip
+        self.objects["pods"][pod] = {
+            "apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": template["spec"],
+            "status": {"phase": "Pending", "containerStatuses": []},
+        }  # fmt: skip
+        # The orchestrator's own pod waits for all others: it must not take their place.
+        is_step = "--step_name" in (container.get("args") or [])
+        if is_step:
+            self.slots.acquire()
+        began = time.monotonic()
+        try:
+            code = self.execute(pod, template["spec"], container)
+        finally:
+            if is_step:
+                self.slots.release()
+        ended = {"exitCode": code, "reason": "Completed" if code == 0 else "Error"}
+        state = {"name": container["name"], "image": container["image"], "imageID": "",
+                 "ready": False, "restartCount": 0, "state": {"terminated": ended}}  # fmt: skip
+        phase = "Succeeded" if code == 0 else "Failed"
+        self.objects["pods"][pod]["status"] = {"phase": phase, "containerStatuses": [state]}
+        step = (job["metadata"].get("labels") or {}).get("step_name", "orchestrator")
+        line = {"pod": pod, "step": step, "code": code, "began": round(began - self.started, 1),
+                "seconds": round(time.monotonic() - began, 1)}  # fmt: skip
+        with (self.folder / "pods.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        return code
+
+    def execute(self, pod: str, spec: Object, container: Object) -> int:
+        command = [
+            *(str(Path(__file__).with_name("pod.sh")), pod, self.image),
+            *(self.python, " ".join(self.volumes(spec, container))),
+            *(container.get("command") or []), *(container.get("args") or []),
+        ]  # fmt: skip
+        with (self.folder / f"{pod}.log").open("wb") as log:
+            process = subprocess.Popen(
+                command, env=self.environment(container), stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+        self.processes[pod] = process
+        self.objects["pods"][pod]["status"]["phase"] = "Running"
+        code = process.wait()
+        del self.processes[pod]
+        return code if code >= 0 else 128 - code
+
+    def environment(self, container: Object) -> dict[str, str]:
+        variables = {
+            "PATH": PATH,
+            "ZENML_CUSTOM_SOURCE_ROOT": "/app",
+            "ZENML_ANALYTICS_OPT_IN": "false",
+            "OMP_NUM_THREADS": "1",
+            "KUBECONFIG": "/var/run/kubeconfig",
+        }
+        for source in container.get("envFrom") or []:
+            data = self.objects["secrets"][source["secretRef"]["name"]]["data"]
+            variables |= {key: decode(value) for key, value in data.items()}
+        for variable in container.get("env") or []:
+            if (reference := (variable.get("valueFrom") or {}).get("secretKeyRef")) is not None:
+                data = self.objects["secrets"][reference["name"]]["data"]
+                variables[variable["name"]] = decode(data[reference["key"]])
+            else:
+                variables[variable["name"]] = variable.get("value") or ""
+        return variables
+
+    def volumes(self, spec: Object, container: Object) -> list[str]:
+        """SOURCE:TARGET of the claims that a container mounts, and of the kubeconfig's folder."""
+        claims = {
+            volume["name"]: self.folder / "claims" / volume["persistentVolumeClaim"]["claimName"]
+            for volume in spec.get("volumes") or []
+            if "persistentVolumeClaim" in volume
+        }
+        for claim in claims.values():
+            claim.mkdir(parents=True, exist_ok=True)
+        mounts = container.get("volumeMounts") or []
+        mounted = [f"{claims[m['name']]}:{m['mountPath']}" for m in mounts if m["name"] in claims]
+        return [f"{self.folder / 'run'}:/var/run", *mounted]
+
+
+def complete(spec: Object) -> None:
+    """Sets the default that the real API server adds to a pod failure policy."""
+    for rule in (spec.get("podFailurePolicy") or {}).get("rules") or []:
+        for condition in rule.get("onPodConditions") or []:
+            condition.setdefault("status", "True")
+
+
+def now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def encode(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def decode(text: str) -> str:
+    return base64.b64decode(text).decode()
+
+
+def failure(code: int, reason: str) -> Response:
+    content = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code}
+    return JSONResponse({**content, "reason": reason, "message": reason}, code)
+
+
+def matches(item: Object, labels: str, fields: str) -> bool:
+    own = item["metadata"].get("labels") or {}
+    pairs = [part.partition("=") for part in labels.split(",") if part]
+    phase = fields.removeprefix("status.phase=")
+    return all(own.get(key) == value for key, _, value in pairs) and (
+        not fields or item["status"].get("phase") == phase
+    )
+
+
+def application(cluster: Cluster) -> Starlette:
+    async def collection(request: Request) -> Response:
+        kind = request.path_params["kind"]
+        if kind not in KINDS:
+            return failure(404, "NotFound")
+        if request.method == "POST":
+            new = await request.json()
+            if new["metadata"]["name"] in cluster.objects[kind]:
+                return failure(409, "AlreadyExists")
+            return JSONResponse(cluster.add(kind, request.path_params.get("ns", ""), new), 201)
+        query = request.query_params
+        selectors = query.get("labelSelector", ""), query.get("fieldSelector", "")
+        items = [o for o in list(cluster.objects[kind].values()) if matches(o, *selectors)]
+        return JSONResponse({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": items})
+
+    async def single(request: Request) -> Response:
+        kind, name = request.path_params["kind"], request.path_params["name"]
+        found = cluster.objects.get(kind, {}).get(name)
+        if found is None:
+            return failure(404, "NotFound")
+        if request.method == "PATCH":
+            patch = await request.json()
+            annotations = patch.get("metadata", {}).get("annotations") or {}
+            found["metadata"]["annotations"] = {
+                **(found["metadata"].get("annotations") or {}), **annotations
+            }  # fmt: skip
+        if request.method == "DELETE":
+            cluster.remove(kind, name)
+        return JSONResponse(found)
+
+    async def log(request: Request) -> Response:
+        file = cluster.folder / f"{request.path_params['name']}.log"
+        return PlainTextResponse(file.read_text() if file.exists() else "")
+
+    routes = []
+    for group in ("/api/v1", "/apis/batch/v1", "/apis/rbac.authorization.k8s.io/v1"):
+        inside = f"{group}/namespaces/{{ns}}"
+        routes += [
+            Route(f"{inside}/pods/{{name}}/log", log),
+            Route(f"{inside}/{{kind}}/{{name}}", single, methods=["GET", "PATCH", "DELETE"]),
+            Route(f"{inside}/{{kind}}", collection, methods=["GET", "POST"]),
+            Route(f"{group}/{{kind}}", collection, methods=["GET", "POST"]),
+        ]
+    return Starlette(routes=routes)
+
+
+if __name__ == "__main__":
+    port, folder, image, python = sys.argv[1:]
+    app = application(Cluster(Path(folder), image, python))
+    uvicorn.run(app, host="127.0.0.1", port=int(port), log_level="warning")

@@ -1,0 +1,206 @@
+"""A cluster in miniature: servers of ZenML, MLflow, PostgreSQL, S3 and Kubernetes, with pods."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.servers import free_port, mlflow_server, postgres, running, s3_server, web
+
+HERE = Path(__file__).parent
+IMAGE = "registry.example.org/adapruner:0.1.0"
+CONTEXT, NAMESPACE, STACK, CLAIM, SECRET = "stand-in", "adapruner", "cluster", "data", "adapruner"
+KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+
+REGISTER = """
+import json, sys
+import boto3
+from zenml.client import Client
+from zenml.enums import StackComponentType as Kind
+values = json.loads(sys.argv[1])
+for bucket in ("zenml", "texts"):
+    boto3.client("s3").create_bucket(Bucket=bucket)
+client, parts = Client(), {}
+for kind, flavor, settings in values["components"]:
+    kind = Kind(kind)
+    client.create_stack_component("cluster", flavor, kind, configuration=settings)
+    parts[kind] = "cluster"
+client.create_stack(values["stack"], parts)
+"""
+"""Registers the stack, as the commands in docs/cluster.md do."""
+
+
+@dataclass
+class Place:
+    """A folder with the submitter's files, and the addresses of the servers."""
+
+    folder: Path
+    image: Path
+    environment: dict[str, str]
+    database: str
+    kubernetes: str
+
+    @property
+    def pods(self) -> Path:
+        return self.folder / "pods"
+
+    @property
+    def volume(self) -> Path:
+        """What pods see at the mount of the claim."""
+        return self.pods / "claims" / CLAIM
+
+    def compress(self, *arguments: str) -> subprocess.Popen[str]:
+        """Starts `adapruner compress --stack` on the file run.yaml."""
+        command = ["compress", "-c", "run.yaml", "--stack", STACK, *arguments]
+        return subprocess.Popen(
+            [sys.executable, "-m", "pipelines.cli", *command],
+            cwd=self.folder, env=self.environment, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    def upload(self, file: Path, bucket: str) -> str:
+        """The URL of a copy in S3."""
+        import boto3
+
+        client = boto3.client(
+            "s3", endpoint_url=self.environment["AWS_ENDPOINT_URL"], region_name="us-east-1",
+            aws_access_key_id="key", aws_secret_access_key="secret",
+        )  # fmt: skip
+        client.upload_file(str(file), bucket, file.name)
+        return f"s3://{bucket}/{file.name}"
+
+    def ended_pods(self) -> list[dict[str, Any]]:
+        file = self.pods / "pods.jsonl"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def cluster_settings() -> dict[str, Any]:
+    """The content of a run's file beside `parameters`, as in configs/cluster.yaml."""
+    pod = {
+        "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": CLAIM}}],
+        "volume_mounts": [{"name": "data", "mountPath": "/data"}],
+        "env_from": [{"secretRef": {"name": SECRET}}],
+    }
+    return {
+        "settings": {
+            "docker": {"parent_image": IMAGE, "skip_build": True},
+            "orchestrator.kubernetes": {"pod_settings": pod, "orchestrator_pod_settings": pod},
+        }
+    }
+
+
+@contextmanager
+def cluster(folder: Path, image: Path, base: str) -> Iterator[Place]:
+    """The servers and a registered stack. `image` is a folder with the project and its `.venv`,
+    which was made from the Python installation `base`."""
+    pods = folder / "pods"
+    (pods / "run").mkdir(parents=True)
+    with ExitStack() as servers:
+        s3 = servers.enter_context(s3_server(folder))
+        aws = {**KEYS, "AWS_ENDPOINT_URL": s3, "AWS_DEFAULT_REGION": "us-east-1"}
+        database = servers.enter_context(postgres("mlflow", "studies"))
+        mlflow = servers.enter_context(mlflow_server(folder, f"{database}/mlflow", aws))
+        zenml = servers.enter_context(_zenml_server(folder))
+        kubernetes = servers.enter_context(_kubernetes_api(pods, image, base))
+        environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("ZENML_", "MLFLOW_"))},
+            **aws,
+            "PYTHONPATH": str(image),
+            "ZENML_CUSTOM_SOURCE_ROOT": str(image),
+            "OMP_NUM_THREADS": "1",
+            "HOME": str(folder),
+            "KUBECONFIG": str(pods / "run" / "kubeconfig"),
+            "ZENML_CONFIG_PATH": str(folder / "submitter"),
+            "ZENML_STORE_URL": zenml,
+            "ZENML_STORE_USERNAME": "default",
+            "ZENML_STORE_PASSWORD": "",
+            "ZENML_ANALYTICS_OPT_IN": "false",
+        }
+        Path(environment["KUBECONFIG"]).write_text(yaml.safe_dump(kubeconfig(kubernetes)))
+        _register(environment, s3, mlflow)
+        _create(kubernetes, "secrets", {"metadata": {"name": SECRET}, "stringData": aws})
+        yield Place(folder, image, environment, database, kubernetes)
+
+
+def kubeconfig(url: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": CONTEXT,
+        "clusters": [{"name": CONTEXT, "cluster": {"server": url}}],
+        "users": [{"name": CONTEXT, "user": {"token": "none"}}],
+        "contexts": [{"name": CONTEXT, "context": {"cluster": CONTEXT, "user": CONTEXT}}],
+    }
+
+
+@contextmanager
+def _zenml_server(folder: Path) -> Iterator[str]:
+    port = free_port()
+    command = [sys.executable, "-m", "uvicorn", "zenml.zen_server.zen_server_api:app"]
+    settings = {
+        "ZENML_CONFIG_PATH": str(folder / "zenml-server"),
+        "ZENML_STORE_URL": f"sqlite:///{folder / 'zenml.db'}",
+        "ZENML_SERVER_AUTO_ACTIVATE": "true",
+        "ZENML_SERVER_JWT_SECRET_KEY": os.urandom(32).hex(),
+        "ZENML_SERVER_DEPLOYMENT_TYPE": "other",
+        "ZENML_ANALYTICS_OPT_IN": "false",
+    }
+    url = f"http://127.0.0.1:{port}"
+    arguments = ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"]
+    with running([*command, *arguments], folder / "zenml.log", web(f"{url}/health"), settings):
+        yield url
+
+
+@contextmanager
+def _kubernetes_api(pods: Path, image: Path, base: str) -> Iterator[str]:
+    port = free_port()
+    command = [sys.executable, str(HERE / "kubernetes_api.py"), str(port), str(pods)]
+    url = f"http://127.0.0.1:{port}"
+    answers = web(f"{url}/api/v1/namespaces/{NAMESPACE}/pods")
+    with running([*command, str(image), base], pods / "api.log", answers):
+        yield url
+
+
+def _register(environment: dict[str, str], s3: str, mlflow: str) -> None:
+    components = [
+        ("orchestrator", "kubernetes", {
+            "kubernetes_context": CONTEXT, "kubernetes_namespace": NAMESPACE,
+            "service_account_name": "adapruner"}),
+        ("artifact_store", "s3", {
+            "path": "s3://zenml/artifacts", "key": KEYS["AWS_ACCESS_KEY_ID"],
+            "secret": KEYS["AWS_SECRET_ACCESS_KEY"],
+            "client_kwargs": {"endpoint_url": s3, "region_name": "us-east-1"}}),
+        ("experiment_tracker", "mlflow", {"tracking_uri": mlflow, "tracking_token": "unused"}),
+        ("container_registry", "default", {"uri": "registry.example.org"}),
+        ("image_builder", "local", {}),
+    ]  # fmt: skip
+    values = json.dumps({"components": components, "stack": STACK})
+    done = subprocess.run(
+        [sys.executable, "-c", REGISTER, values], env=environment, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def _create(url: str, kind: str, content: dict[str, Any]) -> None:
+    import requests
+
+    answer = requests.post(f"{url}/api/v1/namespaces/{NAMESPACE}/{kind}", json=content, timeout=10)
+    assert answer.status_code == 201, answer.text
+
+
+def wait_for(condition: Any, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.5)
