@@ -17,11 +17,12 @@ def compute_gram_matrices(
 ) -> Annotated[Path, "gram_matrices"]:
     """One file per layer; none where the reconstruction does not use them (`is_used`)."""
     from adapruner.data.pool import Pool
-    from adapruner.models.checkpoint import load_model
+    from adapruner.models.streamed.choice import load_or_stream
     from adapruner.pruning.gram_matrices import compute_gram_matrices as compute
 
     with stage("compute_gram_matrices") as out:
         if is_used:
             samples = Pool.read(pool)
-            compute(load_model(whole(checkpoint), model), samples.update, samples.domain, out)
+            dense = load_or_stream(whole(checkpoint), model, "1 read")
+            compute(dense, samples.update, samples.domain, out)
     return out

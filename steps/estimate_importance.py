@@ -16,12 +16,22 @@ def estimate_importance(
 ) -> Annotated[Path, "importance_table"]:
     """The importance table; `seed` draws its reference subset of `reference_size` samples."""
     from adapruner.data.pool import Pool
+    from adapruner.importance.processes import ImportanceRequest, table_of_processes
     from adapruner.importance.statistics import importance_table, reference_subset
-    from adapruner.models.checkpoint import load_model
+    from adapruner.models.streamed.choice import load_or_stream
 
     samples = Pool.read(pool)
     tokens, domain = samples.calibration, samples.calibration_domain
     reference = reference_subset(len(tokens), reference_size, seed)
     with stage("estimate_importance") as out:
-        importance_table(load_model(checkpoint, model), tokens, reference, domain).write(out)
+        if model.processes > 1:
+            request = ImportanceRequest(
+                checkpoint=checkpoint.absolute(), device=model.device_config,
+                reference=tuple(reference), domain=domain,
+            )  # fmt: skip
+            table = table_of_processes(request, tokens, model.processes)
+        else:
+            dense = load_or_stream(checkpoint, model, "2 reads")
+            table = importance_table(dense, tokens, reference, domain)
+        table.write(out)
     return out

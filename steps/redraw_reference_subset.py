@@ -18,9 +18,10 @@ def redraw_reference_subset(
     from adapruner.data.pool import Pool
     from adapruner.importance.statistics import with_reference
     from adapruner.importance.table import ImportanceTable
-    from adapruner.models.checkpoint import load_model
+    from adapruner.models.streamed.choice import load_or_stream
 
     table, tokens = ImportanceTable.read(importance_table), Pool.read(pool).calibration
     with stage("redraw_reference_subset") as out:
-        with_reference(load_model(checkpoint, model), tokens, table, seed).write(out)
+        dense = load_or_stream(checkpoint, model, "2 reads")
+        with_reference(dense, tokens, table, seed).write(out)
     return out

@@ -42,11 +42,14 @@ def register(
         client = tracking.connect()
         run_id = log_run(client, run.name, run_tags, report, statuses)
         log_exports(client, run_id, exports)
-        version = model_versions.register(client, registry, run_id, checkpoint, tags)
+        unnamed = registry.model_copy(update={"alias": None})
+        version = model_versions.register(client, unnamed, run_id, checkpoint, tags)
         record = record_of(client, version, registry.alias, run_id, tags["gate"])
         if runs_in_containers():
             record.write(out)  # a file in a pod is lost; `adapruner compress --stack` writes it
         else:
             target = publish(config, report, checkpoint, exports, record)
             record.model_copy(update={"results": str(target)}).write(out)
+        # Last: who loads the alias gets nothing of a run whose results could not be written.
+        model_versions.set_alias(client, registry, version)
     return out

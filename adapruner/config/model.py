@@ -22,6 +22,12 @@ class DeviceConfig(Section):
         description="data type of computation; auto: bfloat16 where the device has instructions "
         "for it, else float32; the result keeps the checkpoint's own",
     )
+    streaming: Literal["auto"] | bool = Field(
+        "auto",
+        description="true: decoder layers are read from the checkpoint one at a time, with the "
+        "same results; auto: where weights and gradients do not fit in memory; see "
+        "docs/large-models.md",
+    )
 
 
 class ModelConfig(DeviceConfig):
@@ -36,9 +42,15 @@ class ModelConfig(DeviceConfig):
         description="auto: a decoder that is not in the table of families is tried: its parts are "
         "found by name and shape, and proved on a small random model, or it is refused",
     )
+    processes: int = Field(
+        1,
+        ge=1,
+        description="processes that the importance pass deals its samples out to, each with the "
+        "model; on GPUs one for each; the table is the same",
+    )
     revision: str | None = Field(None, description="commit of a hub model; required for hub:")
 
     @property
     def device_config(self) -> DeviceConfig:
         """Device and data type without the source: what an evaluation's cache key depends on."""
-        return DeviceConfig(device=self.device, dtype=self.dtype)
+        return DeviceConfig(device=self.device, dtype=self.dtype, streaming=self.streaming)

@@ -125,6 +125,13 @@ class SearchConfig(Section):
         description="number of best trials that are evaluated on the held-out text, with the warm "
         "starts; with several objectives, trials that are spread along the front",
     )
+    parallel: int = Field(
+        1,
+        ge=1,
+        le=1024,
+        description="number of trials that are chosen at a time, so that as many workers can "
+        "evaluate them at once (`adapruner work`); the plan depends on it, and not on the workers",
+    )
     gates: GatesConfig = Field(
         GatesConfig(), description="the training of gates, for `planner: gates`"
     )

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from adapruner.evaluation.normalizer import log_sum_exp
 from adapruner.evaluation.perplexity import batches_of
+from adapruner.models.streamed.passes import forward_passes
 from adapruner.progress import track
 
 TOP_K = 64
@@ -38,15 +39,20 @@ def top_log_probs(model: Any, windows: Tensor, count: int, description: str = ""
     `windows` is int [M, T]; the result is on the CPU. A progress bar is shown only with a
     `description`.
     """
+    parts = batches_of(windows)
+    batches = track(forward_passes(model, parts), description, len(parts))
+    tops = [batch_log_probs(model, batch, count) for batch in batches]
+    return TopLogProbs(*(torch.cat(part) for part in zip(*tops, strict=True)))
+
+
+@torch.inference_mode()
+def batch_log_probs(model: Any, batch: Tensor, count: int) -> TopLogProbs:
+    """`top_log_probs` of a batch, int [B, T], that is run at once."""
     device = model.get_input_embeddings().weight.device
-    tokens, log_probs = [], []
-    for batch in track(batches_of(windows), description):
-        logits = model(batch.to(device).long(), use_cache=False).logits[:, :-1]
-        top = logits.topk(min(count, logits.shape[-1]), dim=-1)
-        total = log_sum_exp(logits.flatten(0, 1)).view(*logits.shape[:-1], 1)
-        log_probs.append((top.values.float() - total).cpu())
-        tokens.append(top.indices.int().cpu())
-    return TopLogProbs(torch.cat(tokens), torch.cat(log_probs))
+    logits = model(batch.to(device).long(), use_cache=False).logits[:, :-1]
+    top = logits.topk(min(count, logits.shape[-1]), dim=-1)
+    total = log_sum_exp(logits.flatten(0, 1)).view(*logits.shape[:-1], 1)
+    return TopLogProbs(top.indices.int().cpu(), (top.values.float() - total).cpu())
 
 
 @torch.inference_mode()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from adapruner.evaluation.normalizer import log_sum_exp
+from adapruner.models.streamed.passes import forward_passes
 from adapruner.progress import track
 
 TOKENS_AT_ONCE = 2048
@@ -35,7 +36,8 @@ def mean_loss(model: Any, windows: Tensor, description: str = "") -> float:
 
     A progress bar is shown only with a `description`.
     """
-    batches = track(batches_of(windows), description)
+    parts = batches_of(windows)
+    batches = track(forward_passes(model, parts), description, len(parts))
     return sum(window_losses(model, batch).sum().item() for batch in batches) / len(windows)
 
 

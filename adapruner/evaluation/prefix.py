@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from adapruner.evaluation.perplexity import batches_of
-from adapruner.models.families import family_of
+from adapruner.models.streamed.layers import decoder_layers, in_order, is_streamed
+from adapruner.models.streamed.passes import LayerRunner, replaced
 
 
 class _Stop(Exception):  # noqa: N818
@@ -28,16 +29,22 @@ def prefix_states(model: Any, windows: Tensor, layer: int) -> list[Tensor]:
     The batches are those of `batches_of(windows)`, with `windows` int [M, T]; the states are on the
     device of the layer. Later layers are not computed.
     """
-    device = model.get_input_embeddings().weight.device
+    device, batches = model.get_input_embeddings().weight.device, batches_of(windows)
+    if is_streamed(model):
+        runner = LayerRunner(model)
+        streamed = [runner.enter(input_ids=batch.to(device).long()) for batch in batches]
+        for index in in_order(model, slice(layer)):
+            streamed = [runner.run(index, hidden) for hidden in streamed]
+        return streamed
     states: list[Tensor] = []
 
     def record(_: nn.Module, args: Any) -> None:
         states.append(args[0].detach())
         raise _Stop
 
-    handle = _decoder_layers(model)[layer].register_forward_pre_hook(record)
+    handle = decoder_layers(model)[layer].register_forward_pre_hook(record)
     try:
-        for batch in batches_of(windows):
+        for batch in batches:
             try:
                 model(batch.to(device).long(), use_cache=False, logits_to_keep=1)
             except _Stop:
@@ -58,32 +65,12 @@ def resumed(model: Any, layer: int, states: Tensor) -> Iterator[None]:
     def substitute(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         return (states, *args[1:]), kwargs
 
-    layers = _decoder_layers(model)
+    layers = decoder_layers(model)
     with ExitStack() as stack:
         for below in layers[:layer]:
-            stack.enter_context(_skipped(below, states))
+            # Some layers return a tuple, of which the model takes the first element. Here that is a
+            # part of `states`, which the next layer ignores: it is skipped or gets `states`.
+            stack.enter_context(replaced(below, lambda *_, **__: states))
         handle = layers[layer].register_forward_pre_hook(substitute, with_kwargs=True)
         stack.callback(handle.remove)
         yield
-
-
-@contextmanager
-def _skipped(layer: nn.Module, output: Tensor) -> Iterator[None]:
-    """Within it, `layer` computes nothing and returns `output`.
-
-    Some layers return a tuple, of which the model takes the first element. That would be a part of
-    `output`, which the next layer ignores: it is skipped or gets its input from a hook.
-    """
-    own = vars(layer).get("forward")
-    layer.forward = lambda *_, **__: output
-    try:
-        yield
-    finally:
-        del layer.forward
-        if own is not None:
-            layer.forward = own
-
-
-def _decoder_layers(model: Any) -> list[nn.Module]:
-    family = family_of(model.config.model_type, model.config.architectures)
-    return list(model.get_submodule(family.layers).children())

@@ -18,6 +18,7 @@ from adapruner.evaluation.tasks.selection import batch_size_of
 from adapruner.evaluation.tasks.zero_shot import zero_shot
 from adapruner.files import Artifact, write_json
 from adapruner.models import checkpoint as ckpt
+from adapruner.models.streamed.choice import load_or_stream
 
 FAILED = "failed.json"
 """Task -> error. A stage with this file is not reused, as the cause may be temporary."""
@@ -58,7 +59,7 @@ def evaluate(
     Writes `evaluation.json`, `rows/<task>.json` for every task whose score is a share of right
     rows, and `failed.json` when a task failed. Raises UserError for a text shorter than one window.
     """
-    model = ckpt.load_model(checkpoint, device)
+    model = load_or_stream(checkpoint, device, "1 read for each text and batch of questions")
     tokenizer = ckpt.load_tokenizer(checkpoint)
     metrics, windows = measure_perplexity(model, tokenizer, texts, quality)
     outcome = zero_shot(model, tokenizer, quality, tasks, batch_size_of(tasks))

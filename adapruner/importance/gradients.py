@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,17 @@ from torch.nn import functional as F
 
 from adapruner.errors import UserError
 from adapruner.models.experts import Expert, ExpertProjection, opened
-from adapruner.models.structures import PROJECTIONS, LayerModules, Projection, placed
+from adapruner.models.streamed.layers import in_order, is_streamed
+from adapruner.models.streamed.passes import LayerRunner
+from adapruner.models.streamed.states import HiddenStates, hidden_states
+from adapruner.models.structures import (
+    PROJECTIONS,
+    LayerModules,
+    Projection,
+    layer_modules,
+    placed,
+)
+from adapruner.progress import track
 
 Watched = Projection | Expert
 Sink = Callable[[int, str, Watched, Tensor, Tensor], None]
@@ -44,6 +55,87 @@ def backward(model: Any, tokens: Tensor, loss_of: Loss = mean_token_losses) -> N
             "or use dtype: float32"
         )
     loss.backward()  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True)
+class GradientPass:
+    """One forward and backward pass over `batches`, each int [B, T], through the dense `model`.
+
+    `sink_of` and `loss_of` give those of a batch by its number; see `watched` for `names`.
+    """
+
+    model: Any
+    batches: Sequence[Tensor]
+    sink_of: Callable[[int], Sink]
+    loss_of: Callable[[int], Loss] = lambda _: mean_token_losses
+    names: Collection[str] = PROJECTIONS
+
+    def layers(self, description: str) -> Iterator[int]:
+        """Yields each layer once its sinks have seen all gradients, while it is in memory.
+
+        A streamed model runs layer by layer, forward and then backward, with the same operations
+        in each layer; every layer is read twice. Memory: beside a layer, the states of all batches
+        at the inputs of all layers, which `hidden_states` may keep in files.
+        """
+        if is_streamed(self.model):
+            yield from self._streamed(description)
+            return
+        modules = layer_modules(self.model)
+        for number, batch in enumerate(track(self.batches, description)):
+            with watched(modules, self.sink_of(number), self.names):
+                backward(self.model, batch, self.loss_of(number))
+        yield from in_order(self.model)
+
+    def _streamed(self, description: str) -> Iterator[int]:
+        modules, runner = layer_modules(self.model), LayerRunner(self.model)
+        depth, numbers = len(modules), range(len(self.batches))
+        tokens = sum(batch.numel() for batch in self.batches)
+        with hidden_states(self.model, tokens, depth + 1) as states:
+            self._forward(modules, runner, states, description)
+            for number, batch in enumerate(self.batches):
+                hidden = states.take(depth, number).requires_grad_()
+                with runner.decoded(hidden):
+                    backward(self.model, batch, self.loss_of(number))
+                assert hidden.grad is not None
+                states.put(depth, number, hidden.grad)
+            order = in_order(self.model, slice(None, None, -1))
+            for index in track(order, f"{description}: backward", depth):
+                for number in numbers:
+                    hidden = states.take(index, number).requires_grad_()
+                    sink = partial(_of_layer, self.sink_of(number), index)
+                    with watched(modules[index : index + 1], sink, self.names), torch.enable_grad():
+                        runner.run(index, hidden).backward(states.take(index + 1, number))  # type: ignore[no-untyped-call]
+                    assert hidden.grad is not None
+                    states.put(index, number, hidden.grad)
+                yield index
+
+    def _forward(
+        self, modules: list[LayerModules], runner: LayerRunner, states: HiddenStates, name: str
+    ) -> None:
+        """Leaves the states at the input of each layer and the output of the last one.
+
+        It runs what the backward pass will run again: kernels may depend on the need for gradients.
+        """
+        embedding = self.model.get_input_embeddings()
+        for number, batch in enumerate(self.batches):
+            tokens = batch.to(embedding.weight.device).long()
+            states.put(0, number, runner.enter(inputs_embeds=embedding(tokens)))
+        for index in track(in_order(self.model), f"{name}: forward", len(modules)):
+            with watched(modules[index : index + 1], _ignore, self.names), torch.enable_grad():
+                for number in range(len(self.batches)):
+                    hidden = states.take(index, number).requires_grad_()
+                    output = runner.run(index, hidden)
+                    states.put(index, number, hidden)
+                    states.put(index + 1, number, output)
+
+
+def _ignore(*_: Any) -> None:
+    pass
+
+
+def _of_layer(sink: Sink, index: int, _: int, *rest: Any) -> None:
+    """A sink for one layer alone, which `watched` counts as the first."""
+    sink(index, *rest)
 
 
 @contextmanager

@@ -39,7 +39,7 @@ import torch
 from torch import Tensor
 
 from adapruner.errors import UserError
-from adapruner.importance.gradients import Watched, backward, unit_sums, watched, with_bias
+from adapruner.importance.gradients import GradientPass, Watched, unit_sums, with_bias
 from adapruner.importance.table import (
     COARSE_PARTS,
     INPUT_PARTS,
@@ -48,6 +48,7 @@ from adapruner.importance.table import (
     empty_table,
 )
 from adapruner.models.experts import Expert, ExpertProjection
+from adapruner.models.streamed.layers import is_streamed
 from adapruner.models.structures import (
     LayerModules,
     MlpProjection,
@@ -55,7 +56,7 @@ from adapruner.models.structures import (
     describe_model,
     layer_modules,
 )
-from adapruner.progress import announce, track
+from adapruner.progress import announce
 
 MICRO_BATCH = 4
 """Samples of one forward-backward pass, except for the reference subset, which is one batch."""
@@ -85,7 +86,11 @@ def with_reference(
 
 
 def importance_table(
-    model: Any, tokens: Tensor, reference: list[int], domain: tuple[int, ...] | None = None
+    model: Any,
+    tokens: Tensor,
+    reference: list[int],
+    domain: tuple[int, ...] | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> ImportanceTable:
     """The table of `model` (weights frozen) over `tokens`, int [N, T].
 
@@ -93,23 +98,35 @@ def importance_table(
     all of one). Gradients are reduced matrix by matrix while the backward pass runs: beside the
     weights, memory holds one projection's gradient (of the reference subset also its sum and sum of
     squares) and the activations of one batch, which has MICRO_BATCH samples or those of the
-    reference subset, whichever are more.
+    reference subset, whichever are more. The table of a streamed model is the same.
+
+    With a `share` (r, n) it is the part of process r of n, with zeros for the other processes'
+    batches, and for the weights' statistics but in the first process.
     """
     structures, layers = describe_model(model), layer_modules(model)
     table = empty_table(structures.layers, structures.head_dim, tokens, tuple(reference))
     if domain is not None:
         table = replace(table, domain=domain)
-    for index, layer in enumerate(layers):
-        _add_weight_statistics(table, index, layer, structures.head_dim)
     _announce_cost(model, structures, tokens, len(reference))
-    others = [n for n in range(len(tokens)) if n not in set(reference)]
-    batches = [reference] if reference else []
-    batches += [others[i : i + MICRO_BATCH] for i in range(0, len(others), MICRO_BATCH)]
-    for number, batch in enumerate(track(batches, "importance")):
-        is_reference = bool(reference) and number == 0
-        with watched(layers, _Accumulator(table, structures.head_dim, batch, is_reference)):
-            backward(model, tokens[batch])
+    process, processes = share
+    batches = batches_of(len(tokens), reference)[process::processes]
+
+    def sink_of(number: int) -> _Accumulator:
+        is_reference = bool(reference) and process == number == 0
+        return _Accumulator(table, structures.head_dim, batches[number], is_reference)
+
+    passed = GradientPass(model, [tokens[batch] for batch in batches], sink_of)
+    for index in passed.layers("importance"):
+        if process == 0:
+            _add_weight_statistics(table, index, layers[index], structures.head_dim)
     return table
+
+
+def batches_of(samples: int, reference: list[int]) -> list[list[int]]:
+    """The samples of each forward-backward pass; the reference subset is the first one."""
+    others = [n for n in range(samples) if n not in set(reference)]
+    parts = [others[i : i + MICRO_BATCH] for i in range(0, len(others), MICRO_BATCH)]
+    return [reference, *parts] if reference else parts
 
 
 @dataclass(frozen=True)
@@ -192,11 +209,16 @@ def _announce_cost(model: Any, structures: Structures, tokens: Tensor, reference
     batch = max(reference, MICRO_BATCH) * tokens.shape[1]
     width = sum(p.in_features + 2 * p.out_features for p in layers[0].projections.values())
     width -= 5 * (widths.mlp_channels - structures.active_channels(widths))  # gate, up and down
-    held = batch * (len(layers) * width * weights // model.num_parameters()
-                    + 3 * 4 * model.config.vocab_size)  # fmt: skip
-    gib = (weights + 3 * largest + held) / 2**30
+    item, depth = weights // model.num_parameters(), len(layers)
+    states = 0
+    if is_streamed(model):
+        weights -= item * structures.block_params * (depth - 2) // depth
+        states = item * (depth + 1) * tokens.numel() * structures.hidden_size
+        depth = 1
+    held = batch * (depth * width * item + 3 * 4 * model.config.vocab_size)
+    between = f" and {states / 2**30:.1f} GiB between layers" if states else ""
     announce(f"importance: {tokens.shape[0]} x {tokens.shape[1]} tokens forward and backward, "
-        f"about {gib:.1f} GiB of memory")  # fmt: skip
+        f"about {(weights + 3 * largest + held) / 2**30:.1f} GiB of memory{between}")  # fmt: skip
 
 
 def _gradient(projection: MlpProjection) -> int:

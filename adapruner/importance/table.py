@@ -87,21 +87,24 @@ class ImportanceTable:
 
     def write(self, directory: Path) -> None:
         """Writes the table and its summary to `directory`, which exists."""
-        tensors = {
-            f"{group}.{part}.{index:04d}": tensor
-            for group in _GROUPS
-            for part, layers in getattr(self, group).items()
-            for index, tensor in enumerate(layers)
-        }
         fields = ("reference", "length", "domain")
         scalars = {name: torch.tensor(getattr(self, name)) for name in fields}
-        save_file(tensors | scalars, directory / self.FILE)
+        save_file(self.tensors() | scalars, directory / self.FILE)
         ImportanceSummary(
             samples=self.samples,
             sequence_length=self.length,
             layers=len(self.coarse["gate"]),
             reference=self.reference,
         ).write(directory)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Name -> statistic of one layer."""
+        return {
+            f"{group}.{part}.{index:04d}": tensor
+            for group in _GROUPS
+            for part, layers in getattr(self, group).items()
+            for index, tensor in enumerate(layers)
+        }
 
     @classmethod
     def read(cls, directory: Path) -> Self:

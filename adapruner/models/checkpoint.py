@@ -197,21 +197,23 @@ def save_checkpoint(model: Any, beside: Path, out: Path) -> None:
     """
     from huggingface_hub import save_torch_state_dict
 
+    write_config(model, beside, out)
+    weights = dict(stored_weights(model))
+    save_torch_state_dict(weights, str(out), metadata={"format": "pt"})
+    for file in weight_files(out):
+        file.chmod(0o644)  # the library creates them readable by their owner alone
+
+
+def write_config(model: Any, beside: Path, out: Path) -> None:
+    """What `save_checkpoint` writes, without the weights."""
     for file in small_files(beside):
         if file.name != INDEX_FILE:
             shutil.copyfile(file, out / file.name)
-    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
-    is_tied = head.weight.data_ptr() == embedding.weight.data_ptr()
-    omitted = {"lm_head.weight"} if is_tied else set()
-    weights = {n: t for n, t in stored_weights(model) if n not in omitted}
     fields = model.config.to_dict() | {"dtype": str(model.dtype).removeprefix("torch.")}
     fields.pop("_name_or_path", None)  # a path of this machine
     text = json.dumps(fields, indent=2, sort_keys=True) + "\n"
     (out / "config.json").write_text(text, encoding="utf-8")
     _add_modeling_file(out)
-    save_torch_state_dict(weights, str(out), metadata={"format": "pt"})
-    for file in weight_files(out):
-        file.chmod(0o644)  # the library creates them readable by their owner alone
 
 
 def copy_checkpoint(checkpoint: Path, out: Path) -> None:

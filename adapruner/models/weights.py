@@ -77,15 +77,26 @@ def stored_dtype(checkpoint: Path) -> torch.dtype:
     raise UserError(f"'{checkpoint}' holds no floating-point weights")
 
 
+def tensor_entries(file: Path) -> dict[str, tuple[int, str, tuple[int, ...]]]:
+    """Tensor name -> first byte in the file, data type and shape, of a safetensors file."""
+    with file.open("rb") as opened:
+        size = int.from_bytes(opened.read(_LENGTH), "little")
+        header = json.loads(opened.read(size))
+    header.pop("__metadata__", None)
+    start = _LENGTH + size
+    return {
+        name: (start + entry["data_offsets"][0], entry["dtype"], tuple(entry["shape"]))
+        for name, entry in header.items()
+    }
+
+
 def stored_tensors(file: Path) -> Iterator[tuple[str, Tensor]]:
     """Name and tensor of a safetensors file, in the order of their bytes.
 
     The file is opened again for each, because what was read of it stays in memory until it closes.
     """
-    with file.open("rb") as opened:
-        entries = json.loads(opened.read(int.from_bytes(opened.read(_LENGTH), "little")))
-    names = entries.keys() - {"__metadata__"}
-    for name in sorted(names, key=lambda name: entries[name]["data_offsets"]):
+    entries = tensor_entries(file)
+    for name in sorted(entries, key=entries.__getitem__):
         with safe_open(file, framework="pt") as tensors:
             yield name, tensors.get_tensor(name)
 
@@ -148,12 +159,19 @@ def check_tied(checkpoint: Path, config: Any) -> None:
         )
 
 
-def stored_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
+def stored_weights(model: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     """Name and weight, on the CPU, of each tensor that a checkpoint of `model` holds.
 
-    One tensor at a time is split into those of experts, so that memory holds them once.
+    They are those whose names begin with `prefix`, without tensors on the meta device; tied
+    embeddings are one tensor. One tensor at a time is split into those of experts, so that memory
+    holds them once.
     """
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    is_tied = head.weight.data_ptr() == embedding.weight.data_ptr()
     for name, tensor in model.state_dict().items():
+        is_left_out = tensor.is_meta or (is_tied and name == "lm_head.weight")
+        if is_left_out or not name.startswith(prefix):
+            continue
         for stored, part in revert_weight_conversion(model, {name: tensor.cpu()}).items():
             yield stored, _separate(part)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from adapruner.models.experts import Expert, ExpertProjection, opened
-from adapruner.models.families import family_of
+from adapruner.models.streamed.passes import LayerRunner
 
 Down = nn.Linear | ExpertProjection
 
@@ -41,19 +41,17 @@ class MlpText:
 class ActivationStream:
     """The hidden states of all samples at the input of one layer, which `advance` moves forward.
 
-    Memory: one hidden state per token.
+    A layer of a streamed model has to be in memory, see `streamed.layers.in_order`. Memory: one
+    hidden state per token.
     """
 
     def __init__(self, model: Any, tokens: Tensor) -> None:
         """`tokens` is int [N, T]; the stream starts at the first layer."""
-        family = family_of(model.config.model_type, model.config.architectures)
-        self.layers = list(model.get_submodule(family.layers).children())
+        self.runner = LayerRunner(model)
         self.position = 0
-        self.hidden: list[Tensor] = []
-        self.arguments: dict[int, list[dict[str, Any]]] = {}  # by batch size, then layer
         device = model.get_input_embeddings().weight.device
-        for batch in torch.split(tokens, MICRO_BATCH):
-            self._enter(model, batch.to(device).long())
+        batches = torch.split(tokens, MICRO_BATCH)
+        self.hidden = [self.runner.enter(input_ids=batch.to(device).long()) for batch in batches]
 
     @torch.no_grad()
     def observe(self, mlp: nn.Module, down: Down, weights: Tensor | None = None) -> MlpText:
@@ -109,31 +107,7 @@ class ActivationStream:
         return iter(torch.split(weights, MICRO_BATCH))
 
     def _run(self, hidden: Tensor) -> Tensor:
-        output = self.layers[self.position](hidden, **self.arguments[len(hidden)][self.position])
-        states: Tensor = output[0] if isinstance(output, tuple) else output
-        return states
-
-    def _enter(self, model: Any, tokens: Tensor) -> None:
-        """Records the first layer's input and, once per batch size, the arguments of each layer."""
-        is_recorded = len(tokens) in self.arguments
-        arguments = self.arguments.setdefault(len(tokens), [])
-
-        def record(module: nn.Module, args: Any, kwargs: Any) -> None:
-            if module is self.layers[0]:
-                self.hidden.append(args[0].detach())
-                if is_recorded:
-                    raise _Stop
-            arguments.append(kwargs)
-
-        hooks = [layer.register_forward_pre_hook(record, with_kwargs=True) for layer in self.layers]
-        try:
-            with torch.no_grad():
-                model(tokens, use_cache=False, logits_to_keep=1)
-        except _Stop:
-            pass
-        finally:
-            for hook in hooks:
-                hook.remove()
+        return self.runner.run(self.position, hidden)
 
 
 @contextmanager

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from adapruner.config import ModelConfig, ReconstructionConfig
 from adapruner.data.pool import Pool
 from adapruner.models import checkpoint as ckpt
+from adapruner.models.streamed.choice import load_or_stream
+from adapruner.models.streamed.layers import is_streamed
+from adapruner.models.streamed.saving import save_layers
 from adapruner.pruning.plan import PruningPlan
 from adapruner.pruning.reconstruction import method_module
-from adapruner.pruning.reconstruction.request import ReconstructionRequest
+from adapruner.pruning.reconstruction.request import Reconstruction, ReconstructionRequest
 from adapruner.pruning.semi_structured import sparse_model
-from adapruner.pruning.surgery import apply
+from adapruner.pruning.surgery import cut_layers
 
 
 def prune(
@@ -30,20 +35,36 @@ def prune(
     """
     decided, texts = PruningPlan.read(plan), Pool.read(pool)
     if decided.sparsity is not None:
-        pruned = sparse_model(checkpoint, decided, texts, model)
+        ckpt.save_checkpoint(sparse_model(checkpoint, decided, texts, model), checkpoint, out)
     else:
-        pruned = _cut(ReconstructionRequest(checkpoint, decided, texts, model, reconstruction))
-    ckpt.save_checkpoint(pruned, checkpoint, out)
+        _cut(ReconstructionRequest(checkpoint, decided, texts, model, reconstruction), out)
     decided.write_file(out / ckpt.PLAN_FILE)
 
 
-def _cut(request: ReconstructionRequest) -> Any:
-    """The cut and reconstructed model, in the data type of the checkpoint."""
+def _cut(request: ReconstructionRequest, out: Path) -> None:
+    """Writes the cut and reconstructed model, in the data type of the checkpoint.
+
+    A streamed model is cut, reconstructed and written layer by layer.
+    """
     checkpoint = request.checkpoint
     method = method_module(request.settings.method)
     method.check_supported(ckpt.inspect(checkpoint))
-    correct = method.reconstruct(request)
-    stored = ckpt.load_model(checkpoint, request.device, dtype=ckpt.stored_dtype(checkpoint))
-    apply(stored, request.plan)
-    correct(stored)
-    return stored
+    reconstruction = method.reconstruct(request)
+    dtype = ckpt.stored_dtype(checkpoint)
+    stored = load_or_stream(checkpoint, request.device, "1 read", dtype)
+    done = _corrected(stored, request.plan, reconstruction)
+    if is_streamed(stored):
+        save_layers(stored, done, checkpoint, out)
+    else:
+        deque(done, maxlen=0)
+        ckpt.save_checkpoint(stored, checkpoint, out)
+
+
+def _corrected(model: Any, plan: PruningPlan, reconstruction: Reconstruction) -> Iterator[int]:
+    """Cuts and corrects `model`, in place; yields the index of each layer that is done."""
+    cut = zip(cut_layers(model, plan), reconstruction.layers, strict=True)
+    for index, (modules, correct) in enumerate(cut):
+        correct(modules)
+        yield index
+    for switch in reconstruction.switches:
+        setattr(model.config, switch, True)

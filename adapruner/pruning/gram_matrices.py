@@ -13,7 +13,7 @@ each domain and pair of a layer's channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -23,7 +23,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from adapruner.models.structures import layer_modules
+from adapruner.models.streamed.layers import in_order, is_streamed
+from adapruner.models.structures import LayerModules, layer_modules
 from adapruner.progress import announce, track
 from adapruner.pruning.activations import ActivationStream, gram_shape
 from adapruner.pruning.plan import PruningPlan
@@ -51,19 +52,45 @@ class GramMatrices:
                 total.add_(matrix, alpha=float(weight))
         return total.mul_(scale.unsqueeze(-2)).mul_(scale.unsqueeze(-1))
 
-    def updated_projections(self, model: Any, plan: PruningPlan) -> dict[int, Tensor]:
+    def updated_projections(self, model: Any, plan: PruningPlan) -> Mapping[int, Tensor]:
         """Layer -> its updated down projection, [hidden, kept channels], for layers that are cut.
 
-        `model` is the dense model; the weights have its type and device and are all held at once.
+        `model` is the dense model; the weights have its type and device. They are all held at once,
+        but those of a streamed model are computed while the layer is in memory, and held one by
+        one.
         """
-        updated: dict[int, Tensor] = {}
-        layers = zip(layer_modules(model), plan.layers, strict=True)
-        for index, (modules, kept) in enumerate(layers):
-            weight, channels = modules.down.weight.detach(), kept.channels()
-            if len(channels) < weight.shape[1]:
-                gram, ridge = self.of_layer(index, plan.update.shares), plan.update.ridge
-                updated[index] = updated_weight(weight, gram, channels, ridge or self.ridge)
-        return updated
+        updates = _Updates(self, layer_modules(model), plan)
+        return updates if is_streamed(model) else dict(updates)
+
+
+class _Updates(Mapping[int, Tensor]):
+    """Updated down projections by layer, each computed when it is requested; the last is kept."""
+
+    def __init__(
+        self, grams: GramMatrices, layers: Sequence[LayerModules], plan: PruningPlan
+    ) -> None:
+        self._grams, self._layers, self._plan = grams, layers, plan
+        self._kept = [layer.channels() for layer in plan.layers]
+        self._last: tuple[int, Tensor] | None = None
+
+    def __getitem__(self, layer: int) -> Tensor:
+        if not self._is_cut(layer):
+            raise KeyError(layer)
+        if self._last is None or self._last[0] != layer:
+            weight, update = self._layers[layer].down.weight.detach(), self._plan.update
+            gram = self._grams.of_layer(layer, update.shares)
+            ridge = update.ridge or self._grams.ridge
+            self._last = (layer, updated_weight(weight, gram, self._kept[layer], ridge))
+        return self._last[1]
+
+    def __iter__(self) -> Iterator[int]:
+        return (layer for layer in range(len(self._layers)) if self._is_cut(layer))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def _is_cut(self, layer: int) -> bool:
+        return len(self._kept[layer]) < self._layers[layer].down.in_features
 
 
 def compute_gram_matrices(
@@ -82,8 +109,9 @@ def compute_gram_matrices(
     )
     sizes = torch.bincount(domain, minlength=count)
     streams = [ActivationStream(model, samples[domain == index]) for index in range(count)]
-    for index, modules in enumerate(track(layers, "gram matrices")):
-        sums = torch.stack([stream.advance_with_gram(modules.down) for stream in streams])
+    for index in track(in_order(model), "gram matrices", len(layers)):
+        down = layers[index].down
+        sums = torch.stack([stream.advance_with_gram(down) for stream in streams])
         tokens = (sizes * samples.shape[1]).view(-1, *[1] * (sums.dim() - 1))
         means = sums / tokens.to(sums.device)
         save_file({**_normalised(means), "samples": sizes}, _file(folder, index))

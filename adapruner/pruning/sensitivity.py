@@ -17,6 +17,7 @@ the estimates.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -26,11 +27,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from adapruner.importance.gradients import Watched, backward, watched
+from adapruner.importance.gradients import GradientPass, Watched
 from adapruner.importance.statistics import MICRO_BATCH
 from adapruner.models.experts import Expert
-from adapruner.models.structures import LayerModules, LayerWidths, describe_model, layer_modules
-from adapruner.progress import announce, track
+from adapruner.models.structures import LayerWidths, describe_model, layer_modules
+from adapruner.progress import announce
 from adapruner.pruning.allocation.experts import kept_channels
 from adapruner.pruning.allocation.width_profile import REMOVED
 from adapruner.pruning.gram_matrices import GramMatrices
@@ -78,43 +79,49 @@ def measure_sensitivity(
     UserError if the model's loss is not finite.
     """
     structures, layers, rows = describe_model(model), layer_modules(model), dict(cached)
-    missing = [index for index in range(len(layers)) if index not in rows]
     chosen = windows[:: max(len(windows) // WINDOWS, 1)][:WINDOWS]
     positions = chosen.shape[0] * (chosen.shape[1] - 1)
-    records = _backward_pass(model, layers, chosen) if missing else []
-    for index in track(missing, "sensitivity"):
-        down = layers[index].down
+    passed = _layers_with_records(model, chosen) if len(rows) < len(layers) else ()
+    for index, records in passed:
+        if index in rows:
+            continue
         gram, ridge = (grams.of_layer(index), grams.ridge) if grams else (None, 0.0)
-        whole = down.weight.detach()
+        whole = layers[index].down.weight.detach()
         widths = structures.layers[index]
         candidates = _candidates(whole, widths, scores[index], gram, ridge)
-        rows[index] = [
-            _divergence(whole - weight, records[index], positions) for weight in candidates
-        ]
+        rows[index] = [_divergence(whole - weight, records, positions) for weight in candidates]
         on_measured(index, rows[index])
     return torch.tensor([rows[index] for index in sorted(rows)], dtype=torch.float64)
 
 
-def _backward_pass(model: Any, layers: list[LayerModules], windows: Tensor) -> list[_Batches]:
-    """The records of each layer for each batch of `windows`. They are kept on the CPU."""
-    announce(f"sensitivity: {windows.numel():,} tokens forward and backward")
-    records: list[_Batches] = [[] for _ in layers]
+def _layers_with_records(model: Any, windows: Tensor) -> Iterator[tuple[int, _Batches]]:
+    """Each layer, while it is in memory, and its records for each batch of `windows`, on the CPU.
 
-    def record(layer: int, _: str, part: Watched, inputs: Tensor, gradients: Tensor) -> None:
+    Those of all layers are held at once; of a streamed model, those of one.
+    """
+    announce(f"sensitivity: {windows.numel():,} tokens forward and backward")
+    batches = torch.split(windows, MICRO_BATCH)
+    held: dict[int, _Batches] = defaultdict(lambda: [[] for _ in batches])
+
+    def record(
+        batch: int, layer: int, _: str, part: Watched, inputs: Tensor, gradients: Tensor
+    ) -> None:
         flat = inputs.flatten(0, 1).cpu(), gradients.flatten(0, 1).cpu()
         if isinstance(part, Expert):
             rows = part.rows.cpu()
-            records[layer][-1].append(_Record(part.channels, rows, *(x[rows] for x in flat)))
+            held[layer][batch].append(_Record(part.channels, rows, *(x[rows] for x in flat)))
         else:
-            records[layer][-1].append(_Record(slice(None), torch.arange(len(flat[0])), *flat))
+            held[layer][batch].append(_Record(slice(None), torch.arange(len(flat[0])), *flat))
 
-    batches = torch.split(windows, MICRO_BATCH)
-    for seed, batch in enumerate(track(batches, "sensitivity: backward pass")):
-        for of_layer in records:
-            of_layer.append([])
-        with watched(layers, record, ("down",)):
-            backward(model, batch, partial(_loss_of_sampled, seed))
-    return records
+    passed = GradientPass(
+        model,
+        batches,
+        sink_of=lambda batch: partial(record, batch),
+        loss_of=lambda batch: partial(_loss_of_sampled, batch),
+        names=("down",),
+    )
+    for index in passed.layers("sensitivity"):
+        yield index, held.pop(index)
 
 
 def _loss_of_sampled(seed: int, logits: Tensor, _: Tensor) -> Tensor:

@@ -6,19 +6,19 @@ at a time so that no copy of the model is made. Both use the same slices.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig
 
 from adapruner.errors import UserError
-from adapruner.models.checkpoint import auto_map
 from adapruner.models.experts import ExpertProjection, ExpertWeights, separate
-from adapruner.models.modeling import RESIDUAL_WIDTHS, LayerConfig
+from adapruner.models.modeling import LayerConfig
+from adapruner.models.streamed.layers import in_order
 from adapruner.models.structures import (
     ATTENTION_PARTS,
     MLP_PARTS,
@@ -31,19 +31,28 @@ from adapruner.models.structures import (
     placed,
 )
 from adapruner.pruning.masks import hard_masks, masked
+from adapruner.pruning.narrow_config import narrow_config
 from adapruner.pruning.plan import LayerPlan, PruningPlan, kept_groups, kept_widths
 from adapruner.pruning.residual import check_subsets, cut_subsets
 
 
 def apply(model: Any, plan: PruningPlan) -> None:
     """Removes from `model`, in place, what `plan` does not keep, and sets the matching config."""
+    for _ in cut_layers(model, plan):
+        pass
+
+
+def cut_layers(model: Any, plan: PruningPlan) -> Iterator[LayerModules]:
+    """`apply`, one layer after the other; yields the modules of each while it is in memory."""
     structures = describe_model(model)
     check_fits(plan, structures)
-    parts = zip(layer_modules(model), structures.layers, plan.layers, strict=True)
-    for modules, dense, kept in parts:
+    layers = layer_modules(model)
+    for index in in_order(model):
+        modules, dense, kept = layers[index], structures.layers[index], plan.layers[index]
         cut_layer(modules, dense, kept, structures.head_dim)
         if kept.residual is not None:
             cut_subsets(modules, kept.residual, structures.hidden_size)
+        yield modules
     model.config = narrow_config(model.config, structures, plan)
 
 
@@ -115,7 +124,8 @@ def narrowed(
     for index, (modules, dense, kept) in enumerate(layers):
         if (dense.mlp_channels, dense.query_heads) == (len(kept.channels()), len(kept.heads())):
             continue
-        swap = _Swap(modules, dense, kept, structures.head_dim, (down or {}).get(index))
+        updated = partial((down or {}).get, index)
+        swap = _Swap(modules, dense, kept, structures.head_dim, updated)
         for module in (modules.mlp, modules.attention):
             handles.append(module.register_forward_pre_hook(swap.enter))
             handles.append(module.register_forward_hook(swap.leave, always_call=True))
@@ -134,7 +144,7 @@ def cut_for_now(model: Any, kept: Sequence[LayerPlan]) -> Iterator[None]:
     """
     structures = describe_model(model)
     layers = zip(layer_modules(model), structures.layers, kept, strict=True)
-    swaps = [_Swap(*layer, structures.head_dim, None) for layer in layers]
+    swaps = [_Swap(*layer, structures.head_dim, lambda: None) for layer in layers]
     try:
         for swap in swaps:
             swap.enter(swap.modules.mlp, None)
@@ -144,53 +154,6 @@ def cut_for_now(model: Any, kept: Sequence[LayerPlan]) -> Iterator[None]:
         for swap in swaps:
             swap.leave(swap.modules.mlp)
             swap.leave(swap.modules.attention)
-
-
-def narrow_config(config: Any, structures: Structures, plan: PruningPlan) -> Any:
-    """The config of the cut model.
-
-    `per_layer_config` holds what differs from the first layer. The model type is the family's own
-    where head counts differ by layer or do not suit the stock config, and where the layers have
-    subsets of the residual stream, else the stock one. Where the layers differ, `auto_map` names
-    the model classes, so config and tokenizer load without code.
-    """
-    family = structures.family
-    widths = [kept_widths(d, p) for d, p in zip(structures.layers, plan.layers, strict=True)]
-    by_layer = {index: _config_fields(layer_widths) for index, layer_widths in enumerate(widths)}
-    shared = {name: value for own in reversed(by_layer.values()) for name, value in own.items()}
-    stored = {config.attribute_map.get(name, name): value for name, value in shared.items()}
-    fields = config.to_dict() | stored | {"head_dim": structures.head_dim}
-    if plan.has_subsets:
-        fields[RESIDUAL_WIDTHS] = [
-            [len(subset) for subset in layer.residual.subsets.values()]
-            for layer in plan.layers
-            if layer.residual is not None
-        ]
-    for replaced in ("per_layer_config", "auto_map", "architectures", "model_type"):
-        fields.pop(replaced, None)
-    is_stock = widths[0].query_heads in structures.stock_head_counts and not plan.has_subsets
-    equal_heads = len({(w.query_heads, w.kv_groups) for w in widths}) == 1 and is_stock
-    model_type = family.model_type if equal_heads else family.per_layer_type
-    if all(own.items() <= shared.items() for own in by_layer.values()) and is_stock:
-        narrow = AutoConfig.for_model(model_type, **fields)
-        narrow.architectures = [family.architecture]
-    else:
-        narrow = AutoConfig.for_model(model_type, per_layer_config=by_layer, **fields)
-        narrow.architectures = [family.per_layer_architecture]
-        narrow.auto_map = auto_map(family, equal_heads)
-    for implementation in ("_attn_implementation", "_experts_implementation"):
-        setattr(narrow, implementation, getattr(config, implementation))
-    return narrow
-
-
-def _config_fields(widths: LayerWidths) -> dict[str, int]:
-    """The fields of a layer's config; a layer of experts does not use the MLP's, and vice versa."""
-    experts = {"num_experts": widths.experts, "moe_intermediate_size": widths.mlp_width}
-    return {
-        "num_attention_heads": widths.query_heads,
-        "num_key_value_heads": widths.kv_groups,
-        **(experts if widths.experts else {"intermediate_size": widths.mlp_channels}),
-    }
 
 
 def _slices(
@@ -260,10 +223,11 @@ class _Swap:
         dense: LayerWidths,
         kept: LayerPlan,
         head_dim: int,
-        down: Tensor | None,
+        updated: Callable[[], Tensor | None],
     ) -> None:
+        """`updated` gives the updated down projection, if any, while the layer is whole."""
         self.modules, self.dense, self.kept, self.head_dim = modules, dense, kept, head_dim
-        self.down = down
+        self.updated = updated
         self.whole: dict[nn.Linear, tuple[Tensor, Tensor | None]] = {}
         self.whole_experts: ExpertWeights | None = None
         self.config = modules.attention.config
@@ -275,8 +239,8 @@ class _Swap:
         slices = _slices(self.modules, self.dense, self.kept, self.head_dim, names)
         for linear, weight, bias in slices:
             self.whole[linear] = (linear.weight, linear.bias)
-            if linear is self.modules.down and self.down is not None:
-                weight = self.down
+            if linear is self.modules.down and (down := self.updated()) is not None:
+                weight = down
             _put(linear, weight, bias)
         if module is self.modules.attention:
             _set_heads(module, kept_widths(self.dense, self.kept))
@@ -284,8 +248,8 @@ class _Swap:
     def _enter_experts(self, projection: ExpertProjection) -> None:
         self.whole_experts = projection.weights
         narrow = self.whole_experts.keeping(self.kept.channels())
-        if self.down is not None:
-            narrow = replace(narrow, down=separate(self.down, len(narrow.router)))
+        if (down := self.updated()) is not None:
+            narrow = replace(narrow, down=separate(down, len(narrow.router)))
         projection.put(narrow)
 
     def leave(self, module: nn.Module, *_: Any) -> None:

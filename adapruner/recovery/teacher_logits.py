@@ -6,7 +6,7 @@ all recoveries by distillation, whatever is pruned and however it is fine-tuned.
 
 from __future__ import annotations
 
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,9 +14,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from adapruner.config import DeviceConfig, TeacherConfig
-from adapruner.evaluation.divergence import TopLogProbs, top_log_probs
+from adapruner.evaluation.divergence import TopLogProbs, batch_log_probs
+from adapruner.evaluation.perplexity import batches_of
 from adapruner.files import Artifact
 from adapruner.models import checkpoint as ckpt
+from adapruner.models.streamed.choice import load_or_stream
+from adapruner.models.streamed.passes import forward_passes
 from adapruner.progress import announce, track
 from adapruner.recovery.examples import Example, pad, select_examples
 
@@ -50,7 +53,8 @@ def compute_teacher_logits(
         examples = select_examples(
             pool, tokenizer, teacher.sequence_length, teacher.examples, teacher.shares
         ).examples
-        logits = teacher_logits(ckpt.load_model(dense, model), examples, teacher.top_k)
+        loaded = load_or_stream(dense, model, "1 read")
+        logits = teacher_logits(loaded, examples, teacher.top_k)
         write_teacher_logits(logits, out)
         summary = TeacherSummary(
             examples=len(examples), positions=len(logits.tokens), top_k=teacher.top_k
@@ -69,11 +73,12 @@ def teacher_logits(model: Any, examples: list[Example], top_k: int) -> TopLogPro
         f"teacher logits: {positions:,} positions with the dense model, "
         f"{positions * top_k * BYTES_PER_TOKEN / 2**20:.0f} MiB on disk"
     )
-    parts = []
-    for start in track(range(0, len(examples), BATCH_SIZE), "teacher logits"):
-        batch = examples[start : start + BATCH_SIZE]
-        top = top_log_probs(model, pad(batch).tokens, top_k)
-        for row, example in enumerate(batch):
+    groups = [examples[i : i + BATCH_SIZE] for i in range(0, len(examples), BATCH_SIZE)]
+    batches = [batch for group in groups for batch in batches_of(pad(group).tokens)]
+    passes, rest, parts = forward_passes(model, batches), iter(examples), []
+    for batch in track(passes, "teacher logits", len(batches)):
+        top = batch_log_probs(model, batch, top_k)
+        for row, example in enumerate(islice(rest, len(batch))):
             end = len(example.tokens) - 1  # what follows is padding
             parts.append(TopLogProbs(top.tokens[row, :end], top.log_probs[row, :end]))
     return TopLogProbs(

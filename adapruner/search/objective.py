@@ -25,6 +25,8 @@ from adapruner.evaluation.divergence import (
 from adapruner.evaluation.perplexity import batches_of, perplexity_of, window_losses
 from adapruner.evaluation.prefix import prefix_states, resumed
 from adapruner.models import checkpoint as ckpt
+from adapruner.models.streamed.layers import is_streamed
+from adapruner.models.streamed.passes import forward_passes
 from adapruner.pruning.sensitivity import WORST
 from adapruner.search.front import Values
 
@@ -129,13 +131,16 @@ def _text_part(
     states = torch.cat(prefix_states(dense, windows, first_layer)) if first_layer else None
 
     parts = batches_of(windows, STEP_TOKENS)
-    size, none = len(parts[0]), [None] * len(parts)
-    teachers = split(teacher, size) if teacher else none
-    prefixes = torch.split(states, size) if states is not None else none
+    size = len(parts[0])
+    teachers = split(teacher, size) if teacher else [None] * len(parts)
+    prefixes = torch.split(states, size) if states is not None else ()
+    start = (first_layer, prefixes) if prefixes else None
 
     def batches(model: Any) -> Iterator[list[float]]:
-        for part, expected, prefix in zip(parts, teachers, prefixes, strict=True):
-            with nullcontext() if prefix is None else resumed(model, first_layer, prefix):
+        passes = zip(forward_passes(model, parts, start), teachers, strict=True)
+        for number, (part, expected) in enumerate(passes):
+            is_resumed = prefixes and not is_streamed(model)
+            with resumed(model, first_layer, prefixes[number]) if is_resumed else nullcontext():
                 yield _window_losses(model, part, expected).tolist()
 
     return Part(weight, len(windows), batches)

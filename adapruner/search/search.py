@@ -12,7 +12,9 @@ several objectives, the value nearest to the ideal point, see `front`.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +22,22 @@ import optuna
 from optuna.trial import FrozenTrial
 from torch import Tensor
 
-from adapruner.config import PlanConfig, ReconstructionConfig
+from adapruner.config import PlanConfig
 from adapruner.data.pool import Pool
 from adapruner.dependencies import source_files
 from adapruner.hashing import hash_directory, hash_file, hash_json
 from adapruner.importance.recipe import Recipe
-from adapruner.importance.scores import score
 from adapruner.importance.table import ImportanceTable
 from adapruner.models import checkpoint as ckpt
+from adapruner.models.streamed.choice import load_or_stream
 from adapruner.progress import announce, track
 from adapruner.pruning.allocation.width_profile import REMOVED
-from adapruner.pruning.costs.costs import read_inputs
-from adapruner.pruning.gram_matrices import GramMatrices
-from adapruner.pruning.reconstruction import uses_gram_matrices
-from adapruner.pruning.sensitivity import measure_sensitivity
-from adapruner.pruning.target import PruningTarget
-from adapruner.pruning.update import RIDGE
 from adapruner.search.evaluator import Evaluator, Planner
 from adapruner.search.front import Values, best, front, nearest_to_ideal
 from adapruner.search.inputs import SearchInputs
-from adapruner.search.objective import Objective, ObjectiveData
+from adapruner.search.objective import Objective
+from adapruner.search.parallel.generations import Lead, led_study, run_generations
+from adapruner.search.parallel.publication import publish
 from adapruner.search.results import (
     HeldOut,
     SearchResult,
@@ -51,8 +49,10 @@ from adapruner.search.results import (
 )
 from adapruner.search.samplers import check_sampler
 from adapruner.search.single_metric import plan_with_metric
-from adapruner.search.space import PROTECTION_RANGE, build_space, varies_widths
 from adapruner.search.study import TRIAL, is_stopped, owned_study, run_trials
+from adapruner.search.task import SearchTask, TrialRunner
+
+RunMissing = Callable[[TrialRunner], list[FrozenTrial]]
 
 
 def search(inputs: SearchInputs, config: PlanConfig, storage: str, out: Path) -> None:
@@ -61,25 +61,18 @@ def search(inputs: SearchInputs, config: PlanConfig, storage: str, out: Path) ->
     `storage` is an Optuna storage URL. Raises UserError when the ratio can't be reached, the
     sampler can't be used or another process owns the study, before the model is loaded.
     """
-    table = ImportanceTable.read(inputs.importance)
-    structures = ckpt.inspect(inputs.checkpoint)
-    costs = read_inputs(inputs.checkpoint, inputs.latency)
-    target = PruningTarget(structures, config.pruning, costs)
+    task = SearchTask.read(inputs, config)
     if not config.search.is_searched:
-        grams = gram_matrices(inputs, config.reconstruction)
-        plan_with_metric(inputs, config, table, target, grams, out)
+        plan_with_metric(task, out)
         return
-    planner = Planner(table, target)
-    planner.plan(Recipe(samples=tuple(range(table.samples))))
+    table = task.planner.table
+    task.planner.plan(Recipe(samples=tuple(range(table.samples))))
     objectives = len(config.search.objective_names)
     check_sampler(config.search.sampler, objectives)
-    pool = Pool.read(inputs.pool)
-    dependencies = study_dependencies(inputs, pool, config)
+    dependencies = study_dependencies(inputs, task.pool, config)
     name = f"adapruner-{hash_json(dependencies)[:16]}"
-    with owned_study(name, storage, objectives) as study:
-        grams = gram_matrices(inputs, config.reconstruction)
-        run = _Search(inputs, config, pool, study, planner, grams)
-        outcome = run.execute(ckpt.load_model(inputs.checkpoint, config.model))
+    with _study(task, name, storage) as (study, run_missing):
+        outcome = _run(task, study, run_missing)
     provenance = {
         "method": "adapruner",
         "study": name,
@@ -110,15 +103,6 @@ def study_dependencies(inputs: SearchInputs, pool: Pool, config: PlanConfig) -> 
     }
 
 
-def gram_matrices(
-    inputs: SearchInputs, reconstruction: ReconstructionConfig
-) -> GramMatrices | None:
-    """The gram matrices, where the reconstruction uses them."""
-    is_used = uses_gram_matrices(reconstruction.method)
-    ridge = reconstruction.ridge or RIDGE
-    return GramMatrices(inputs.gram_matrices, ridge) if is_used else None
-
-
 @dataclass(frozen=True)
 class _Outcome:
     """The finished trials, their held-out values by number, and the values of the dense model."""
@@ -131,95 +115,79 @@ class _Outcome:
     dense_held_out: Values
 
 
-@dataclass(frozen=True)
-class _Search:
-    """One search on an open study."""
-
-    inputs: SearchInputs
-    config: PlanConfig
-    pool: Pool
-    study: optuna.Study
-    planner: Planner
-    grams: GramMatrices | None
-
-    def execute(self, model: Any) -> _Outcome:
-        """Runs the missing trials with the dense `model`."""
-        search, pool = self.config.search, self.pool
-        first = self._first_cut_layer()
-        start = time.perf_counter()
-        data = ObjectiveData(pool.objective, self.inputs.checkpoint, self.inputs.objective_tasks)
-        objective = Objective.of(model, data, search, first)
-        seconds = time.perf_counter() - start
-        announce(
-            f"search: {search.trials} trials, each up to {seconds:.0f} s: {self.study.study_name}"
-        )
-        planner = replace(self.planner, sensitivity=self._sensitivity(model))
-        evaluator = Evaluator(planner, model, self.grams)
-        trials = run_trials(
-            self.study,
-            build_space(planner.table, self.config, planner.extra_protection()),
-            search,
-            self.config.seed,
-            # The losses of one part say nothing about those of another.
-            lambda recipe, is_hopeless: evaluator.evaluate(
-                recipe, objective, is_hopeless if len(objective.parts) == 1 else None
+@contextmanager
+def _study(task: SearchTask, name: str, storage: str) -> Iterator[tuple[optuna.Study, RunMissing]]:
+    """The study, and what runs its missing trials: one after the other, or in generations."""
+    config = task.config
+    objectives = len(config.search.objective_names)
+    if config.search.parallel > 1:
+        with led_study(name, storage, objectives) as lead:
+            yield lead.study, lambda runner: _run_shared(lead, task, runner)
+        return
+    with owned_study(name, storage, objectives) as study:
+        yield (
+            study,
+            lambda runner: run_trials(
+                study,
+                runner.space,
+                config.search,
+                config.seed,
+                runner.evaluate,
+                runner.objective.values_of,
             ),
-            objective.values_of,
-        )
-        held_out_data = replace(data, windows=pool.held_out, held_out=True)
-        held_out = Objective.of(model, held_out_data, search, first)
-        values = self._held_out_values(trials, evaluator, held_out)
-        return _Outcome(trials, values, planner, pool, objective.dense, held_out.dense)
-
-    def _first_cut_layer(self) -> int:
-        """The first layer that a trial may cut."""
-        protected = self.planner.target.protected
-        first = next(i for i in range(len(protected) + 1) if i not in protected)
-        return max(first - PROTECTION_RANGE * ("protection" in self.config.search.vary), 0)
-
-    def _sensitivity(self, model: Any) -> Tensor | None:
-        """The sensitivity of each layer, where the space has widths. Cached in the study."""
-        if not varies_widths(self.config):
-            return None
-        prefix = "sensitivity:"
-        cached = {
-            int(key.removeprefix(prefix)): row
-            for key, row in self.study.user_attrs.items()
-            if key.startswith(prefix)
-        }
-        table = self.planner.table
-        recipe = Recipe(samples=tuple(range(table.samples)), alpha_token=0.5)
-        return measure_sensitivity(
-            model,
-            score(table, recipe).mlp,
-            self.pool.objective,
-            self.grams,
-            cached,
-            lambda layer, row: self.study.set_user_attr(f"{prefix}{layer}", row),
         )
 
-    def _held_out_values(
-        self, trials: list[FrozenTrial], evaluator: Evaluator, held_out: Objective
-    ) -> dict[int, Values]:
-        """Trial number -> held-out values, of the warm starts and the finalists.
 
-        Values are cached in the study, so that an interrupted search continues here, too.
-        """
-        warm = [n for n, trial in enumerate(trials) if trial.user_attrs["name"] != TRIAL]
-        others = {
-            n: tuple(trial.values)
-            for n, trial in enumerate(trials)
-            if n not in warm and not is_stopped(trial)
-        }
-        finalists = best(others, self.config.search.finalists)
-        values = {}
-        for number in track([*warm, *finalists], "held-out text"):
-            recipe = Recipe.model_validate_json(trials[number].user_attrs["recipe"])
-            key = f"held_out:{hash_json(recipe.model_dump(mode='json'))[:16]}"
-            cached = self.study.user_attrs.get(key)
-            values[number] = tuple(cached) if cached else evaluator.values(recipe, held_out)
-            self.study.set_user_attr(key, values[number])
-        return values
+def _run_shared(lead: Lead, task: SearchTask, runner: TrialRunner) -> list[FrozenTrial]:
+    # Workers find the sensitivities in the study, so they may not join before these are complete.
+    publish(lead.study, task.inputs, task.config)
+    return run_generations(lead, runner, task.config)
+
+
+def _run(task: SearchTask, study: optuna.Study, run_missing: RunMissing) -> _Outcome:
+    """Runs the missing trials, and evaluates the best ones on the held-out text."""
+    config = task.config
+    model = load_or_stream(task.inputs.checkpoint, config.model, "1 read for each trial")
+    start = time.perf_counter()
+    objective = task.objective(model)
+    seconds = time.perf_counter() - start
+    announce(
+        f"search: {config.search.trials} trials, each up to {seconds:.0f} s: {study.study_name}"
+    )
+    runner = task.runner(model, objective, study)
+    finished = run_missing(runner)
+    held_out = task.objective(model, held_out=True)
+    values = _held_out_values(finished, study, config, runner.evaluator, held_out)
+    planner = runner.evaluator.planner
+    return _Outcome(finished, values, planner, task.pool, objective.dense, held_out.dense)
+
+
+def _held_out_values(
+    trials: list[FrozenTrial],
+    study: optuna.Study,
+    config: PlanConfig,
+    evaluator: Evaluator,
+    held_out: Objective,
+) -> dict[int, Values]:
+    """Trial number -> held-out values, of the warm starts and the finalists.
+
+    Values are cached in the study, so that an interrupted search continues here, too.
+    """
+    warm = [n for n, trial in enumerate(trials) if trial.user_attrs["name"] != TRIAL]
+    others = {
+        n: tuple(trial.values)
+        for n, trial in enumerate(trials)
+        if n not in warm and not is_stopped(trial)
+    }
+    finalists = best(others, config.search.finalists)
+    values = {}
+    for number in track([*warm, *finalists], "held-out text"):
+        recipe = Recipe.model_validate_json(trials[number].user_attrs["recipe"])
+        key = f"held_out:{hash_json(recipe.model_dump(mode='json'))[:16]}"
+        cached = study.user_attrs.get(key)
+        values[number] = tuple(cached) if cached else evaluator.values(recipe, held_out)
+        study.set_user_attr(key, values[number])
+    return values
 
 
 def _write(outcome: _Outcome, config: PlanConfig, provenance: dict[str, Any], out: Path) -> None:

@@ -5,53 +5,40 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from adapruner.config import PlanConfig
 from adapruner.config.search import Fusion
-from adapruner.data.pool import Pool
 from adapruner.evaluation.perplexity import perplexity
 from adapruner.hashing import hash_file, hash_json
 from adapruner.importance.metrics import METRICS
 from adapruner.importance.recipe import Recipe, default_align
 from adapruner.importance.table import ImportanceTable
-from adapruner.models import checkpoint as ckpt
+from adapruner.models.streamed.choice import load_or_stream
 from adapruner.progress import announce
-from adapruner.pruning.gram_matrices import GramMatrices
 from adapruner.pruning.surgery import narrowed
-from adapruner.pruning.target import PruningTarget
-from adapruner.search.evaluator import Planner
-from adapruner.search.inputs import SearchInputs
 from adapruner.search.results import write_single_plan
+from adapruner.search.task import SearchTask
 
 
-def plan_with_metric(
-    inputs: SearchInputs,
-    config: PlanConfig,
-    table: ImportanceTable,
-    target: PruningTarget,
-    grams: GramMatrices | None,
-    out: Path,
-) -> None:
-    """Writes what a search writes, with one trial, updated where there are `grams`.
-
-    `table` is the one in `inputs.importance`.
+def plan_with_metric(task: SearchTask, out: Path) -> None:
+    """Writes what a search writes, with one trial, updated where there are gram matrices.
 
     Raises UnreachableError when the ratio can't be reached, before the model is loaded.
     """
+    config, table, grams = task.config, task.planner.table, task.grams
     metric, fusion = config.search.metric, config.search.fusion
     recipe = metric_recipe(metric, table, config.seed, fusion)
-    windows = Pool.read(inputs.pool).objective
+    windows = task.pool.objective
     provenance = {
         "method": metric,
         "seed": config.seed,
-        "importance_sha256": hash_file(inputs.importance / ImportanceTable.FILE),
+        "importance_sha256": hash_file(task.inputs.importance / ImportanceTable.FILE),
         "objective_sha256": hash_json(windows.tolist()),
         "recipe": recipe.model_dump(mode="json"),
     }
     start = time.perf_counter()
-    plan = Planner(table, target).plan(recipe, provenance)
+    plan = task.planner.plan(recipe, provenance)
     plan_s = time.perf_counter() - start
     announce(f"search: no trials, the importance metric is '{metric}'")
-    model = ckpt.load_model(inputs.checkpoint, config.model)
+    model = load_or_stream(task.inputs.checkpoint, config.model, "2 reads")
     dense = perplexity(model, windows)
     start = time.perf_counter()
     with narrowed(model, plan, grams.updated_projections(model, plan) if grams else {}):

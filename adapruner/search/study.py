@@ -6,13 +6,15 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import optuna
 from filelock import FileLock, Timeout
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from adapruner.config import SearchConfig
@@ -22,6 +24,8 @@ from adapruner.importance.recipe import Recipe
 from adapruner.progress import track
 from adapruner.search.evaluator import Evaluation, IsHopeless
 from adapruner.search.front import Values
+from adapruner.search.parallel.lease import held_lease
+from adapruner.search.parallel.storage import is_in_memory, open_storage, sqlite_file
 from adapruner.search.samplers import make_sampler
 from adapruner.search.space import SearchSpace
 
@@ -49,24 +53,30 @@ def owned_study(name: str, storage: str, objectives: int = 1) -> Iterator[optuna
     Its trials have as many values as there are `objectives`, all minimized.
 
     Trials that a killed process left unfinished are marked as failed. Raises UserError when the
-    storage can't be opened or the study has an owner. A study in a database server can have one
-    owner on each machine (and for each user there).
+    storage can't be opened or the study has an owner.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        study = optuna.create_study(
-            study_name=name,
-            storage=storage,
-            directions=["minimize"] * objectives,
-            load_if_exists=True,
-        )
-    except Exception as error:
-        raise UserError(
-            f"the study's storage can't be opened ({type(error).__name__}); see search.storage"
-        ) from None
-    with _locked(lock_file(name, storage), name):
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            study.tell(trial.number, state=TrialState.FAIL)  # its process is gone
+    opened = open_storage(storage)
+    with locked_study(name, storage, opened, objectives) as study:
+        # The lock of a file is one machine's.
+        is_server = not is_in_memory(storage) and sqlite_file(storage) is None
+        with held_lease(opened, study) if is_server else nullcontext():
+            for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                study.tell(trial.number, state=TrialState.FAIL)  # its process is gone
+            yield study
+
+
+@contextmanager
+def locked_study(
+    name: str, url: str, storage: RDBStorage, objectives: int
+) -> Iterator[optuna.Study]:
+    """The study in the `storage` of `url`, created if absent, locked on this machine."""
+    study = optuna.create_study(
+        study_name=name,
+        storage=storage,
+        directions=["minimize"] * objectives,
+        load_if_exists=True,
+    )
+    with _locked(lock_file(name, url), name):
         yield study
 
 
@@ -106,7 +116,6 @@ def run_trials(
     of all windows. With one objective, a trial whose losses are significantly above those of the
     best one on the same windows is stopped.
     """
-    study.pruner = _pruner()
     names = {trial.user_attrs["name"] for trial in finished_trials(study)}
     total = max(search.trials, len(space.warm_starts))
     missing = [name for name in space.warm_starts if name not in names]
@@ -119,6 +128,61 @@ def run_trials(
     return finished_trials(study)[:total]
 
 
+def is_stopped(trial: FrozenTrial) -> bool:
+    """Whether a trial ended before its last window; its value is then an estimate."""
+    return bool(trial.user_attrs["stopped"])
+
+
+@dataclass(frozen=True)
+class Assessed:
+    """An evaluated recipe: the losses of all windows, estimated from a part where `is_stopped`."""
+
+    result: Evaluation
+    losses: list[float]
+    is_stopped: bool
+
+
+def assess(
+    recipe: Recipe,
+    reference: FrozenTrial | None,
+    evaluate: Evaluate,
+    report: Callable[[float, int], None],
+) -> Assessed:
+    """Evaluates a recipe until it is significantly worse than `reference`, if there is one.
+
+    `report` is called with the loss and the number of each window that is compared.
+    """
+    best, seen = _losses(reference), list[float]()
+    if reference is None or not best:
+        result = evaluate(recipe, None)
+        return Assessed(result, result.losses, False)
+    pruner, only_best = _pruner(), optuna.create_study(direction="minimize")
+    only_best.add_trial(reference)
+
+    def is_hopeless(losses: list[float]) -> bool:
+        for loss in losses:
+            report(loss, len(seen))
+            seen.append(loss)
+        shown = create_trial(state=TrialState.RUNNING, intermediate_values=dict(enumerate(seen)))
+        # The test compares ranks: a few windows may outweigh many.
+        return pruner.prune(only_best, shown) and fmean(seen) > fmean(best[: len(seen)])
+
+    result = evaluate(recipe, is_hopeless)
+    stopped = len(result.losses) < len(best)
+    return Assessed(result, _completed(result.losses, best) if stopped else result.losses, stopped)
+
+
+def attributes(name: str, recipe: Recipe, assessed: Assessed) -> dict[str, Any]:
+    """What is stored of a trial beside its values."""
+    return {
+        "name": name,
+        "recipe": recipe.model_dump_json(),
+        "seconds": assessed.result.seconds,
+        "windows": len(assessed.result.losses),
+        "stopped": assessed.is_stopped,
+    }
+
+
 def _pruner() -> optuna.pruners.BasePruner:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -127,38 +191,9 @@ def _pruner() -> optuna.pruners.BasePruner:
         )
 
 
-def is_stopped(trial: FrozenTrial) -> bool:
-    """Whether a trial ended before its last window; its value is then an estimate."""
-    return bool(trial.user_attrs["stopped"])
-
-
-def _run_trial(
-    study: optuna.Study, space: SearchSpace, evaluate: Evaluate, values_of: ValuesOf
-) -> None:
-    trial = study.ask(space.distributions)
-    recipe = space.recipe(trial.params)
-    best, seen = _losses_of_best(study), list[float]()
-
-    def is_hopeless(losses: list[float]) -> bool:
-        for loss in losses:
-            trial.report(loss, len(seen))
-            seen.append(loss)
-        # The test compares ranks: a few windows may outweigh many.
-        return trial.should_prune() and fmean(seen) > fmean(best[: len(seen)])
-
-    result = evaluate(recipe, is_hopeless if best else None)
-    stopped = len(result.losses) < len(best)
-    losses = _completed(result.losses, best) if stopped else result.losses
-    for name, attribute in _attributes(TRIAL, recipe, result, stopped).items():
-        trial.set_user_attr(name, attribute)
-    study.tell(trial, values_of(losses))
-
-
-def _losses_of_best(study: optuna.Study) -> list[float]:
-    """The losses of the best trial, by window; none with several objectives."""
-    if len(study.directions) > 1:
-        return []
-    losses = study.best_trial.intermediate_values
+def _losses(reference: FrozenTrial | None) -> list[float]:
+    """The losses of a trial, by window."""
+    losses = reference.intermediate_values if reference else {}
     return [losses[step] for step in sorted(losses)]
 
 
@@ -171,32 +206,35 @@ def _completed(losses: list[float], best: list[float]) -> list[float]:
     return losses + [loss + difference for loss in best[len(losses) :]]
 
 
+def _run_trial(
+    study: optuna.Study, space: SearchSpace, evaluate: Evaluate, values_of: ValuesOf
+) -> None:
+    trial = study.ask(space.distributions)
+    recipe = space.recipe(trial.params)
+    reference = study.best_trial if len(study.directions) == 1 else None
+    assessed = assess(recipe, reference, evaluate, trial.report)
+    for name, attribute in attributes(TRIAL, recipe, assessed).items():
+        trial.set_user_attr(name, attribute)
+    study.tell(trial, values_of(assessed.losses))
+
+
 def _run_warm_start(
     study: optuna.Study, space: SearchSpace, name: str, evaluate: Evaluate, values_of: ValuesOf
 ) -> None:
     params, recipe = space.warm_starts[name]
     result, is_single = evaluate(recipe, None), len(study.directions) == 1
+    assessed = Assessed(result, result.losses, is_stopped=False)
     study.add_trial(
         create_trial(
             state=OUTSIDE if space.distributions and not params else TrialState.COMPLETE,
             params=params,
             distributions={key: space.distributions[key] for key in params},
-            values=values_of(result.losses),
+            values=values_of(assessed.losses),
             # Some samplers order trials outside by them, which needs one objective.
-            intermediate_values=dict(enumerate(result.losses)) if is_single else {},
-            user_attrs=_attributes(name, recipe, result, stopped=False),
+            intermediate_values=dict(enumerate(assessed.losses)) if is_single else {},
+            user_attrs=attributes(name, recipe, assessed),
         )
     )
-
-
-def _attributes(name: str, recipe: Recipe, result: Evaluation, stopped: bool) -> dict[str, Any]:
-    return {
-        "name": name,
-        "recipe": recipe.model_dump_json(),
-        "seconds": result.seconds,
-        "windows": len(result.losses),
-        "stopped": stopped,
-    }
 
 
 @contextmanager

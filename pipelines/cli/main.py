@@ -20,6 +20,7 @@ from pipelines.cli.commands.report import report
 from pipelines.cli.commands.schedule import schedule
 from pipelines.cli.commands.settings import settings
 from pipelines.cli.commands.status import status
+from pipelines.cli.commands.work import work
 from pipelines.stack import quiet_libraries
 
 
@@ -40,6 +41,6 @@ def main() -> None:
 
 for command in (
     compress, compare, methods, settings, report, gate, export,
-    recompress, status, promote, rollback, schedule, listen,
+    recompress, status, promote, rollback, schedule, listen, work,
 ):  # fmt: skip
     main.add_command(command)

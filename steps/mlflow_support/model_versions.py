@@ -62,9 +62,14 @@ def register(
     else:
         for key in GATE_TAGS:
             client.set_model_version_tag(registry.name, version.version, key, tags[key])
+    set_alias(client, registry, version)
+    return version
+
+
+def set_alias(client: MlflowClient, registry: RegistryConfig, version: ModelVersion) -> None:
+    """Moves the alias of `registry` to a version, unless it is None."""
     if registry.alias is not None:
         client.set_registered_model_alias(registry.name, registry.alias, version.version)
-    return version
 
 
 def version_tags(report: Mapping[str, Any]) -> dict[str, str]:

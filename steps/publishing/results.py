@@ -61,11 +61,13 @@ def directory_of(config: RunConfig) -> Path:
 
 
 def check_target(config: RunConfig, result_file: str = REPORT) -> None:
-    """Raises UserError when the output folder holds anything but results of the same kind of run.
+    """Raises UserError when the output folder holds anything but results of the same kind of run,
+    and when it can't be written.
 
     `result_file` is REPORT for a compression and COMPARISON for a comparison.
     """
     target = directory_of(config)
+    _check_writable(target.absolute().parent)
     try:
         names = [path.name for path in target.iterdir()]
         is_foreign = bool(names) and result_file not in names
@@ -78,6 +80,17 @@ def check_target(config: RunConfig, result_file: str = REPORT) -> None:
             f"'{target}' exists and holds no {result_file}, so it is not the result of a run of "
             "this kind and is not replaced; set another `name` or `output_dir`"
         )
+
+
+def _check_writable(folder: Path) -> None:
+    """The folder need not exist: the lowest of its parents that does is tried."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    try:
+        Path(tempfile.mkdtemp(prefix=".adapruner-", dir=existing)).rmdir()
+    except OSError as error:
+        raise UserError(
+            f"'{folder}' can't be written ({error.strerror}); set another `output_dir`"
+        ) from None
 
 
 def publish(

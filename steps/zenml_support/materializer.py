@@ -114,6 +114,11 @@ def _read_manifest(uri: str) -> Manifest:
     return manifest
 
 
+def _typed(data_type: type[Any], path: str | Path) -> Path:
+    """The path as the type of the input, which ZenML checks."""
+    return WithoutWeights(path) if issubclass(data_type, WithoutWeights) else Path(path)
+
+
 class DirectoryMaterializer(BaseMaterializer):
     """Directories: hard links into a local store and no copy out of it; copies for a remote one.
 
@@ -141,7 +146,7 @@ class DirectoryMaterializer(BaseMaterializer):
 
     def load(self, data_type: type[Any]) -> Path:
         if self.artifact_store.config.is_local:
-            return Path(f"{self.uri}/{DATA}")
+            return _typed(data_type, f"{self.uri}/{DATA}")
         manifest, parent = _read_manifest(self.uri), new_input()
         directory, hashes = parent / DATA, _hashes(manifest)
         directory.mkdir()
@@ -150,7 +155,7 @@ class DirectoryMaterializer(BaseMaterializer):
             (parent / ORIGIN).write_text(self.uri, encoding="utf-8")
             hashes = {k: v for k, v in hashes.items() if not k.endswith(WEIGHTS)}
         _load(self.uri, hashes, directory)
-        return directory
+        return _typed(data_type, directory)
 
     def save_visualizations(self, data: Path) -> dict[str, VisualizationType]:
         """The HTML files at the top of the directory, which ZenML's dashboard shows."""

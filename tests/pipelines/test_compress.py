@@ -17,9 +17,26 @@ from tests.pipelines.workplace import Result, Workplace, make_workplace
 pytestmark = pytest.mark.slow
 
 
+RECORDER = """
+import pathlib, socket
+lookups, resolve = pathlib.Path(__file__).with_name("lookups.txt"), socket.getaddrinfo
+lookups.touch()
+
+def record(host, *arguments, **options):
+    with lookups.open("a") as file:
+        file.write(f"{host}\\n")
+    return resolve(host, *arguments, **options)
+
+socket.getaddrinfo = record
+"""
+"""Python imports it at its start, in the run and in every process of it."""
+
+
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    return make_workplace(tmp_path_factory.mktemp("project"))
+    workplace = make_workplace(tmp_path_factory.mktemp("project"))
+    (workplace.folder / "sitecustomize.py").write_text(RECORDER)
+    return workplace
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +63,10 @@ def test_a_run_writes_report_plan_and_checkpoint(work: Workplace, first: Result)
     weights = work.results / "checkpoint" / "model.safetensors"
     assert weights.stat().st_nlink > 1
     assert not list((work.home / "artifacts" / ".adapruner-work").iterdir())
+
+
+def test_a_run_looks_up_no_host(work: Workplace, first: Result) -> None:
+    assert (work.folder / "lookups.txt").read_text() == ""
 
 
 def test_the_run_is_in_mlflow_with_one_child_run_a_step(work: Workplace, first: Result) -> None:

@@ -3,8 +3,7 @@
 A module has
 
 - `check_supported(structures)`: raises UnreachableError for a model that can't hold the result;
-- `reconstruct(request)`: computes the correction from the dense model and returns a function that
-  applies it to the cut model.
+- `reconstruct(request)`: computes a correction of each layer of the cut model from the dense model.
 """
 
 from __future__ import annotations

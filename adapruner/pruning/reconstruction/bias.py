@@ -21,8 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from adapruner.errors import UnreachableError
-from adapruner.models import checkpoint as ckpt
 from adapruner.models.families import family_of
+from adapruner.models.streamed.choice import load_or_stream
+from adapruner.models.streamed.layers import in_order
+from adapruner.models.streamed.passes import forward_passes
 from adapruner.models.structures import (
     ATTENTION_PARTS,
     MLP_PARTS,
@@ -34,7 +36,7 @@ from adapruner.models.structures import (
 from adapruner.progress import announce, track
 from adapruner.pruning.activations import MICRO_BATCH
 from adapruner.pruning.plan import LayerPlan, PruningPlan
-from adapruner.pruning.reconstruction.request import Correction, ReconstructionRequest
+from adapruner.pruning.reconstruction.request import Reconstruction, ReconstructionRequest
 
 _COUPLED = {"down": MLP_PARTS, "output": ATTENTION_PARTS}
 """Compensated projection -> all projections that get a bias with it."""
@@ -49,11 +51,13 @@ def check_supported(structures: Structures) -> None:
         )
 
 
-def reconstruct(request: ReconstructionRequest) -> Correction:
+def reconstruct(request: ReconstructionRequest) -> Reconstruction:
     """The biases of the output projections, computed on the calibration set."""
-    model = ckpt.load_model(request.checkpoint, request.device)
+    model = load_or_stream(request.checkpoint, request.device, "2 reads")
     biases = compensation(model, request.plan, request.pool.calibration)
-    return partial(add_biases, biases=biases)
+    layers = [partial(_add_to_layer, biases, index) for index in range(len(request.plan.layers))]
+    switches = family_of(model.config.model_type, model.config.architectures).bias_switches
+    return Reconstruction(layers, tuple(switches[name] for name in biases))
 
 
 def compensation(model: Any, plan: PruningPlan, tokens: Tensor) -> dict[str, list[Tensor]]:
@@ -64,28 +68,31 @@ def compensation(model: Any, plan: PruningPlan, tokens: Tensor) -> dict[str, lis
     """
     structures, layers = describe_model(model), layer_modules(model)
     means = input_means(model, tokens)
-    biases: dict[str, list[Tensor]] = {}
-    for name in _COUPLED:
-        added = []
-        for modules, kept, mean in zip(layers, plan.layers, means[name], strict=True):
-            removed = _removed(name, kept, structures.head_dim, len(mean))
-            weight = modules.projections[name].weight.detach().float()
+    biases: dict[str, list[Tensor]] = {name: [] for name in _COUPLED}
+    for index in in_order(model):
+        for name, added in biases.items():
+            mean = means[name][index]
+            removed = _removed(name, plan.layers[index], structures.head_dim, len(mean))
+            weight = layers[index].projections[name].weight.detach().float()
             added.append((weight[:, removed] @ mean[removed]).cpu())
-        if any(bias.any() for bias in added):
-            biases[name] = added
-    return biases
+    return {name: added for name, added in biases.items() if any(bias.any() for bias in added)}
 
 
 def add_biases(model: Any, biases: dict[str, list[Tensor]]) -> None:
     """Adds to the biases of the cut `model`, in place; projections without a bias get one."""
     switches = family_of(model.config.model_type, model.config.architectures).bias_switches
-    for name, added in biases.items():
+    for name in biases:
         setattr(model.config, switches[name], True)
-        for modules, bias in zip(layer_modules(model), added, strict=True):
-            for coupled in _COUPLED[name]:
-                _ensure_bias(modules.projections[coupled])
-            linear = modules.projections[name]
-            linear.bias.data += bias.to(linear.bias)
+    for index, modules in enumerate(layer_modules(model)):
+        _add_to_layer(biases, index, modules)
+
+
+def _add_to_layer(biases: dict[str, list[Tensor]], index: int, modules: LayerModules) -> None:
+    for name, added in biases.items():
+        for coupled in _COUPLED[name]:
+            _ensure_bias(modules.projections[coupled])
+        linear = modules.projections[name]
+        linear.bias.data += added[index].to(linear.bias)
 
 
 @torch.no_grad()
@@ -93,13 +100,14 @@ def input_means(model: Any, tokens: Tensor) -> dict[str, list[Tensor]]:
     """Projection (down, output) -> the mean of its inputs over all tokens, by layer [columns]."""
     layers = layer_modules(model)
     sums: dict[str, list[Tensor]] = {
-        name: [torch.zeros_like(layer.projections[name].weight[0]).float() for layer in layers]
+        name: [torch.zeros(layer.projections[name].in_features) for layer in layers]
         for name in _COUPLED
     }
     announce(f"bias: {len(tokens)} x {tokens.shape[1]} tokens forward")
     device = model.get_input_embeddings().weight.device
+    batches = torch.split(tokens, MICRO_BATCH)
     with _summed(layers, sums):
-        for batch in track(torch.split(tokens, MICRO_BATCH), "bias"):
+        for batch in track(forward_passes(model, batches), "bias", len(batches)):
             model(batch.to(device).long(), use_cache=False, logits_to_keep=1)
     return {name: [total / tokens.numel() for total in totals] for name, totals in sums.items()}
 
@@ -108,13 +116,14 @@ def input_means(model: Any, tokens: Tensor) -> dict[str, list[Tensor]]:
 def _summed(layers: list[LayerModules], sums: dict[str, list[Tensor]]) -> Iterator[None]:
     """Within it, the inputs of the projections are added to `sums`."""
 
-    def add(total: Tensor, _: nn.Module, args: Any) -> None:
-        total += args[0].flatten(0, -2).float().sum(0)
+    def add(totals: list[Tensor], index: int, _: nn.Module, args: Any) -> None:
+        rows = args[0].flatten(0, -2).float()
+        totals[index] = totals[index].to(rows.device) + rows.sum(0)
 
     hooks = [
-        layer.projections[name].register_forward_pre_hook(partial(add, total))
+        layer.projections[name].register_forward_pre_hook(partial(add, totals, index))
         for name, totals in sums.items()
-        for layer, total in zip(layers, totals, strict=True)
+        for index, layer in enumerate(layers)
     ]
     try:
         yield

@@ -7,14 +7,17 @@ Only one layer's activations are held at a time.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from adapruner.models import checkpoint as ckpt
 from adapruner.models.experts import ExpertProjection, separate
+from adapruner.models.streamed.choice import load_or_stream
+from adapruner.models.streamed.layers import in_order, is_streamed
 from adapruner.models.structures import (
     ATTENTION_PARTS,
     MLP_PARTS,
@@ -26,9 +29,14 @@ from adapruner.models.structures import (
 from adapruner.progress import announce, track
 from adapruner.pruning.activations import ActivationStream, MlpText
 from adapruner.pruning.fit_mlp import fit_mlp
+from adapruner.pruning.narrow_config import narrow_config
 from adapruner.pruning.plan import LayerPlan, PruningPlan
-from adapruner.pruning.reconstruction.request import Correction, ReconstructionRequest
-from adapruner.pruning.surgery import check_fits, cut_layer, narrow_config
+from adapruner.pruning.reconstruction.request import (
+    Correction,
+    Reconstruction,
+    ReconstructionRequest,
+)
+from adapruner.pruning.surgery import check_fits, cut_layer
 from adapruner.pruning.update import RIDGE, RIDGES, output_error, updated_weight
 
 
@@ -36,7 +44,7 @@ def check_supported(structures: Structures) -> None:
     """Every model is supported."""
 
 
-def reconstruct(request: ReconstructionRequest) -> Correction:
+def reconstruct(request: ReconstructionRequest) -> Reconstruction:
     """The updated MLPs of all cut layers, computed on the plan's mix of the domains.
 
     Where neither the settings nor the plan have a ridge, it is chosen for each layer on the
@@ -50,25 +58,28 @@ def reconstruct(request: ReconstructionRequest) -> Correction:
         f"update: {len(samples)} x {samples.shape[1]} tokens, twice through every layer and "
         f"{settings.epochs} epochs of each cut MLP"
     )
-    model = ckpt.load_model(request.checkpoint, request.device)
-    dense = [layer.down.in_features for layer in layer_modules(model)]
+    model = load_or_stream(request.checkpoint, request.device, "1 read")
     text = UpdateText(samples, weights, pool.objective)
-    apply_and_update(model, plan, text, settings.ridge or plan.update.ridge, settings.epochs)
-    updated = {
-        index: {name: weight.detach().cpu() for name, weight in layer.mlp.named_parameters()}
-        for index, (layer, width) in enumerate(zip(layer_modules(model), dense, strict=True))
-        if layer.down.in_features < width
-    }
+    ridge = settings.ridge or plan.update.ridge
+    layers = _corrections(update_layers(model, plan, text, ridge, settings.epochs))
+    return Reconstruction(layers if is_streamed(model) else list(layers))
 
-    def correct(cut: Any) -> None:
-        layers = layer_modules(cut)
-        for index, weights in updated.items():
-            for name, stored in layers[index].mlp.named_parameters():
-                # A copy of an unchanged weight would be rounded to the type that is computed in.
-                if not torch.equal(stored.cpu().to(weights[name].dtype), weights[name]):
-                    stored.data.copy_(weights[name])
 
-    return correct
+def _corrections(updated: Iterator[tuple[LayerModules, float | None]]) -> Iterator[Correction]:
+    """Each layer's updated MLP, on the CPU."""
+    for modules, ridge in updated:
+        is_cut = ridge is not None
+        mlp = modules.mlp.named_parameters() if is_cut else ()
+        yield partial(_correct, {name: weight.detach().cpu() for name, weight in mlp})
+
+
+def _correct(weights: Mapping[str, Tensor], modules: LayerModules) -> None:
+    parameters = dict(modules.mlp.named_parameters())
+    for name, weight in weights.items():
+        stored = parameters[name]
+        # A copy of an unchanged weight would be rounded to the type that is computed in.
+        if not torch.equal(stored.cpu().to(weight.dtype), weight):
+            stored.data.copy_(weight)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,19 +97,29 @@ class UpdateText:
 def apply_and_update(
     model: Any, plan: PruningPlan, text: UpdateText, ridge: float | None, epochs: int = 0
 ) -> list[float]:
-    """`surgery.apply` with the update of every layer whose MLP is cut; the ridges used.
+    """`surgery.apply` with the update of every layer whose MLP is cut; the ridges used."""
+    updated = update_layers(model, plan, text, ridge, epochs)
+    return [used for _, used in updated if used is not None]
 
-    With `ridge` None each layer uses that of `RIDGES` with the lowest error on `text.fresh`.
-    `epochs` are those of `fit_mlp`.
+
+def update_layers(
+    model: Any, plan: PruningPlan, text: UpdateText, ridge: float | None, epochs: int
+) -> Iterator[tuple[LayerModules, float | None]]:
+    """`apply_and_update`, one layer after the other.
+
+    Yields the modules of each layer, while it is in memory, and the ridge used, None for an MLP
+    that is not cut. With `ridge` None each layer uses that of `RIDGES` with the lowest error on
+    `text.fresh`. `epochs` are those of `fit_mlp`.
     """
     structures = describe_model(model)
     check_fits(plan, structures)
     stream = ActivationStream(model, text.samples)
     fresh_text = text.fresh if ridge is None or epochs else None
     choice = None if fresh_text is None else ActivationStream(model, fresh_text)
-    ridges = []
     layers = list(zip(layer_modules(model), structures.layers, plan.layers, strict=True))
-    for modules, dense, kept in track(layers, "update"):
+    for index in track(in_order(model), "update", len(layers)):
+        modules, dense, kept = layers[index]
+        used = None
         cut_layer(modules, dense, kept, structures.head_dim, ATTENTION_PARTS)
         if len(kept.channels()) < dense.mlp_channels:
             whole = modules.down.weight.detach()
@@ -106,14 +127,14 @@ def apply_and_update(
             fresh = choice.observe(modules.mlp, modules.down) if choice else None
             cut_layer(modules, dense, kept, structures.head_dim, MLP_PARTS)
             candidates = (ridge,) if ridge else RIDGES if fresh else (RIDGE,)
-            ridges.append(_update(modules, whole, kept, candidates, seen, fresh))
+            used = _update(modules, whole, kept, candidates, seen, fresh)
             if epochs:
                 fit_mlp(modules.mlp, seen, fresh, epochs)
         stream.advance()
         if choice:
             choice.advance()
+        yield modules, used
     model.config = narrow_config(model.config, structures, plan)
-    return ridges
 
 
 def _update(

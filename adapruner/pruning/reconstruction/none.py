@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from adapruner.models.structures import Structures
-from adapruner.pruning.reconstruction.request import Correction, ReconstructionRequest
+from adapruner.models.structures import LayerModules, Structures
+from adapruner.pruning.reconstruction.request import Reconstruction, ReconstructionRequest
 
 
 def check_supported(structures: Structures) -> None:
     """Every model is supported."""
 
 
-def reconstruct(request: ReconstructionRequest) -> Correction:
-    """A correction that changes nothing."""
+def reconstruct(request: ReconstructionRequest) -> Reconstruction:
+    """Corrections that change nothing."""
+    return Reconstruction([_keep for _ in request.plan.layers])
 
-    def correct(model: Any) -> None:
-        pass
 
-    return correct
+def _keep(_: LayerModules) -> None:
+    pass

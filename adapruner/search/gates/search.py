@@ -34,7 +34,7 @@ from adapruner.search.gates.selection import Kept, select
 from adapruner.search.gates.training import Budget, TrainedGates, train_gates
 from adapruner.search.inputs import SearchInputs
 from adapruner.search.results import write_single_plan
-from adapruner.search.search import gram_matrices
+from adapruner.search.task import gram_matrices
 
 METHOD = "gates"
 

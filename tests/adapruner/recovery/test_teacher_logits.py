@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from adapruner.config import TeacherConfig
 from adapruner.errors import UserError
 from adapruner.models.checkpoint import load_model, load_tokenizer
+from adapruner.models.streamed.layers import stream_model
 from adapruner.recovery.examples import Example, select_examples
 from adapruner.recovery.teacher_logits import (
     FILE,
@@ -35,6 +36,16 @@ def test_examples_of_different_lengths_keep_their_own_logits(workplace: Workplac
         assert len(part.tokens) == len(example.tokens) - 1
         assert torch.equal(part.tokens, alone.tokens)
         torch.testing.assert_close(part.log_probs, alone.log_probs)
+
+
+def test_a_streamed_model_has_the_logits_of_the_whole_one(workplace: Workplace) -> None:
+    models = (
+        load_model(workplace.checkpoint, workplace.model),
+        stream_model(workplace.checkpoint, torch.device("cpu"), torch.float32),
+    )
+    examples = [Example(ids, ids) for n in range(3, 20) for ids in ([5 + n] * n,)]
+    whole, streamed = (teacher_logits(model, examples, 5) for model in models)
+    assert all(torch.equal(*pair) for pair in zip(whole, streamed, strict=True))
 
 
 def test_logits_follow_the_order_of_the_indices(workplace: Workplace) -> None:

@@ -17,6 +17,7 @@ from adapruner.evaluation.divergence import TOP_K, top_log_probs, window_diverge
 from adapruner.evaluation.perplexity import perplexity
 from adapruner.evaluation.tasks.margins import TaskMargins
 from adapruner.models.checkpoint import load_model, load_tokenizer
+from adapruner.models.streamed.layers import stream_model
 from adapruner.models.structures import describe_model
 from adapruner.pruning.surgery import narrowed
 from adapruner.search.objective import STEP_TOKENS, WORST, Objective, ObjectiveData
@@ -88,6 +89,24 @@ def test_objectives_of_a_list_have_a_value_each() -> None:
     with narrowed(model, plan_for(model, "channels")):
         expected = [single.values(model)[0] for single in alone]
         assert listed.values(model) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["kl", "perplexity"])
+def test_a_streamed_model_has_the_losses_of_the_whole_one(name: str, workplace: Workplace) -> None:
+    windows, search = tokens(150, 16), SearchConfig(objective=name)
+    data = ObjectiveData(windows, workplace.checkpoint, workplace.checkpoint)
+    losses = []
+    for model in (
+        load_model(workplace.checkpoint, workplace.model),
+        stream_model(workplace.checkpoint, torch.device("cpu"), torch.float32),
+    ):
+        objective = Objective.of(model, data, search, first_layer=2)
+        layers = list(plan_for(model, "nothing").layers)
+        plan = plan_for(model, "channels")
+        plan = plan.model_copy(update={"layers": (*layers[:2], *plan.layers[2:])})
+        with narrowed(model, plan):
+            losses.append([objective.dense, *objective.losses(model)])
+    assert losses[0] == losses[1] and len(losses[0]) > 2
 
 
 def test_margins_of_one_half_of_the_rows_are_minimized_and_the_other_half_is_held_out(

@@ -209,3 +209,14 @@ def test_of_two_runs_that_publish_at_the_same_time_the_later_result_remains(
     assert published_version(target) == "3"
     assert (target / "checkpoint" / "model.safetensors").read_bytes() == b"w"
     assert [path.name for path in target.parent.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/no", "/sys/kernel/no/such"])
+def test_a_folder_that_can_not_be_written_is_refused_before_the_run(
+    place: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("a file")
+    config = minimal_config(tmp_path, output_dir=str(tmp_path / place))
+    with pytest.raises(UserError, match=r"can't be written .* set another `output_dir`"):
+        results.check_target(config)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

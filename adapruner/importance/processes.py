@@ -1,0 +1,104 @@
+"""The importance table by several processes, each of which takes its part of the samples.
+
+    torchrun --nproc-per-node N -m adapruner.importance.processes FOLDER
+
+FOLDER holds an `ImportanceRequest` and the samples, see `write_request`; the table is written into
+it. `table_of_processes` starts N processes on this machine; for several machines, start torchrun on
+each with a FOLDER, and a checkpoint, that all of them can read.
+
+Process r of N runs the batches r, r + N, .... Every number of a table is computed by one process
+and is zero in the others, so that the sum of their bits is exact: the table does not depend on N.
+Tables are in main memory and reduced by gloo, also where models run on GPUs.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import ClassVar
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from adapruner.config import DeviceConfig
+from adapruner.errors import UserError
+from adapruner.files import Artifact
+from adapruner.importance.statistics import importance_table
+from adapruner.importance.table import ImportanceTable
+from adapruner.models.streamed.choice import load_or_stream
+from adapruner.progress import announce, console
+
+SAMPLES = "samples.safetensors"
+
+
+class ImportanceRequest(Artifact):
+    """What a table is computed of: see `importance_table`."""
+
+    FILE: ClassVar[str] = "request.json"
+
+    checkpoint: Path
+    device: DeviceConfig
+    reference: tuple[int, ...]
+    domain: tuple[int, ...]
+
+
+def write_request(request: ImportanceRequest, tokens: Tensor, folder: Path) -> None:
+    """Writes a request and its samples, int [N, T], to an existing folder."""
+    request.write(folder)
+    save_file({"tokens": tokens.contiguous()}, folder / SAMPLES)
+
+
+def table_of_processes(
+    request: ImportanceRequest, tokens: Tensor, processes: int
+) -> ImportanceTable:
+    """The table of `importance_table`, by this number of processes of this machine.
+
+    Each loads, or streams, the model; on GPUs each takes one. The CPU's cores are dealt out unless
+    OMP_NUM_THREADS is set. Raises UserError when a process fails, whose error is on standard error.
+    """
+    announce(f"importance: {len(tokens)} samples, dealt out to {processes} processes")
+    cores = str(max((os.cpu_count() or 1) // processes, 1))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += [f"--nproc-per-node={processes}", "-m", __name__]
+    with TemporaryDirectory(prefix="adapruner-importance-") as folder:
+        write_request(request, tokens, Path(folder))
+        environment = {"OMP_NUM_THREADS": cores} | os.environ
+        done = subprocess.run([*command, folder], env=environment, check=False)
+        if done.returncode:
+            raise UserError(
+                f"model.processes {processes}: a process of the importance pass failed, see its "
+                "error above; set it to 1 if memory is short"
+            )
+        return ImportanceTable.read(Path(folder))
+
+
+def main(folder: Path) -> None:
+    """The part of one process that torchrun started; the first one writes the table."""
+    dist.init_process_group("gloo")
+    rank, world = dist.get_rank(), dist.get_world_size()
+    console.quiet = rank > 0
+    request, tokens = ImportanceRequest.read(folder), load_file(folder / SAMPLES)["tokens"]
+    model = load_or_stream(request.checkpoint, _own_device(request.device), "2 reads")
+    table = importance_table(model, tokens, list(request.reference), request.domain, (rank, world))
+    for tensor in table.tensors().values():
+        dist.reduce(tensor.view(torch.int32), dst=0)
+    if rank == 0:
+        table.write(folder)
+    dist.destroy_process_group()
+
+
+def _own_device(device: DeviceConfig) -> DeviceConfig:
+    """One GPU for each process of a machine, in turns, unless the settings name another device."""
+    if device.device not in ("auto", "cuda") or not torch.cuda.is_available():
+        return device
+    gpu = int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count()
+    return device.model_copy(update={"device": f"cuda:{gpu}"})
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
