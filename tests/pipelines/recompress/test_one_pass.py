@@ -24,6 +24,7 @@ pytestmark = pytest.mark.slow
 
 # In the order in which they run.
 STEPS = (
+    "describe_hardware",
     "resolve_source",
     "load_model",
     "filter_calibration_pool",

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
@@ -62,12 +61,10 @@ time.sleep(60)
 
 def test_only_directories_of_ended_processes_of_this_machine_are_removed(tmp_path: Path) -> None:
     host = socket.gethostname()
-    names = (f"{host}~ended", f"{host}~running", f"{host}~starting", "elsewhere~ended")
+    names = (f"{host}~ended", f"{host}~running", ".new-starting", "elsewhere~ended")
     directories = [tmp_path / name for name in names]
     for directory in directories:
         directory.mkdir()
-        if directory.name != f"{host}~starting":
-            os.utime(directory, (0, 0))
     command = [sys.executable, "-c", LOCKS, str(tmp_path / f"{host}~running")]
     running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
     try:
