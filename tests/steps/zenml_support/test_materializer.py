@@ -1,34 +1,22 @@
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 from zenml.artifact_stores import LocalArtifactStore, LocalArtifactStoreConfig
-from zenml.enums import StackComponentType, VisualizationType
+from zenml.enums import VisualizationType
 
 from steps.zenml_support.materializer import DirectoryMaterializer, is_complete, is_intact
 from steps.zenml_support.workspace import Timing
+from tests.steps.zenml_support.stores import store_in
 
 WEIGHTS = "checkpoint/model.safetensors"
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> LocalArtifactStore:
-    path = tmp_path / "store"
-    path.mkdir()
-    return LocalArtifactStore(
-        name="local",
-        id=uuid4(),
-        config=LocalArtifactStoreConfig(path=str(path)),
-        flavor="local",
-        type=StackComponentType.ARTIFACT_STORE,
-        user=uuid4(),
-        created=datetime.now(UTC),
-        updated=datetime.now(UTC),
-    )
+    return store_in(tmp_path / "store", LocalArtifactStoreConfig)
 
 
 @pytest.fixture

@@ -6,13 +6,10 @@ import os
 import subprocess
 import sys
 import threading
-from datetime import UTC, datetime
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 from zenml.artifact_stores import LocalArtifactStore, LocalArtifactStoreConfig
-from zenml.enums import StackComponentType
 
 from adapruner.errors import UserError
 from adapruner.hashing import hash_directory
@@ -24,6 +21,7 @@ from steps.zenml_support.materializer import (
     whole,
 )
 from steps.zenml_support.transfer import Traffic, download
+from tests.steps.zenml_support.stores import store_in
 
 WEIGHTS = "checkpoint/model.safetensors"
 
@@ -36,20 +34,10 @@ class _Remote(LocalArtifactStoreConfig):
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalArtifactStore:
-    for name in ("store", "scratch"):
-        (tmp_path / name).mkdir()
+    (tmp_path / "scratch").mkdir()
     monkeypatch.setattr(workspace, "_scratch", lambda: tmp_path / "scratch")
     monkeypatch.setenv(transfer.CACHE, str(tmp_path / "cache"))
-    return LocalArtifactStore(
-        name="remote",
-        id=uuid4(),
-        config=_Remote(path=str(tmp_path / "store")),
-        flavor="local",
-        type=StackComponentType.ARTIFACT_STORE,
-        user=uuid4(),
-        created=datetime.now(UTC),
-        updated=datetime.now(UTC),
-    )
+    return store_in(tmp_path / "store", _Remote)
 
 
 @pytest.fixture
