@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from adapruner.models.weights import (
     rewrite_tensors,
     size_on_disk,
     stored_dtype,
+    stored_dtypes,
     stored_weights,
     tensor_shapes,
     weight_files,
@@ -53,6 +54,7 @@ __all__ = [
     "save_checkpoint",
     "size_on_disk",
     "stored_dtype",
+    "stored_dtypes",
     "timed_tokens",
     "update_shares",
 ]
@@ -188,17 +190,19 @@ def load_tokenizer(checkpoint: Path) -> Any:
         raise UserError(f"'{checkpoint}' has no usable tokenizer: {first_line(error)}") from None
 
 
-def save_checkpoint(model: Any, beside: Path, out: Path) -> None:
+def save_checkpoint(
+    model: Any, beside: Path, out: Path, dtypes: Mapping[str, torch.dtype] | None = None
+) -> None:
     """Writes the weights and config of `model` to `out`, an existing, empty directory.
 
     The tokenizer and other small files are copied from the checkpoint `beside`. Tied embeddings
-    are stored once. A per-layer checkpoint includes its modelling file. The config's dtype is that
-    of the weights.
+    are stored once. A per-layer checkpoint includes its modelling file. `dtypes` has the types that
+    weights are stored in, by name; others have the model's, and so has the config.
     """
     from huggingface_hub import save_torch_state_dict
 
     write_config(model, beside, out)
-    weights = dict(stored_weights(model))
+    weights = dict(stored_weights(model, dtypes=dtypes))
     save_torch_state_dict(weights, str(out), metadata={"format": "pt"})
     for file in weight_files(out):
         file.chmod(0o644)  # the library creates them readable by their owner alone
@@ -261,8 +265,7 @@ def timed_tokens(checkpoint: Path) -> int | None:
 def _plan(checkpoint: Path) -> dict[str, Any]:
     """The plan beside a checkpoint as a JSON value; empty where there is none."""
     file = checkpoint / PLAN_FILE
-    plan: dict[str, Any] = read_json(file) if file.is_file() else {}
-    return plan
+    return dict(read_json(file)) if file.is_file() else {}
 
 
 def _add_family(checkpoint: Path) -> None:
