@@ -7,11 +7,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapruner.databases import check_file
+
 if TYPE_CHECKING:
     from zenml.client import Client
     from zenml.enums import StackComponentType
 
 NAME = "adapruner"
+ZENML_DATABASE = Path("zenml", "local_stores", "default_zen_store", "zenml.db")
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -73,6 +76,8 @@ def ensure_stack(home: Path) -> None:
     from steps.mlflow_support.tracking import local_uri
 
     home = home.absolute()
+    for file in (home / "mlflow.db", home / ZENML_DATABASE):
+        check_file(file, "--home")
     client = Client()
     artifacts = {"path": str(home / "artifacts")}
     tracking = {"tracking_uri": local_uri(home)}

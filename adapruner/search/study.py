@@ -18,6 +18,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from adapruner.config import SearchConfig
+from adapruner.databases import sqlite_file
 from adapruner.errors import UserError
 from adapruner.hashing import hash_json
 from adapruner.importance.recipe import Recipe
@@ -25,7 +26,7 @@ from adapruner.progress import track
 from adapruner.search.evaluator import Evaluation, IsHopeless
 from adapruner.search.front import Values
 from adapruner.search.parallel.lease import held_lease
-from adapruner.search.parallel.storage import is_in_memory, open_storage, sqlite_file
+from adapruner.search.parallel.storage import is_in_memory, open_storage
 from adapruner.search.samplers import make_sampler
 from adapruner.search.space import SearchSpace
 

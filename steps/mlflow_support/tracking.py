@@ -14,7 +14,9 @@ import mlflow
 import requests
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
+from adapruner.databases import check_database
 from adapruner.errors import UserError
 from steps.zenml_support.workspace import home, runs_in_containers
 
@@ -162,9 +164,13 @@ def _check_available(uri: str) -> None:
         elif scheme in DATABASE_PORTS and parts.hostname:
             address = (parts.hostname, parts.port or DATABASE_PORTS[scheme])
             socket.create_connection(address, PROBE_SECONDS).close()
+        if scheme in ("sqlite", *DATABASE_PORTS):
+            check_database(uri, "MLFLOW_TRACKING_URI")
         with _environment(SHORT_TIMEOUTS):
             MlflowClient().get_experiment_by_name(EXPERIMENT)
-    except (MlflowException, OSError, ValueError) as error:
+    except UserError as error:
+        raise TrackingUnavailableError(str(error)) from None
+    except (MlflowException, SQLAlchemyError, ImportError, OSError, ValueError) as error:
         raise TrackingUnavailableError(
             f"the MLflow tracking URI {redacted(uri)} does not answer ({summarize_error(error)}); "
             "start that server or set MLFLOW_TRACKING_URI to one that runs"
