@@ -34,10 +34,13 @@ def quiet_libraries() -> None:
 def use_home(home: Path) -> None:
     """Sets this process, and ZenML in it, up for a home folder. Call before ZenML is imported.
 
-    Settings of another ZenML (a server, an active stack) are dropped.
+    Settings of another ZenML (a server, an active stack) are dropped. Raises UserError for a
+    database in the home that is locked or damaged.
     """
     home = home.absolute()
     home.mkdir(parents=True, exist_ok=True)
+    for file in (home / "mlflow.db", home / ZENML_DATABASE):
+        check_file(file, "--home")
     foreign = [k for k in os.environ if k.startswith(("ZENML_STORE_", "ZENML_ACTIVE_"))]
     for key in foreign:
         del os.environ[key]
@@ -76,8 +79,6 @@ def ensure_stack(home: Path) -> None:
     from steps.mlflow_support.tracking import local_uri
 
     home = home.absolute()
-    for file in (home / "mlflow.db", home / ZENML_DATABASE):
-        check_file(file, "--home")
     client = Client()
     artifacts = {"path": str(home / "artifacts")}
     tracking = {"tracking_uri": local_uri(home)}
