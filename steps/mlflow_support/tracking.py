@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import mlflow
 import requests
 from mlflow import MlflowClient
+from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -167,7 +168,7 @@ def _check_available(uri: str) -> None:
         if scheme in ("sqlite", *DATABASE_PORTS):
             check_database(uri, "MLFLOW_TRACKING_URI")
         with _environment(SHORT_TIMEOUTS):
-            MlflowClient().get_experiment_by_name(EXPERIMENT)
+            experiment = MlflowClient().get_experiment_by_name(EXPERIMENT)
     except UserError as error:
         raise TrackingUnavailableError(str(error)) from None
     except (MlflowException, SQLAlchemyError, ImportError, OSError, ValueError) as error:
@@ -175,6 +176,11 @@ def _check_available(uri: str) -> None:
             f"the MLflow tracking URI {redacted(uri)} does not answer ({summarize_error(error)}); "
             "start that server or set MLFLOW_TRACKING_URI to one that runs"
         ) from error
+    if experiment is not None and experiment.lifecycle_stage == LifecycleStage.DELETED:
+        raise UserError(
+            f"MLflow's experiment '{EXPERIMENT}' at {redacted(uri)} was deleted; restore it with "
+            f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+        )
 
 
 def _check_folder(folder: Path) -> None:

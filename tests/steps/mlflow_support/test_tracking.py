@@ -134,3 +134,14 @@ def test_a_tracking_database_that_is_locked_is_refused_within_seconds(tmp_path: 
         tracking.connect_to(f"sqlite:///{file}")
     other.close()
     assert time.perf_counter() - started < 2 * tracking.PROBE_SECONDS
+
+
+def test_a_deleted_experiment_is_refused_with_the_way_to_restore_it(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client = tracking.connect_to(uri)
+    experiment = tracking.experiment_id(client)
+    client.delete_experiment(experiment)
+    with pytest.raises(UserError, match=f"restore --experiment-id {experiment}"):
+        tracking.connect_to(uri)
+    client.restore_experiment(experiment)
+    assert tracking.experiment_id(tracking.connect_to(uri)) == experiment
