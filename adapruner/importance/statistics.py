@@ -96,7 +96,7 @@ def importance_table(
     """The table of `model` (weights frozen) over `tokens`, int [N, T].
 
     `reference` are the indices of the reference subset; `domain` is each sample's domain (default:
-    all of one). Gradients are reduced, some rows at a time, while the backward pass runs: beside the
+    all of one). Gradients are reduced some rows at a time while the backward pass runs: beside the
     weights, memory holds the activations of one batch, which has MICRO_BATCH samples or those of
     the reference subset, whichever are more. The table of a streamed model is the same.
 
