@@ -26,7 +26,9 @@ def finetune(
     """
     from adapruner.recovery import finetune as recovery
 
-    request = recovery.RecoveryRequest(checkpoint, dense, teacher_logits, pool, model, config, seed)
+    request = recovery.RecoveryRequest(
+        checkpoint, dense, teacher_logits, pool, model, config, seed, model.processes
+    )
     with stage("finetune") as out:
         recovery.finetune(request, out)
     return out

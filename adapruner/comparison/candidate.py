@@ -132,6 +132,7 @@ class _Run:
                 model=config.model,
                 finetune=config.finetune,
                 seed=config.seed,
+                processes=config.model.processes,
             )
             finetune(request, out)
         return out / CHECKPOINT

@@ -13,8 +13,6 @@ Tables are in main memory and reduced by gloo, also where models run on GPUs.
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,12 +24,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from adapruner.config import DeviceConfig
-from adapruner.errors import UserError
 from adapruner.files import Artifact
 from adapruner.importance.statistics import importance_table
 from adapruner.importance.table import ImportanceTable
+from adapruner.models.distributed.launch import own_device, process_group, run_processes
 from adapruner.models.streamed.choice import load_or_stream
-from adapruner.progress import announce, console
+from adapruner.progress import announce
 
 SAMPLES = "samples.safetensors"
 
@@ -58,46 +56,30 @@ def table_of_processes(
 ) -> ImportanceTable:
     """The table of `importance_table`, by this number of processes of this machine.
 
-    Each loads, or streams, the model; on GPUs each takes one. The CPU's cores are dealt out unless
-    OMP_NUM_THREADS is set. Raises UserError when a process fails, whose error is on standard error.
+    Each loads, or streams, the model; on GPUs each takes one. Raises UserError when a process
+    fails, see `run_processes`.
     """
     announce(f"importance: {len(tokens)} samples, dealt out to {processes} processes")
-    cores = str(max((os.cpu_count() or 1) // processes, 1))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc-per-node={processes}", "-m", __name__]
+    failure = (
+        f"model.processes {processes}: a process of the importance pass failed, see its error "
+        "above; set it to 1 if memory is short"
+    )
     with TemporaryDirectory(prefix="adapruner-importance-") as folder:
         write_request(request, tokens, Path(folder))
-        environment = {"OMP_NUM_THREADS": cores} | os.environ
-        done = subprocess.run([*command, folder], env=environment, check=False)
-        if done.returncode:
-            raise UserError(
-                f"model.processes {processes}: a process of the importance pass failed, see its "
-                "error above; set it to 1 if memory is short"
-            )
+        run_processes(__name__, Path(folder), processes, failure)
         return ImportanceTable.read(Path(folder))
 
 
 def main(folder: Path) -> None:
     """The part of one process that torchrun started; the first one writes the table."""
-    dist.init_process_group("gloo")
-    rank, world = dist.get_rank(), dist.get_world_size()
-    console.quiet = rank > 0
-    request, tokens = ImportanceRequest.read(folder), load_file(folder / SAMPLES)["tokens"]
-    model = load_or_stream(request.checkpoint, _own_device(request.device), "2 reads")
-    table = importance_table(model, tokens, list(request.reference), request.domain, (rank, world))
-    for tensor in table.tensors().values():
-        dist.reduce(tensor.view(torch.int32), dst=0)
-    if rank == 0:
-        table.write(folder)
-    dist.destroy_process_group()
-
-
-def _own_device(device: DeviceConfig) -> DeviceConfig:
-    """One GPU for each process of a machine, in turns, unless the settings name another device."""
-    if device.device not in ("auto", "cuda") or not torch.cuda.is_available():
-        return device
-    gpu = int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count()
-    return device.model_copy(update={"device": f"cuda:{gpu}"})
+    with process_group(folder, "gloo") as share:
+        request, tokens = ImportanceRequest.read(folder), load_file(folder / SAMPLES)["tokens"]
+        model = load_or_stream(request.checkpoint, own_device(request.device), "2 reads")
+        table = importance_table(model, tokens, list(request.reference), request.domain, share)
+        for tensor in table.tensors().values():
+            dist.reduce(tensor.view(torch.int32), dst=0)
+        if share[0] == 0:
+            table.write(folder)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ decoder at once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adapruner.evaluation.divergence import TopLogProbs, divergence
+from adapruner.recovery.distributed.share import ALONE, Share
 from adapruner.recovery.examples import IGNORE, Batch
 
 TOKENS_AT_ONCE = 128
@@ -36,18 +38,23 @@ class Piece(NamedTuple):
 
 
 def add_gradients(
-    model: Any, batch: Batch, teacher: TopLogProbs | None, teacher_share: float = 1.0
+    model: Any,
+    batch: Batch,
+    teacher: TopLogProbs | None,
+    teacher_share: float = 1.0,
+    share: Share = ALONE,
 ) -> float:
     """The mean loss of `token_loss`; its gradients are added to those of the weights of `model`.
 
-    There are none where the loss is not finite.
+    There are none where the loss is not finite. Of several processes, each has a part of the batch:
+    the loss is that of all parts together, and the sum of the gradients is its gradient.
     """
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     decoder = causal.get_decoder()
     output = decoder(input_ids=batch.tokens, attention_mask=batch.mask, use_cache=False)
     hidden = output.last_hidden_state.detach().requires_grad_()
     parts = pieces(batch, teacher, TOKENS_AT_ONCE)
-    trained, total = sum(part.trained for part in parts), 0.0
+    trained, total = share.total(sum(part.trained for part in parts)), 0.0
     for part in parts:
         states = hidden[part.row : part.row + 1, part.columns]
         with _decoded(decoder, type(output)(states)):
@@ -56,7 +63,8 @@ def add_gradients(
         loss = loss * (part.trained / trained)
         total += loss.item()
         loss.backward()  # type: ignore[no-untyped-call]
-    if torch.isfinite(torch.tensor(total)):
+    total = share.total(total)
+    if math.isfinite(total):
         output.last_hidden_state.backward(hidden.grad)
     return total
 

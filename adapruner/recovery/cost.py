@@ -18,7 +18,6 @@ from typing import ClassVar
 
 import accelerate  # noqa: F401 (the base of the measurement has all libraries that methods import)
 import peft  # noqa: F401
-from pydantic import TypeAdapter
 
 from adapruner.config import EvaluationConfig
 from adapruner.efficiency.peak_memory import PeakMemory, measure_apart, peak_since, resident_bytes
@@ -29,11 +28,9 @@ from adapruner.models.checkpoint import device_of, load_model
 from adapruner.models.groups import GROUPS_FILE
 from adapruner.progress import announce
 from adapruner.recovery import METHODS
-from adapruner.recovery.finetune import CHECKPOINT, RecoveryRequest
+from adapruner.recovery.finetune import CHECKPOINT, RecoveryRequest, from_json, to_json
 
 STEPS = 2
-
-_REQUEST = TypeAdapter(RecoveryRequest)
 
 
 class RecoveryCost(Artifact):
@@ -86,22 +83,14 @@ def measure_tuning_memory(request: RecoveryRequest) -> PeakMemory | None:
     if not request.finetune.is_enabled:
         return None
     steps = min(request.finetune.steps, STEPS)
-    request = replace(
-        request,
-        checkpoint=request.checkpoint.absolute(),
-        dense=request.dense.absolute(),
-        teacher=request.teacher.absolute(),
-        pool=request.pool.absolute(),
-        finetune=request.finetune.model_copy(update={"steps": steps}),
-    )
-    text = _REQUEST.dump_json(request, warnings=False).decode()
-    results = measure_apart("adapruner.recovery.cost", text)
+    request = replace(request, finetune=request.finetune.model_copy(update={"steps": steps}))
+    results = measure_apart("adapruner.recovery.cost", to_json(request))
     return results[0] if results else None
 
 
 def main() -> None:
     """Reads a RecoveryRequest from standard input and prints a JSON list of one PeakMemory."""
-    request = _REQUEST.validate_json(sys.stdin.read())
+    request = from_json(sys.stdin.read())
     module = import_module(METHODS[request.finetune.method])
     with TemporaryDirectory() as folder:
         out = Path(folder) / CHECKPOINT

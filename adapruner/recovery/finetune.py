@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import ClassVar
+
+from pydantic import TypeAdapter
 
 from adapruner.config import DeviceConfig, FinetuneConfig
 from adapruner.files import Artifact, Record
@@ -22,7 +24,8 @@ class RecoveryRequest:
     """The inputs of a recovery.
 
     `checkpoint` is the pruned checkpoint, `dense` the one before, where the method starts from it,
-    `teacher` the directory of the teacher logits, `pool` that of the pool.
+    `teacher` the directory of the teacher logits, `pool` that of the pool. `processes` is the
+    number of processes that `lora` trains with.
     """
 
     checkpoint: Path
@@ -32,6 +35,7 @@ class RecoveryRequest:
     model: DeviceConfig
     finetune: FinetuneConfig
     seed: int
+    processes: int = 1
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -41,6 +45,26 @@ class RecoveryRequest:
             # The teacher logits belong to these examples; they are computed without a plan.
             return teacher.shares
         return self.finetune.shares or update_shares(self.checkpoint)
+
+
+_REQUEST = TypeAdapter(RecoveryRequest)
+
+
+def to_json(request: RecoveryRequest) -> str:
+    """A request for another process, with absolute paths."""
+    request = replace(
+        request,
+        checkpoint=request.checkpoint.absolute(),
+        dense=request.dense.absolute(),
+        teacher=request.teacher.absolute(),
+        pool=request.pool.absolute(),
+    )
+    return _REQUEST.dump_json(request, warnings=False).decode()
+
+
+def from_json(text: str) -> RecoveryRequest:
+    """The request that `to_json` wrote."""
+    return _REQUEST.validate_json(text)
 
 
 class CurvePoint(Record):

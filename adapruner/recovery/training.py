@@ -23,6 +23,7 @@ from adapruner.evaluation.divergence import TopLogProbs
 from adapruner.evaluation.perplexity import batches_of, mean_loss
 from adapruner.progress import announce, track
 from adapruner.recovery.backward import TOKENS_AT_ONCE, add_gradients
+from adapruner.recovery.distributed.share import ALONE, Share
 from adapruner.recovery.examples import Example, batches, pad
 from adapruner.recovery.finetune import CurvePoint
 from adapruner.recovery.teacher_logits import logits_of
@@ -38,7 +39,7 @@ class TrainingData:
 
     Without a `teacher` the loss is the cross-entropy of the text; `teacher_share` is the share of
     the teacher's divergence in it. `by_domain` is the number of examples of each domain, empty
-    where the texts have none.
+    where the texts have none. `share` is this process's part of each batch.
     """
 
     examples: list[Example]
@@ -46,6 +47,7 @@ class TrainingData:
     held_out: Tensor
     teacher_share: float = 1.0
     by_domain: tuple[int, ...] = ()
+    share: Share = ALONE
 
 
 def train(
@@ -57,7 +59,8 @@ def train(
 ) -> list[CurvePoint]:
     """Trains the weights of `model` that require gradients, with AdamW; one curve point per step.
 
-    `before_step` is called with the number of each step, from 1 on, before its forward pass.
+    `before_step` is called with the number of each step, from 1 on, before its forward pass. Of
+    several processes, each has all trained weights, and gets the same ones and the same curve.
 
     Raises UserError, with the step, at the first loss that is not finite.
     """
@@ -83,13 +86,14 @@ def train(
                 f"the loss of fine-tuning step {step} is {loss}; lower "
                 f"finetune.learning_rate ({settings.learning_rate:g}) or use dtype: float32"
             )
+        data.share.add_up([p.grad for p in weights if p.grad is not None])
         torch.nn.utils.clip_grad_norm_(weights, MAX_GRADIENT_NORM)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
         model.eval()
         is_checked = step % every == 0 or step == settings.steps
-        held_out = _held_out_loss(model, data.held_out) if is_checked else None
+        held_out = _held_out_loss(model, data) if is_checked else None
         curve.append(CurvePoint(step=step, loss=loss, held_out=held_out))
     return curve
 
@@ -112,15 +116,20 @@ def learning_rate_schedule(
 
 
 def _add_gradients(model: Any, data: TrainingData, indices: list[int]) -> float:
-    teacher = None
+    teacher, indices = None, list(data.share.of(indices))
     if data.teacher is not None:
         teacher = logits_of(data.teacher, data.examples, indices)
     device = model.get_input_embeddings().weight.device
     batch = pad([data.examples[i] for i in indices]).to(device)
-    return add_gradients(model, batch, teacher, data.teacher_share)
+    return add_gradients(model, batch, teacher, data.teacher_share, data.share)
 
 
-def _held_out_loss(model: Any, windows: Tensor) -> float:
+def _held_out_loss(model: Any, data: TrainingData) -> float:
     """The mean loss of the windows, with no more logits in memory than a training step needs."""
-    parts = batches_of(windows, TOKENS_AT_ONCE)
-    return sum(mean_loss(model, part) * len(part) for part in parts) / len(windows)
+    parts, share, total = batches_of(data.held_out, TOKENS_AT_ONCE), data.share, 0.0
+    passes = math.ceil(len(parts) / share.world)  # as many in each process, see `load_sharded`
+    for turn in share.of(range(passes * share.world)):
+        part = parts[turn % len(parts)]
+        loss = mean_loss(model, part) * len(part)
+        total += loss if turn < len(parts) else 0.0
+    return share.total(total) / len(data.held_out)

@@ -40,15 +40,24 @@ def stream_model(checkpoint: Path, device: torch.device, dtype: torch.dtype) -> 
 
     Layers are computed on `device` in `dtype`.
     """
+    model = empty_model(checkpoint, dtype)
+    source = LayerSource(model, checkpoint, device)
+    source.read_others()
+    source.read_when_needed()
+    vars(model)[_SOURCE] = source
+    return model
+
+
+def empty_model(checkpoint: Path, dtype: torch.dtype) -> Any:
+    """The model of a checkpoint's config, in eval mode and frozen, its weights on the meta device.
+
+    For the rest of the process, freed memory goes back to the system.
+    """
     return_freed_memory()
     build: Any = AutoModelForCausalLM.from_config
     with init_empty_weights(include_buffers=False):
         model = build(read_config(checkpoint), dtype=dtype, trust_remote_code=False)
-    model.eval().requires_grad_(False)
-    source = LayerSource(model, checkpoint, device)
-    source.read_others()
-    vars(model)[_SOURCE] = source
-    return model
+    return model.eval().requires_grad_(False)
 
 
 def is_streamed(model: Any) -> bool:
@@ -75,7 +84,7 @@ class LayerSource:
     """Reads the weights of a model's layers from its checkpoint."""
 
     def __init__(self, model: Any, checkpoint: Path, device: torch.device) -> None:
-        """`model` is on the meta device; afterwards its layers read what they lack themselves."""
+        """`model` is on the meta device."""
         family = family_of(model.config.model_type, model.config.architectures)
         self._model, self._device = model, device
         self._files, self._prefix = TensorFiles(checkpoint), f"{family.layers}."
@@ -85,8 +94,6 @@ class LayerSource:
             for index, own in enumerate(layer.state_dict().items() for layer in self._layers)
         ]
         self._present: set[int] = set()
-        for index, layer in enumerate(self._layers):
-            layer.forward = partial(self._forward, index, layer.forward)
 
     def read_others(self) -> None:
         """Puts everything outside the layers into the model; tied weights are in memory once."""
@@ -95,6 +102,15 @@ class LayerSource:
         _put(self._model, {name: self._read(name, state[name].dtype) for name in names})
         self._model.tie_weights()
         _put(self._model, {n: b.to(self._device) for n, b in self._model.named_buffers()})
+
+    def read_layer(self, index: int) -> None:
+        """Puts the weights of one layer into the model."""
+        _put(self._layers[index], self._weights_of(index))
+
+    def read_when_needed(self) -> None:
+        """Has layers read the weights that they lack when they run, and drop them afterwards."""
+        for index, layer in enumerate(self._layers):
+            layer.forward = partial(self._forward, index, layer.forward)
 
     def sweep(self, order: Sequence[int]) -> Iterator[int]:
         """Yields each index while its layer is in memory; meanwhile a thread reads the next one."""
@@ -111,7 +127,7 @@ class LayerSource:
         """The forward pass of a layer, also outside a sweep."""
         if index in self._present:
             return own(*args, **kwargs)
-        _put(self._layers[index], self._weights_of(index))
+        self.read_layer(index)
         with self._in_memory(index):
             return own(*args, **kwargs)
 

@@ -1,0 +1,1 @@
+"""Fine-tuning by several processes that hold one model together."""
