@@ -30,7 +30,9 @@ def measure_recovery(
     from adapruner.recovery import cost
     from adapruner.recovery.finetune import RecoveryRequest
 
-    request = RecoveryRequest(checkpoint, dense, teacher_logits, pool, model, config, seed=0)
+    request = RecoveryRequest(
+        checkpoint, dense, teacher_logits, pool, model, config, seed=0, processes=model.processes
+    )
     with stage("measure_recovery") as out:
         if evaluation.speed:
             check_same(Hardware.read(hardware), model.device_config)

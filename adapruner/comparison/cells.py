@@ -24,7 +24,7 @@ from adapruner.config import (
     with_preset,
 )
 from adapruner.config.base import SafeName
-from adapruner.config.combinations import check_combination
+from adapruner.config.combinations import check_combination, check_processes
 from adapruner.config.parsing import nearest, parse_section
 from adapruner.config.presets import Preset, check_preset
 from adapruner.config.pruning import RESIDUAL_SUBSETS, Layout
@@ -131,6 +131,7 @@ class CandidateConfig(PlanConfig):
     @model_validator(mode="after")
     def _check_sections(self) -> CandidateConfig:
         check_combination(self.search, self.pruning, self.reconstruction, self.finetune)
+        check_processes(self.model, self.finetune)
         return self
 
 

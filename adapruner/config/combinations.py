@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from adapruner.config.model import ModelConfig
 from adapruner.config.pruning import SEMI_STRUCTURED, PruningConfig, ReconstructionConfig
-from adapruner.config.recovery import FinetuneConfig
+from adapruner.config.recovery import LORA, FinetuneConfig
 from adapruner.config.search import SearchConfig
 
 _OF_SEMI_STRUCTURED: dict[str, tuple[str, ...]] = {
@@ -46,3 +47,19 @@ def check_combination(
                 f"pruning.layout semi_structured needs {name}: {' or '.join(allowed)}, got "
                 f"{values[name]}; `method: ast` sets it"
             )
+
+
+def check_processes(model: ModelConfig, finetune: FinetuneConfig) -> None:
+    """Raises ValueError for training that several processes can't do as one does."""
+    if model.processes == 1 or finetune.method != LORA:
+        return
+    if finetune.dropout:
+        raise ValueError(
+            f"model.processes {model.processes} needs finetune.dropout 0, got {finetune.dropout:g}:"
+            " processes draw other dropout than one does; set it to 0, or processes to 1"
+        )
+    if finetune.batch_size < model.processes:
+        raise ValueError(
+            f"model.processes {model.processes} needs finetune.batch_size {model.processes} or "
+            f"more, got {finetune.batch_size}: each process trains on a part of every batch"
+        )

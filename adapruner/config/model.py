@@ -45,8 +45,10 @@ class ModelConfig(DeviceConfig):
     processes: int = Field(
         1,
         ge=1,
-        description="processes that the importance pass deals its samples out to, each with the "
-        "model; on GPUs one for each; the table is the same",
+        description="processes of the importance pass, each with the model and a part of the "
+        "samples, and of finetune.method lora without experts, each with a part of the model and "
+        "of every batch; on GPUs one for each; the table is the same, the weights but for "
+        "rounding; see docs/large-models.md",
     )
     revision: str | None = Field(None, description="commit of a hub model; required for hub:")
 

@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from adapruner.config.base import Section, Shares, Sources
 from adapruner.config.choices import RECOVERY, OneOf
 
+LORA = "lora"
+"""The method that several processes can train with."""
 GROUPED = "grouped"
 """The method that trains the model in 4 bit."""
 
@@ -31,7 +33,7 @@ class FinetuneConfig(Section):
     """Fine-tuning on the fine-tune split."""
 
     method: RecoveryMethod = Field(
-        "lora",
+        LORA,
         description="lora: adapters on all projections, merged into the weights; grouped: "
         "projections in 4 bit, whose groups of columns are moved by adapters; ast: all weights of "
         "the projections with their masks, in the layout semi_structured; none",

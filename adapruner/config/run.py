@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from adapruner.config.base import SafeName, Section, check_shares
 from adapruner.config.calibration import CalibrationConfig
-from adapruner.config.combinations import check_combination
+from adapruner.config.combinations import check_combination, check_processes
 from adapruner.config.evaluation import EvaluationConfig
 from adapruner.config.export import ExportConfig, ServingConfig, with_4bit_export
 from adapruner.config.model import ModelConfig
@@ -152,6 +152,7 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _check_sections(self) -> RunConfig:
         check_combination(self.search, self.pruning, self.reconstruction, self.finetune)
+        check_processes(self.model, self.finetune)
         if self.finetune.branch_rank and self.export.to:
             raise ValueError(
                 f"export.to {self.export.to[0]} can't hold the branches of finetune.branch_rank; "

@@ -76,11 +76,12 @@ def _speeds(
 
 
 def measure_tuning_memory(request: RecoveryRequest) -> PeakMemory | None:
-    """The peak of a recovery; None where it trains nothing or the measurement fails.
+    """The peak of a recovery; None where it trains nothing, several processes train, or the
+    measurement fails.
 
     With `steps` above 2 it is that of two of them.
     """
-    if not request.finetune.is_enabled:
+    if not request.finetune.is_enabled or request.is_dealt_out:
         return None
     steps = min(request.finetune.steps, STEPS)
     request = replace(request, finetune=request.finetune.model_copy(update={"steps": steps}))

@@ -11,6 +11,7 @@ from typing import ClassVar
 from pydantic import TypeAdapter
 
 from adapruner.config import DeviceConfig, FinetuneConfig
+from adapruner.config.recovery import LORA
 from adapruner.files import Artifact, Record
 from adapruner.models.checkpoint import PLAN_FILE, update_shares
 from adapruner.recovery import METHODS
@@ -25,7 +26,7 @@ class RecoveryRequest:
 
     `checkpoint` is the pruned checkpoint, `dense` the one before, where the method starts from it,
     `teacher` the directory of the teacher logits, `pool` that of the pool. `processes` is the
-    number of processes that `lora` trains with.
+    number of those that `lora` trains with; other methods have one.
     """
 
     checkpoint: Path
@@ -36,6 +37,11 @@ class RecoveryRequest:
     finetune: FinetuneConfig
     seed: int
     processes: int = 1
+
+    @property
+    def is_dealt_out(self) -> bool:
+        """Whether several processes train the model together, unless it has experts."""
+        return self.processes > 1 and self.finetune.method == LORA
 
     @property
     def shares(self) -> tuple[float, ...]:

@@ -26,7 +26,7 @@ def recover(request: RecoveryRequest, out: Path) -> RecoveryResult:
     loss that is not finite.
     """
     settings, checkpoint = request.finetune, request.checkpoint
-    if request.processes > 1:
+    if request.is_dealt_out:
         if not ckpt.inspect(checkpoint).has_experts:
             return recover_by_processes(request, out)
         announce("fine-tuning: in one process, the adapters of experts can't be dealt out")

@@ -71,3 +71,20 @@ def test_the_preset_replaces_settings_of_others_and_gives_way_to_them() -> None:
     back = with_preset(config, "flap")
     assert (back.pruning.layout, back.finetune.method) == ("per_layer", "lora")
     assert parse_section(RunConfig, config.model_dump(), "file") == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dropout": 0.1}, r"model\.processes 4 needs finetune\.dropout 0, got 0\.1"),
+        ({"batch_size": 3}, r"model\.processes 4 needs finetune\.batch_size 4 or more, got 3"),
+    ],
+)
+def test_processes_refuse_training_that_differs_from_that_of_one(
+    settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message) as refused:
+        parsed(model={"source": "x", "processes": 4}, finetune=settings)
+    assert "\n" not in str(refused.value)
+    for model, method in (({"source": "x"}, "lora"), ({"source": "x", "processes": 4}, "none")):
+        parsed(model=model, finetune=settings | {"method": method})

@@ -127,6 +127,16 @@ def test_a_loss_that_is_not_finite_ends_all_processes(workplace: Workplace, tmp_
     assert not (tmp_path / "several" / MERGED).exists()
 
 
+def test_adapters_of_experts_are_trained_by_one_process(
+    workplace: Workplace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = request_of(workplace, tmp_path, "qwen3-moe", steps=2)
+    (tmp_path / "out").mkdir()
+    result = finetune(replace(request, processes=2), tmp_path / "out")
+    assert len(result.curve) == 2
+    assert "in one process" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_processes_that_torchrun_starts_write_the_result_of_one(
     workplace: Workplace, tmp_path: Path
