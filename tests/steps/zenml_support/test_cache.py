@@ -85,7 +85,14 @@ DEPENDENCIES: dict[str, tuple[set[str], set[str]]] = {
         {"search", "report", "pruning", "recovery/lora.py", "recovery/finetune.py"},
     ),
     "finetune": (
-        {"recovery/finetune.py", "recovery/lora.py", "recovery/teacher_logits.py"} | MODELS,
+        {
+            "recovery/finetune.py",
+            "recovery/lora.py",
+            "recovery/teacher_logits.py",
+            "recovery/distributed/processes.py",
+            "models/distributed/sharding.py",
+        }
+        | MODELS,
         {"search", "report", "importance", "pruning"},
     ),
     "evaluate": (

@@ -105,7 +105,7 @@ def load_weights(folder: Path) -> dict[str, torch.Tensor]:
     ("kind", "world", "changes"),
     [
         ("llama", 2, {"recompute": True}),
-        ("llama-biased", 3, {"loss": "both"}),
+        pytest.param("llama-biased", 3, {"loss": "both"}, marks=pytest.mark.slow),
     ],
 )
 def test_several_processes_train_as_one(
