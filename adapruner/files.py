@@ -56,8 +56,11 @@ class Artifact(Record):
 
 
 def read_json(file: Path) -> Any:
-    """The value in a JSON file."""
-    return json.loads(file.read_text(encoding="utf-8"))
+    """The value in a JSON file. Raises OSError, or ValueError for a file that holds none."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def write_json(file: Path, value: Any, *, sort_keys: bool = False) -> None:

@@ -50,9 +50,13 @@ def explain(error: BaseException) -> str | None:
 
 
 def _one_line(text: str) -> str:
-    """The text with single spaces; what a terminal might obey, such as ESC, is written out."""
-    line = " ".join(text.split())
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    """The text with single spaces, printable."""
+    return printable(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """The text with what a terminal might obey, or can't show, written out: ESC as \\x1b."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def is_full_disk(error: BaseException) -> bool:

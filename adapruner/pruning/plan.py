@@ -24,6 +24,9 @@ from adapruner.models.structures import LayerWidths, Structures
 from adapruner.pruning.costs.costs import TargetCost
 from adapruner.pruning.target import PruningTarget
 
+MOST_INDICES = 1 << 24
+"""Structures of a layer; an edited plan can't make a larger list than any model has."""
+
 
 class ResidualPlan(Record):
     """Dimensions of the residual stream, of `size`, that a layer's blocks read and write."""
@@ -289,9 +292,13 @@ def parse_ranges(text: str) -> list[int]:
 @functools.lru_cache(maxsize=4096)  # a trial parses the same ranges for every batch
 def _parsed(text: str) -> tuple[int, ...]:
     parts = text.split(",")
-    if not all(re.fullmatch(r"\d+(-\d+)?", part) for part in parts):
+    if not all(re.fullmatch(r"[0-9]{1,9}(-[0-9]{1,9})?", part) for part in parts):
         raise UserError(f"'{text[:60]}' is not a list of ranges such as '0-11,13'")
     bounds = [[int(bound) for bound in part.split("-")] for part in parts]
+    if max(bound[-1] for bound in bounds) >= MOST_INDICES:
+        raise UserError(f"the ranges '{text[:60]}' have an index over {MOST_INDICES - 1}")
+    if sum(bound[-1] - bound[0] + 1 for bound in bounds) > MOST_INDICES:
+        raise UserError(f"the ranges '{text[:60]}' must ascend and not overlap")
     indices = [index for bound in bounds for index in range(bound[0], bound[-1] + 1)]
     if any(b[-1] < b[0] for b in bounds) or indices != sorted(set(indices)):
         raise UserError(f"the ranges '{text[:60]}' must ascend and not overlap")

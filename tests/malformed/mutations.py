@@ -114,7 +114,9 @@ def with_characters(draw: st.DrawFn, text: str) -> bytes:
                 data[:start] + data[end:],
                 data[:end] + data[start:],
                 data[:start] + draw(st.binary(max_size=8)) + data[end:],
-                data[:start] + draw(st.text("{}[],:&*!|>'\"#%@` \n\t-?\x1b\x85")).encode() + data[end:],
+                data[:start]
+                + draw(st.text("{}[],:&*!|>'\"#%@` \n\t-?\x1b\x85")).encode()
+                + data[end:],
             )
         )
     )

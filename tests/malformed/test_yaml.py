@@ -130,15 +130,15 @@ def test_text_that_is_cut_or_changed_is_refused_or_valid(
 
 @given(kind=kinds, data=st.data())
 @examples(40)
-def test_unknown_and_repeated_keys_are_refused(kind: str, data: st.DataObject, tmp_path: Path) -> None:
+def test_unknown_and_repeated_keys_are_refused(
+    kind: str, data: st.DataObject, tmp_path: Path
+) -> None:
     valid = KINDS[kind][0]
     keys = [p for p in places(valid) if isinstance(p[-1], str) and not FREE & {*map(str, p[:-1])}]
     path = data.draw(st.sampled_from(keys))
     lines = as_yaml(valid).splitlines(keepends=True)
     start = next(
-        number
-        for number, line in enumerate(lines)
-        if line.lstrip(" -").startswith(f"{path[-1]}:")
+        number for number, line in enumerate(lines) if line.lstrip(" -").startswith(f"{path[-1]}:")
     )
     indent = lines[start][: len(lines[start]) - len(lines[start].lstrip(" -"))].replace("-", " ")
     key = data.draw(st.sampled_from((path[-1], f"{path[-1]}s", "\x07", "[/b]", "1", "null")))
