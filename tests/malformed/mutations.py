@@ -24,7 +24,8 @@ WRONG_JSON = ("NaN", "-Infinity", "1e999")
 
 ODD = (
     "null", "true", "false", "0", "-1", "1.5", "1e308", "1" * 5000, "9223372036854775808", "{}",
-    "[]", '""', '" "', '"\\u0000"', '"\\ud800"', '"\\u001b[2J\\u0007"', '"\\r\\n\\u2028x"', '"[/red]"',
+    "[]", '""', '" "', '"\\u0000"', '"\\ud800"', '"\\u001b[2J\\u0007"', '"\\r\\n\\u2028x"',
+    '"[/red]"',
     '"../../etc/passwd"', '"/dev/zero"', '"' + "x" * 5000 + '"', '"0-99999999999"', '"nan"',
     '"{{ 1 / 0 }}"', "1e999", "[null]", '["a", 1]', '{"": ""}', '{"\\ud800": 1}',
 )  # fmt: skip
@@ -105,6 +106,7 @@ def with_key(draw: st.DrawFn, valid: Any, write: Callable[[Any], str] = as_json)
 def with_characters(draw: st.DrawFn, text: str) -> bytes:
     """A text that is cut, or has a part removed, repeated or replaced; also no UTF-8."""
     data = text.encode("utf-8", "surrogatepass")
+    signs = draw(st.text("{}[],:&*!|>'\"#%@` \n\t-?\x1b\x85")).encode()
     start = draw(st.integers(0, len(data)))
     end = min(len(data), start + draw(st.integers(0, 40)))
     return draw(
@@ -114,9 +116,7 @@ def with_characters(draw: st.DrawFn, text: str) -> bytes:
                 data[:start] + data[end:],
                 data[:end] + data[start:],
                 data[:start] + draw(st.binary(max_size=8)) + data[end:],
-                data[:start]
-                + draw(st.text("{}[],:&*!|>'\"#%@` \n\t-?\x1b\x85")).encode()
-                + data[end:],
+                data[:start] + signs + data[end:],
             )
         )
     )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import struct
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -99,3 +102,18 @@ def test_a_header_without_a_model_is_refused(
     tensors: int, fields: int, rest: bytes, tmp_path: Path
 ) -> None:
     assert outcome(b"GGUF" + struct.pack("<IQQ", 3, tensors, fields) + rest, tmp_path)
+
+
+@pytest.mark.parametrize("seconds", (0.01, 0.05, 0.1, 0.15, 0.2))
+def test_an_interrupt_while_a_file_is_read_stays_one(seconds: float, tmp_path: Path) -> None:
+    """The interrupt comes from a timer, so that it comes anywhere in the libraries."""
+    (tmp_path / "model.gguf").write_bytes(VALID)
+    former = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        with suppress(KeyboardInterrupt):
+            while True:
+                load(tmp_path / "model.gguf")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)

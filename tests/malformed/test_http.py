@@ -76,11 +76,13 @@ def test_any_bytes_start_no_pass(listener: Listener, data: bytes) -> None:
 
 
 STARTS = ("GET / HTTP/1.1", "PUT / HTTP/1.1", "POST /x HTTP/1.1", "POST /%00 HTTP/1.1",
-          "POST //../ HTTP/1.1", "POST / HTTP/9.9", "POST  / HTTP/1.1", "CONNECT / HTTP/1.1",
-          "post / HTTP/1.1", "POST * HTTP/1.1", "\x00 / HTTP/1.1", "POST /" + "x" * 20000)  # fmt: skip
-VALUES = ("", "-1", "+2", "1e3", "2, 2", "0x2", "99999999999", "9" * 5000, "\u0662", "\ud800", "\x00",
+          "POST //../ HTTP/1.1", "POST  / HTTP/1.1", "CONNECT / HTTP/1.1",
+          "post / HTTP/1.1", "POST * HTTP/1.1", "\x00 / HTTP/1.1", "POST /" + "x" * 20000,
+)  # fmt: skip
+VALUES = ("", "-1", "+2", "1e3", "2, 2", "0x2", "99999999999", "9" * 5000, "\u0662", "\ud800",
+          "\x00",
           "v1,", "v1,====", "v2,x", "Inf", "[/red]", "x" * 20000)  # fmt: skip
-NAMES = st.sampled_from(sorted(good()) + ["Transfer-Encoding", "Content-Encoding", "Expect"])
+NAMES = st.sampled_from([*sorted(good()), "Transfer-Encoding", "Content-Encoding", "Expect"])
 
 
 @given(start=st.sampled_from(STARTS))
