@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from adapruner.config import DeviceConfig
 from adapruner.errors import UserError, refused_as
@@ -84,6 +84,9 @@ def inspect(checkpoint: Path) -> Structures:
     build: Any = AutoModelForCausalLM.from_config
     with refused_as(f"'{checkpoint}': no model fits its config"), torch.device("meta"):
         model = build(config, trust_remote_code=False)
+    if (file := checkpoint / "generation_config.json").is_file():  # read with the weights
+        with refused_as(f"'{file}' is not a readable generation config"):
+            GenerationConfig.from_pretrained(checkpoint, local_files_only=True)
     check_tensors(model, tensor_shapes(checkpoint))
     check_tied(checkpoint, config)
     return describe_model(model)
