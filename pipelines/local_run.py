@@ -16,6 +16,7 @@ from rich.console import Console
 from adapruner.config import RunConfig
 from adapruner.config.pruning import RATIO_BASES
 from adapruner.files import read_json
+from pipelines import home as homes
 from pipelines import stack
 from pipelines.errors import explain
 
@@ -42,12 +43,17 @@ def compress(values: dict[str, Any], config: RunConfig, home: Path) -> None:
 
 
 def prepare(home: Path) -> None:
-    """Sets up ZenML in this process, on the stack in `home`. The first call takes seconds."""
+    """Sets up ZenML in this process, on the stack in `home`. The first call takes seconds.
+
+    Until the process ends, it counts as a user of the home.
+    """
     stack.use_home(home)
     import zenml  # noqa: F401  (it configures logging when it is imported; the filter comes after)
 
     filter_logging()
-    stack.ensure_stack(home)
+    with homes.exclusive(home):
+        homes.enter(home.absolute())
+        stack.ensure_stack(home)
 
 
 def execute(name: str, values: dict[str, Any]) -> PipelineRunResponse:

@@ -6,12 +6,13 @@ import os
 import re
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import mlflow
 import requests
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
@@ -29,6 +30,8 @@ SHORT_TIMEOUTS = {
 MESSAGE_LENGTH = 200
 MISSING = "RESOURCE_DOES_NOT_EXIST"
 """The error code of MLflow for something that the store does not have."""
+EXISTS = "RESOURCE_ALREADY_EXISTS"
+"""The error code for something that the store has already."""
 
 
 class TrackingUnavailableError(UserError):
@@ -117,6 +120,22 @@ def experiment_id(client: MlflowClient) -> str:
     existing = client.get_experiment_by_name(EXPERIMENT)
     if existing is not None:
         return str(existing.experiment_id)
+    with unless_it_exists():
+        return _create_experiment(client)
+    return experiment_id(client)
+
+
+@contextmanager
+def unless_it_exists() -> Iterator[None]:
+    """Another run may have created the same meanwhile, which is no error."""
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != EXISTS:
+            raise
+
+
+def _create_experiment(client: MlflowClient) -> str:
     scheme = urlsplit(client.tracking_uri).scheme
     if scheme == "sqlite":
         folder = Path(client.tracking_uri.removeprefix("sqlite:///")).parent
@@ -162,13 +181,19 @@ def _check_available(uri: str) -> None:
         elif scheme in DATABASE_PORTS and parts.hostname:
             address = (parts.hostname, parts.port or DATABASE_PORTS[scheme])
             socket.create_connection(address, PROBE_SECONDS).close()
-        with _environment(SHORT_TIMEOUTS):
+        with _environment(SHORT_TIMEOUTS), _one_creates_tables(uri):
             MlflowClient().get_experiment_by_name(EXPERIMENT)
     except (MlflowException, OSError, ValueError) as error:
         raise TrackingUnavailableError(
             f"the MLflow tracking URI {redacted(uri)} does not answer ({summarize_error(error)}); "
             "start that server or set MLFLOW_TRACKING_URI to one that runs"
         ) from error
+
+
+def _one_creates_tables(uri: str) -> AbstractContextManager[object]:
+    """A lock beside a new SQLite file: MLflow's tables can't be created twice at a time."""
+    scheme, _, file = uri.partition(":///")
+    return FileLock(f"{file}.lock") if scheme == "sqlite" else nullcontext()
 
 
 def _check_folder(folder: Path) -> None:
