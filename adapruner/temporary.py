@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import shutil
 import socket
 import tempfile
@@ -12,14 +13,16 @@ from pathlib import Path
 
 from adapruner.locks import Lock, acquire, acquire_existing, holder_of
 
-LOCK_FILE = ".lock"
-FOREIGN_DAYS = 7.0
-"""Age from which a start removes the folders of other hosts."""
+LOCK_FILE, FORMER = ".lock", "former"
+FOREIGN_S = 7 * 86400.0
+"""Age in seconds from which a start removes folders of other hosts."""
+UNLOCKED_S = 3600.0
+"""Age in seconds below which a folder without a lock file may be about to get one."""
 
 
 @contextmanager
 def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """An empty folder in `parent` that is removed at the end; a kill leaves it to `abandoned`."""
+    """A folder in `parent`, empty but for its lock file, that is removed at the end."""
     folder, lock = claimed_folder(parent, prefix)
     try:
         yield folder
@@ -29,45 +32,75 @@ def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 
 def claimed_folder(parent: Path, prefix: str) -> tuple[Path, Lock]:
-    """A new folder in `parent`, with the lock of this process in it."""
+    """A new folder in `parent`, and the lock of its lock file, which this process holds."""
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     lock = acquire(folder / LOCK_FILE)
     assert lock is not None, folder
     return folder, lock
 
 
-def remove_abandoned(folders: Iterable[Path], foreign_days: float = FOREIGN_DAYS) -> None:
-    """Removes the folders among `folders` that are `abandoned`."""
-    for folder in abandoned(folders, foreign_days):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def abandoned(folders: Iterable[Path], foreign_days: float = FOREIGN_DAYS) -> Iterator[Path]:
-    """The folders whose process has ended. Each is locked until the next one is asked for.
-
-    A lock that is free proves that for processes of this host. Not every shared file system shows
-    locks to other hosts, so their folders, and those without a lock file, count as abandoned when
-    they are unchanged for `foreign_days` as well.
-    """
+def remove_abandoned(folders: Iterable[Path]) -> None:
+    """Removes those of `folders` that are abandoned."""
     for folder in folders:
-        file = folder / LOCK_FILE
-        holder = holder_of(file)
-        is_old = changed(folder) <= time.time() - foreign_days * 86400
-        if not is_old and (holder is None or holder.host != socket.gethostname()):
-            continue
-        lock = acquire_existing(file) if file.exists() else None
-        if lock is None and file.exists():
-            continue
-        try:
-            yield folder
-        finally:
-            if lock is not None:
-                lock.release()
+        if is_abandoned(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def claim_replacement(target: Path) -> tuple[Path, Lock]:
+    """A new folder beside `target` for what replaces it, and for FORMER, what it replaces.
+
+    Folders of killed processes for the same target are removed before.
+    """
+    for folder in replacements(target.parent, target.name):
+        if is_abandoned(folder):
+            discard_replacement(folder)
+    return claimed_folder(target.parent, f".{target.name}-")
+
+
+def replacements(parent: Path, name: str = "*") -> list[Path]:
+    """The folders in `parent` of `claim_replacement`, for the target `name` or for any."""
+    folders = parent.glob(f".{glob.escape(name) if name != '*' else name}-????????")
+    return sorted(folder for folder in folders if holder_of(folder / LOCK_FILE) is not None)
+
+
+def discard_replacement(folder: Path) -> None:
+    """Removes an abandoned folder; the target gets back what was moved away without a successor."""
+    target, former = folder.with_name(folder.name[1:].rpartition("-")[0]), folder / FORMER
+    if former.exists() and not target.exists():
+        with suppress(OSError):  # another run has published in between
+            former.rename(target)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_abandoned(folder: Path, foreign_s: float = FOREIGN_S) -> bool:
+    """Whether the process of a folder of this module has ended.
+
+    A free lock proves it for a process of this host. Not every shared file system shows locks to
+    other hosts: a folder of theirs must be unchanged for `foreign_s` seconds as well, as must one
+    without a lock file.
+    """
+    file = folder / LOCK_FILE
+    holder, age = holder_of(file), time.time() - changed(folder)
+    is_here = holder is not None and holder.host == socket.gethostname()
+    if not is_here and age < foreign_s:
+        return False
+    if not file.exists():
+        return folder.is_dir() and age > UNLOCKED_S
+    lock = acquire_existing(file)
+    if lock is None:
+        return False
+    lock.release()
+    return True
 
 
 def changed(folder: Path) -> float:
-    """When a folder or an entry of it was last written, in seconds since 1970; 0 if it is gone."""
-    times = [0.0]
-    with suppress(OSError):
-        times += [path.stat().st_mtime for path in (folder, *folder.iterdir())]
-    return max(times)
+    """When a folder or an entry of it was last written, in seconds since 1970; now if it is gone.
+
+    The result for a file is that of the file.
+    """
+    newest = 0.0
+    with suppress(FileNotFoundError):
+        newest = folder.stat().st_mtime
+        if folder.is_dir():
+            newest = max([newest, *(path.lstat().st_mtime for path in folder.iterdir())])
+    return newest or time.time()

@@ -47,13 +47,18 @@ def prepare(home: Path) -> None:
 
     Until the process ends, it counts as a user of the home.
     """
+    import_zenml(home)
+    with homes.exclusive(home):
+        homes.enter(home.absolute())
+        stack.ensure_stack(home)
+
+
+def import_zenml(home: Path) -> None:
+    """Imports ZenML for the stores of a home, and filters what it logs. It takes seconds."""
     stack.use_home(home)
     import zenml  # noqa: F401  (it configures logging when it is imported; the filter comes after)
 
     filter_logging()
-    with homes.exclusive(home):
-        homes.enter(home.absolute())
-        stack.ensure_stack(home)
 
 
 def execute(name: str, values: dict[str, Any]) -> PipelineRunResponse:

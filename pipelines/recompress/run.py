@@ -14,6 +14,7 @@ from types import FrameType
 
 from filelock import FileLock, Timeout
 
+from pipelines import home as homes
 from pipelines import stack
 from pipelines.errors import explain, is_full_disk
 from pipelines.log import EventLog
@@ -40,6 +41,8 @@ def run_pass(path: Path, home: Path, retry_failed: bool = False) -> int:
             log.emit("stopped", reason=f"another pass runs in the home folder {home}")
             return NOT_NOW
         stack.use_home(home)
+        with homes.exclusive(home):
+            homes.enter(home)
         with log.redirect_other_output():
             return _run_logged(file, home, log, retry_failed)
 
