@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from adapruner.errors import UserError
 from adapruner.locks import Holder
@@ -65,7 +65,7 @@ def _print(console: Console, home: Path, removals: list[Removal], dry_run: bool)
     if not removals:
         console.print(f"Nothing to remove in {home}.", markup=False)
         return
-    table = Table("what", "unused for", "size")
+    table = Table(Column("what", overflow="fold"), "unused for", "size")
     for removal in removals:
         table.add_row(removal.what, _age(removal.when), format.size(freed_bytes(removal.paths)))
     console.print(table)

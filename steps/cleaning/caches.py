@@ -10,8 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from adapruner.remote_files import PARTIAL
-from adapruner.search.parallel.storage import open_storage, sqlite_file
-from adapruner.search.study import lock_file
+from adapruner.search.parallel.storage import lock_file, open_storage, sqlite_file
 from steps.cleaning.removal import Removal
 from steps.zenml_support.transfer import CACHE, blobs
 from steps.zenml_support.workspace import downloaded, fetched, study_storage

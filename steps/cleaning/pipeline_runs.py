@@ -68,14 +68,17 @@ def _artifact_versions() -> list[ArtifactVersionResponse]:
 
 
 def _artifacts_of(step: StepRunResponse) -> Iterator[UUID]:
-    for versions in (*step.inputs.values(), *step.outputs.values()):
-        yield from (version.id for version in versions)
+    for inputs in step.inputs.values():
+        yield from (version.id for version in inputs)
+    for outputs in step.outputs.values():
+        yield from (version.id for version in outputs)
 
 
 def _removal(run: PipelineRunResponse | None, versions: list[ArtifactVersionResponse]) -> Removal:
     what = f"run {run.name}" if run else "artifacts of no run"
     when = _end(run) if run else max(map(_made, versions))
-    paths = tuple(Path(version.uri) for version in versions)
+    # A URI is STEP/ARTIFACT/RUN/ID, and nothing else is in the folder RUN.
+    paths = tuple(Path(version.uri).parent for version in versions)
     return Removal(what, when, paths, partial(_forget, run, versions))
 
 

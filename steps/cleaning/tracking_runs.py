@@ -12,7 +12,6 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from mlflow import MlflowClient
-from mlflow.cli import gc
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
@@ -36,7 +35,8 @@ def old_tracking_runs(client: MlflowClient, before: float) -> list[Removal]:
     groups: dict[str, list[Run]] = defaultdict(list)
     for run in _runs(client):
         groups[run.data.tags.get(MLFLOW_PARENT_RUN_ID, run.info.run_id)].append(run)
-    needed |= _newest(groups, {version.tags.get("config_hash") for version in versions} - {None})
+    hashes = {version.tags.get("config_hash", "") for version in versions}
+    needed |= _newest(groups, hashes - {""})
     return [
         _removal(client, members)
         for group, members in groups.items()
@@ -57,11 +57,15 @@ def model_versions(client: MlflowClient) -> Iterator[ModelVersion]:
 
 def registered_folders(client: MlflowClient) -> set[Path]:
     """The folders on this machine that hold the files of model versions."""
-    uris = (
-        client.get_model_version_download_uri(v.name, v.version) for v in model_versions(client)
-    )
-    parts = map(urlsplit, uris)
-    return {Path(unquote(part.path)) for part in parts if part.scheme in ("", "file")}
+    versions = model_versions(client)
+    uris = (client.get_model_version_download_uri(v.name, v.version) for v in versions)
+    return {folder for uri in uris if (folder := _local(uri))}
+
+
+def _local(uri: str) -> Path | None:
+    """The path of a URI on this machine; None for one in another store."""
+    parts = urlsplit(uri)
+    return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
 
 
 def _named_runs(version: ModelVersion) -> set[str]:
@@ -81,11 +85,11 @@ def _runs(client: MlflowClient) -> Iterator[Run]:
             return
 
 
-def _newest(groups: dict[str, list[Run]], configurations: set[str | None]) -> set[str]:
+def _newest(groups: dict[str, list[Run]], configurations: set[str]) -> set[str]:
     """The newest run of each of the configurations, named by their hash."""
     newest: dict[str, Run] = {}
     for run in (run for members in groups.values() for run in members):
-        key = run.data.tags.get("config_hash")
+        key = run.data.tags.get("config_hash", "")
         if key in configurations and (key not in newest or _end(run) > _end(newest[key])):
             newest[key] = run
     return {run.info.run_id for run in newest.values()}
@@ -93,8 +97,8 @@ def _newest(groups: dict[str, list[Run]], configurations: set[str | None]) -> se
 
 def _removal(client: MlflowClient, members: list[Run]) -> Removal:
     name = next((r for r in members if MLFLOW_PARENT_RUN_ID not in r.data.tags), members[0])
-    paths = (Path(unquote(urlsplit(run.info.artifact_uri).path)).parent for run in members)
-    folders = tuple(path for path in paths if path.is_dir())
+    artifacts = (_local(run.info.artifact_uri) for run in members)
+    folders = tuple(path.parent for path in artifacts if path and path.is_dir())
     ids = [run.info.run_id for run in members]
     what = f"MLflow run {name.info.run_name}"
     return Removal(what, max(map(_end, members)), folders, partial(_forget, client, ids))
@@ -102,6 +106,8 @@ def _removal(client: MlflowClient, members: list[Run]) -> Removal:
 
 def _forget(client: MlflowClient, ids: list[str]) -> None:
     """Deletes runs for good: `delete_run` alone hides them."""
+    from mlflow.cli import gc  # it imports MLflow's server, which takes seconds
+
     for id in ids:
         client.delete_run(id)
     uri = client.tracking_uri
@@ -111,4 +117,4 @@ def _forget(client: MlflowClient, ids: list[str]) -> None:
 
 
 def _end(run: Run) -> float:
-    return (run.info.end_time or run.info.start_time) / 1000
+    return float(run.info.end_time or run.info.start_time) / 1000
