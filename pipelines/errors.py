@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import click
 
+from adapruner.databases import explain_sqlite
 from adapruner.errors import UserError
 
 FULL_DISK_MESSAGES = ("No space left on device", "database or disk is full")
@@ -45,7 +46,7 @@ def explain(error: BaseException) -> str | None:
     for cause in _causes(error):
         if isinstance(cause, UserError):
             return " ".join(str(cause).split())
-    return None
+    return next(filter(None, map(explain_sqlite, _causes(error))), None)
 
 
 def is_full_disk(error: BaseException) -> bool:

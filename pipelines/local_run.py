@@ -7,6 +7,8 @@ import logging
 import re
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,9 @@ import yaml
 from rich.console import Console
 
 from adapruner.config import RunConfig
+from adapruner.config.parsing import nearest
 from adapruner.config.pruning import RATIO_BASES
+from adapruner.errors import UserError
 from adapruner.files import read_json
 from pipelines import home as homes
 from pipelines import stack
@@ -64,18 +68,35 @@ def import_zenml(home: Path) -> None:
 def execute(name: str, values: dict[str, Any]) -> PipelineRunResponse:
     """Runs or submits the pipeline `pipelines.<name>.<name>` on the active stack.
 
-    `values` is the content of its file.
+    `values` is the content of its file. Raises UserError for a step that the pipeline lacks.
     """
     from zenml.enums import ExecutionMode
 
+    with configured(name, values) as pipeline:
+        pipeline.configure(execution_mode=ExecutionMode.FAIL_FAST)
+        run: PipelineRunResponse = pipeline()
+    return run
+
+
+@contextmanager
+def configured(name: str, values: dict[str, Any], **options: Any) -> Iterator[Any]:
+    """The pipeline `pipelines.<name>.<name>`, with the content of its file, to be called.
+
+    `options` are those of ZenML's `with_options`. Raises UserError for settings of a step that the
+    pipeline does not have, which ZenML would ignore.
+    """
     pipeline = getattr(importlib.import_module(f"pipelines.{name}"), name)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "run.yaml")
         file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-        configured = pipeline.with_options(config_path=str(file))
-        configured.configure(execution_mode=ExecutionMode.FAIL_FAST)
-        run: PipelineRunResponse = configured()
-    return run
+        prepared = pipeline.with_options(config_path=str(file), **options)
+        if named := values.get("steps"):
+            prepared.prepare()
+            steps = sorted(prepared.invocations)
+            for step in named:
+                if step not in steps:
+                    raise UserError(f"unknown key 'steps.{step}'{nearest(str(step), steps)}")
+        yield prepared
 
 
 def _print_settings(console: Console, config: RunConfig, home: Path) -> None:

@@ -7,11 +7,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapruner.databases import check_file
+
 if TYPE_CHECKING:
     from zenml.client import Client
     from zenml.enums import StackComponentType
 
 NAME = "adapruner"
+ZENML_DATABASE = Path("zenml", "local_stores", "default_zen_store", "zenml.db")
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -31,10 +34,13 @@ def quiet_libraries() -> None:
 def use_home(home: Path) -> None:
     """Sets this process, and ZenML in it, up for a home folder. Call before ZenML is imported.
 
-    Settings of another ZenML (a server, an active stack) are dropped.
+    Settings of another ZenML (a server, an active stack) are dropped. Raises UserError for a
+    database in the home that is locked or damaged.
     """
     home = home.absolute()
     home.mkdir(parents=True, exist_ok=True)
+    for file in (home / "mlflow.db", home / ZENML_DATABASE):
+        check_file(file, "--home")
     foreign = [k for k in os.environ if k.startswith(("ZENML_STORE_", "ZENML_ACTIVE_"))]
     for key in foreign:
         del os.environ[key]

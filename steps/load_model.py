@@ -21,7 +21,7 @@ def load_model(source: Path, serving: ServingConfig) -> Annotated[Path, "dense_c
     settings that do not suit the model.
     """
     from adapruner.export.planned import check_planned
-    from adapruner.models.checkpoint import check_context, inspect
+    from adapruner.models.checkpoint import check_context, check_prompts, inspect
     from adapruner.models.groups import check_groups, narrow_warning
     from adapruner.models.sources import CheckpointSource
     from adapruner.models.structures import check_dropout
@@ -46,6 +46,7 @@ def load_model(source: Path, serving: ServingConfig) -> Annotated[Path, "dense_c
             target.check_layout()
             target.check_experts()
             warnings += check_planned(out, pruning, target.attention != "none", serving.to)
+        check_prompts(out, serving.prompts)
         for warning in dict.fromkeys(warnings):
             logger.warning(warning)
     return out

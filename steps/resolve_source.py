@@ -30,18 +30,21 @@ def resolve_source(
     an output folder with results of the same kind of run, which may be replaced.
 
     Raises UserError, before any long computation, for a source or task that does not exist,
-    objective rows that are evaluated, an MLflow server that does not answer, and an output folder
-    with other content.
+    objective rows that are evaluated, an MLflow server or a database of studies that does not
+    answer, and an output folder with other content.
     """
     from adapruner.data.texts.sources import resolve_texts
     from adapruner.evaluation.tasks.objective_rows import resolve_objective_tasks
     from adapruner.evaluation.tasks.selection import resolve_tasks
+    from adapruner.search.parallel.storage import open_storage
     from steps.mlflow_support import registered_checkpoints, tracking
     from steps.publishing import results
 
     if not runs_in_containers():
         results.check_target(config, result_file)
     tracking.connect()
+    if has_search and config.search.storage is not None:
+        open_storage(config.search.storage)
     with (
         stage("source") as source,
         stage("texts") as texts,

@@ -16,6 +16,8 @@ Counts = Annotated[
 """A positive integer, or a list of them."""
 Share = Annotated[float, Field(ge=0)]
 Limit = Annotated[float, Field(gt=0)]
+MetricKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./: -]{1,100}$")]
+"""The name of a text or task; MLflow takes no other characters in the name of a parameter."""
 
 
 class QualityConfig(Section):
@@ -35,10 +37,10 @@ class GateConfig(Section):
     """What the final model must keep of the dense model; only limits that are set are checked."""
 
     mean_retention: Share | None = Field(None, description="minimum mean retention over the tasks")
-    task_retention: Share | dict[str, Share] | None = Field(
+    task_retention: Share | dict[MetricKey, Share] | None = Field(
         None, description="minimum retention of every task, or a minimum per task"
     )
-    perplexity_ratio: Limit | dict[str, Limit] | None = Field(
+    perplexity_ratio: Limit | dict[MetricKey, Limit] | None = Field(
         None,
         description="maximum perplexity relative to the dense model's, or a maximum per text",
     )
@@ -112,6 +114,13 @@ class EvaluationConfig(QualityConfig):
         for name in ("mean_retention", "task_retention"):
             if getattr(gate, name) is not None and not self.tasks:
                 raise ValueError(f"gate.{name} needs evaluation.tasks; name some")
+        named = gate.perplexity_ratio if isinstance(gate.perplexity_ratio, dict) else {}
+        for name in named if self.texts else ():
+            if not any(text in name for text in self.texts):
+                raise ValueError(
+                    f"gate.perplexity_ratio names '{name}', which is none of evaluation.texts: "
+                    f"{', '.join(self.texts)}"
+                )
         if (gate.prefill_speedup or gate.decode_speedup) and not self.speed:
             raise ValueError("a speedup in the gate needs evaluation.speed: true")
         if (gate.agreement is not None or gate.kl_divergence) and not self.behaviour_windows:

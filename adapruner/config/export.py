@@ -60,7 +60,7 @@ class ServingConfig(Section):
 
     They decide which runtime can load the results, and whether they can be fine-tuned.
     `has_dropout` is whether adapters have any, `group_size` that of results in 4 bit, `context` the
-    number of tokens of the longest window.
+    number of tokens of the longest window, `prompts` what the models continue.
     """
 
     results: tuple[PruningConfig, ...]
@@ -68,6 +68,7 @@ class ServingConfig(Section):
     has_dropout: bool
     group_size: int | None
     context: int = 0
+    prompts: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -76,6 +77,7 @@ class ServingConfig(Section):
         to: tuple[str, ...] = (),
         tunings: Iterable[FinetuneConfig] = (),
         context: int = 0,
+        prompts: tuple[str, ...] = (),
     ) -> ServingConfig:
         """Each result's settings that decide it, once; others have their defaults."""
         tunings = list(tunings)
@@ -86,4 +88,5 @@ class ServingConfig(Section):
             has_dropout=any(tuning.has_dropout for tuning in tunings),
             group_size=max((t.group_size for t in tunings if t.method == GROUPED), default=None),
             context=context,
+            prompts=prompts,
         )

@@ -118,7 +118,10 @@ class RunConfig(Section):
     @property
     def serving(self) -> ServingConfig:
         """What the dense model is checked against before anything is computed."""
-        return ServingConfig.of([self.pruning], self.export.to, [self.finetune], self.context)
+        prompts = self.evaluation.prompts
+        return ServingConfig.of(
+            [self.pruning], self.export.to, [self.finetune], self.context, prompts
+        )
 
     @property
     def context(self) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,14 @@ from adapruner.errors import UserError, first_line
 from adapruner.files import link_or_copy, read_json
 from adapruner.models import auto_classes, modeling
 from adapruner.models.families import PER_LAYER_CLASS, Family, family_of
-from adapruner.models.files import FAMILY_FILE, checkpoint_files, small_files
+from adapruner.models.files import (
+    FAMILY_FILE,
+    PLAN_FILE,
+    checkpoint_files,
+    small_files,
+    timed_tokens,
+    update_shares,
+)
 from adapruner.models.structures import Structures, describe_model
 from adapruner.models.weights import (
     INDEX_FILE,
@@ -30,6 +37,7 @@ from adapruner.models.weights import (
     rewrite_tensors,
     size_on_disk,
     stored_dtype,
+    stored_dtypes,
     stored_weights,
     tensor_shapes,
     weight_files,
@@ -53,15 +61,13 @@ __all__ = [
     "save_checkpoint",
     "size_on_disk",
     "stored_dtype",
+    "stored_dtypes",
     "timed_tokens",
     "update_shares",
 ]
 
 MODELING_FILE = "modeling_adapruner.py"
 """The copy of `modeling.py` in a per-layer checkpoint, which its `auto_map` names."""
-
-PLAN_FILE = "pruning_plan.json"
-"""The pruning plan beside a registered checkpoint; not part of the checkpoint."""
 
 BRANCH = "adapter"
 """The folder of a checkpoint with an adapter that belongs to it, which is not merged."""
@@ -115,6 +121,16 @@ def check_context(checkpoint: Path, tokens: int) -> None:
             f"the run has windows of {tokens} tokens, the model a context of {context}; shorten "
             "sequence_length of calibration, finetune and evaluation"
         )
+
+
+def check_prompts(checkpoint: Path, prompts: Iterable[str]) -> None:
+    """Raises UserError for a prompt that the tokenizer makes no tokens of."""
+    tokenizer = load_tokenizer(checkpoint)
+    for prompt in prompts:
+        if not tokenizer(prompt)["input_ids"]:
+            raise UserError(
+                f"evaluation.prompts: {prompt!r} has no tokens in this model; give another text"
+            )
 
 
 def load_model(checkpoint: Path, model: DeviceConfig, dtype: torch.dtype | None = None) -> Any:
@@ -188,17 +204,19 @@ def load_tokenizer(checkpoint: Path) -> Any:
         raise UserError(f"'{checkpoint}' has no usable tokenizer: {first_line(error)}") from None
 
 
-def save_checkpoint(model: Any, beside: Path, out: Path) -> None:
+def save_checkpoint(
+    model: Any, beside: Path, out: Path, dtypes: Mapping[str, torch.dtype] | None = None
+) -> None:
     """Writes the weights and config of `model` to `out`, an existing, empty directory.
 
     The tokenizer and other small files are copied from the checkpoint `beside`. Tied embeddings
-    are stored once. A per-layer checkpoint includes its modelling file. The config's dtype is that
-    of the weights.
+    are stored once. A per-layer checkpoint includes its modelling file. `dtypes` has the types that
+    weights are stored in, by name; others have the model's, and so has the config.
     """
     from huggingface_hub import save_torch_state_dict
 
     write_config(model, beside, out)
-    weights = dict(stored_weights(model))
+    weights = dict(stored_weights(model, dtypes=dtypes))
     save_torch_state_dict(weights, str(out), metadata={"format": "pt"})
     for file in weight_files(out):
         file.chmod(0o644)  # the library creates them readable by their owner alone
@@ -238,31 +256,6 @@ def rewrite_checkpoint(
     _add_modeling_file(out)
     for file in weight_files(checkpoint):
         rewrite_tensors(file, out / file.name, change)
-
-
-def update_shares(checkpoint: Path) -> tuple[float, ...]:
-    """The share of each domain in the update of a pruned checkpoint, from the plan beside it.
-
-    Empty where there is no plan, or none with shares. Recovery needs this one value of the plan
-    and can't import `pruning`, whose `PruningPlan` writes the file; so it is read from the JSON.
-    """
-    return tuple(_plan(checkpoint).get("update", {}).get("shares", ()))
-
-
-def timed_tokens(checkpoint: Path) -> int | None:
-    """Tokens at which a pruned checkpoint has a target of latency, from the plan beside it.
-
-    None where there is no plan, or one with another target.
-    """
-    cost = _plan(checkpoint).get("ratio", {}).get("cost", {})
-    return cost["tokens"] if cost.get("unit") == "ns" else None
-
-
-def _plan(checkpoint: Path) -> dict[str, Any]:
-    """The plan beside a checkpoint as a JSON value; empty where there is none."""
-    file = checkpoint / PLAN_FILE
-    plan: dict[str, Any] = read_json(file) if file.is_file() else {}
-    return plan
 
 
 def _add_family(checkpoint: Path) -> None:

@@ -8,8 +8,10 @@ that no file of this machine becomes part of a result.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from adapruner.errors import UserError
+from adapruner.files import read_json
 from adapruner.models.weights import INDEX_FILE, weight_files
 
 FAMILY_FILE = "adapruner_family.json"
@@ -34,6 +36,10 @@ TOKENIZER_FILES = frozenset(
 
 SMALL_FILES = TOKENIZER_FILES | {"config.json", "generation_config.json", INDEX_FILE, FAMILY_FILE}
 """All files of a checkpoint but its weights and code."""
+
+
+PLAN_FILE = "pruning_plan.json"
+"""The pruning plan beside a registered checkpoint; not part of the checkpoint."""
 
 
 def small_files(checkpoint: Path) -> list[Path]:
@@ -62,3 +68,27 @@ def _checked(files: list[Path], checkpoint: Path) -> list[Path]:
                 f"'{file}' is a link to a file outside of the checkpoint; put the file itself there"
             )
     return files
+
+
+def update_shares(checkpoint: Path) -> tuple[float, ...]:
+    """The share of each domain in the update of a pruned checkpoint, from the plan beside it.
+
+    Empty where there is no plan, or none with shares. Recovery needs this one value of the plan
+    and can't import `pruning`, whose `PruningPlan` writes the file; so it is read from the JSON.
+    """
+    return tuple(_plan(checkpoint).get("update", {}).get("shares", ()))
+
+
+def timed_tokens(checkpoint: Path) -> int | None:
+    """Tokens at which a pruned checkpoint has a target of latency, from the plan beside it.
+
+    None where there is no plan, or one with another target.
+    """
+    cost = _plan(checkpoint).get("ratio", {}).get("cost", {})
+    return cost["tokens"] if cost.get("unit") == "ns" else None
+
+
+def _plan(checkpoint: Path) -> dict[str, Any]:
+    """The plan beside a checkpoint as a JSON value; empty where there is none."""
+    file = checkpoint / PLAN_FILE
+    return dict(read_json(file)) if file.is_file() else {}

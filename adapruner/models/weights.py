@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,13 @@ INDEX_FILE = "model.safetensors.index.json"
 
 _LENGTH = 8
 """Bytes of a safetensors file that hold the length of its header."""
+
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+    "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+"""Data type in the header of a safetensors file -> that of torch."""
 
 COMPUTED_SUFFIX = "rotary_emb.inv_freq"
 """Llama checkpoints saved before Transformers 4.31 contain this buffer; models compute it."""
@@ -66,15 +74,29 @@ def tensor_shapes(checkpoint: Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def stored_dtype(checkpoint: Path) -> torch.dtype:
-    """The data type that the weights are stored in, by the first floating-point tensor."""
+def stored_dtypes(checkpoint: Path) -> dict[str, torch.dtype]:
+    """Tensor name -> data type, from the headers of a checkpoint's weight files.
+
+    Raises UserError for a data type that models don't have.
+    """
+    dtypes = {}
     for file in weight_files(checkpoint):
-        with safe_open(file, framework="pt") as tensors:
-            for name in sorted(tensors.keys()):
-                dtype: torch.dtype = tensors.get_slice(name)[:0].dtype
-                if dtype.is_floating_point:
-                    return dtype
-    raise UserError(f"'{checkpoint}' holds no floating-point weights")
+        for name, (_, dtype, _) in tensor_entries(file).items():
+            if dtype not in DTYPES:
+                raise UserError(f"'{file}': '{name}' has the data type {dtype}; convert it")
+            dtypes[name] = DTYPES[dtype]
+    return dtypes
+
+
+def stored_dtype(checkpoint: Path) -> torch.dtype:
+    """The data type that the weights are stored in; of several, one that holds the values of all.
+
+    Raises UserError where no tensor is of a floating-point type.
+    """
+    floating = {dtype for dtype in stored_dtypes(checkpoint).values() if dtype.is_floating_point}
+    if not floating:
+        raise UserError(f"'{checkpoint}' holds no floating-point weights")
+    return reduce(torch.promote_types, floating)
 
 
 def tensor_entries(file: Path) -> dict[str, tuple[int, str, tuple[int, ...]]]:
@@ -159,12 +181,14 @@ def check_tied(checkpoint: Path, config: Any) -> None:
         )
 
 
-def stored_weights(model: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+def stored_weights(
+    model: Any, prefix: str = "", dtypes: Mapping[str, torch.dtype] | None = None
+) -> Iterator[tuple[str, Tensor]]:
     """Name and weight, on the CPU, of each tensor that a checkpoint of `model` holds.
 
     They are those whose names begin with `prefix`, without tensors on the meta device; tied
-    embeddings are one tensor. One tensor at a time is split into those of experts, so that memory
-    holds them once.
+    embeddings are one tensor. Those that `dtypes` names have its types, others the model's. One
+    tensor at a time is split into those of experts, so that memory holds them once.
     """
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     is_tied = head.weight.data_ptr() == embedding.weight.data_ptr()
@@ -173,7 +197,7 @@ def stored_weights(model: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]
         if is_left_out or not name.startswith(prefix):
             continue
         for stored, part in revert_weight_conversion(model, {name: tensor.cpu()}).items():
-            yield stored, _separate(part)
+            yield stored, _separate(part.to((dtypes or {}).get(stored, part.dtype)))
 
 
 def _separate(tensor: Tensor) -> Tensor:

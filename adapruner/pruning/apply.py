@@ -35,7 +35,8 @@ def prune(
     """
     decided, texts = PruningPlan.read(plan), Pool.read(pool)
     if decided.sparsity is not None:
-        ckpt.save_checkpoint(sparse_model(checkpoint, decided, texts, model), checkpoint, out)
+        sparse = sparse_model(checkpoint, decided, texts, model)
+        ckpt.save_checkpoint(sparse, checkpoint, out, ckpt.stored_dtypes(checkpoint))
     else:
         _cut(ReconstructionRequest(checkpoint, decided, texts, model, reconstruction), out)
     decided.write_file(out / ckpt.PLAN_FILE)
@@ -57,7 +58,7 @@ def _cut(request: ReconstructionRequest, out: Path) -> None:
         save_layers(stored, done, checkpoint, out)
     else:
         deque(done, maxlen=0)
-        ckpt.save_checkpoint(stored, checkpoint, out)
+        ckpt.save_checkpoint(stored, checkpoint, out, ckpt.stored_dtypes(checkpoint))
 
 
 def _corrected(model: Any, plan: PruningPlan, reconstruction: Reconstruction) -> Iterator[int]:

@@ -74,4 +74,4 @@ def _save(weights: dict[str, Tensor], request: RecoveryRequest, out: Path) -> No
     for name, weight in weights.items():
         model.get_parameter(name).copy_(weight)
     check_sparse(model)
-    ckpt.save_checkpoint(model, checkpoint, out)
+    ckpt.save_checkpoint(model, checkpoint, out, ckpt.stored_dtypes(checkpoint))

@@ -38,7 +38,7 @@ def recover(request: RecoveryRequest, out: Path) -> RecoveryResult:
     for name, change in changes.items():
         weight = merged.get_parameter(name)
         weight.copy_(weight.float() + change.to(weight.device))
-    ckpt.save_checkpoint(merged, checkpoint, out)
+    ckpt.save_checkpoint(merged, checkpoint, out, ckpt.stored_dtypes(checkpoint))
     return result_of(request, data, curve)
 
 

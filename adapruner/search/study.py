@@ -16,18 +16,14 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from adapruner.config import SearchConfig
+from adapruner.databases import sqlite_file
 from adapruner.errors import UserError
 from adapruner.importance.recipe import Recipe
 from adapruner.progress import track
 from adapruner.search.evaluator import Evaluation, IsHopeless
 from adapruner.search.front import Values
 from adapruner.search.parallel.lease import held_lease
-from adapruner.search.parallel.storage import (
-    is_in_memory,
-    lock_file,
-    open_storage,
-    sqlite_file,
-)
+from adapruner.search.parallel.storage import is_in_memory, lock_file, open_storage
 from adapruner.search.samplers import make_sampler
 from adapruner.search.space import SearchSpace
 

@@ -85,7 +85,7 @@ def _exit_code(outcomes: Counter[str]) -> int:
 
 @contextmanager
 def _lock_of(home: Path) -> Iterator[bool]:
-    """Whether this is the only pass in the home folder, whose ZenML store supports only one.
+    """Whether this is the only pass in the home folder. Another one would find the same work held.
 
     The kernel holds the lock, so that it ends with the process, however that ends. A lock file of
     another kind would remain after a kill and block every later pass: no fallback to one.

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
-import yaml
-
 from adapruner.errors import UserError
+from pipelines.local_run import configured
 from pipelines.schedules.timetable import Timetable
 
 ALTERNATIVES = (
@@ -26,8 +23,6 @@ def schedule(name: str, values: dict[str, Any], when: Timetable) -> str:
     from zenml.client import Client
     from zenml.config.schedule import Schedule
 
-    from pipelines.compress import compress
-
     stack = Client().active_stack
     orchestrator = stack.orchestrator
     if not orchestrator.config.is_schedulable:
@@ -35,9 +30,7 @@ def schedule(name: str, values: dict[str, Any], when: Timetable) -> str:
             f"the orchestrator of the active ZenML stack '{stack.name}' ({orchestrator.flavor}) "
             f"supports no schedules; {ALTERNATIVES}"
         )
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "run.yaml")
-        file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-        zenml_schedule = Schedule(name=f"adapruner-{name}", cron_expression=when.cron)
-        compress.with_options(config_path=str(file), schedule=zenml_schedule)()
+    zenml_schedule = Schedule(name=f"adapruner-{name}", cron_expression=when.cron)
+    with configured("compress", values, schedule=zenml_schedule) as pipeline:
+        pipeline()
     return str(stack.name)

@@ -9,8 +9,9 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial
 
+from adapruner.databases import sqlite_file
 from adapruner.remote_files import PARTIAL
-from adapruner.search.parallel.storage import lock_file, open_storage, sqlite_file
+from adapruner.search.parallel.storage import lock_file, open_storage
 from steps.cleaning.removal import Removal
 from steps.zenml_support.transfer import CACHE, blobs
 from steps.zenml_support.workspace import downloaded, fetched, study_storage

@@ -14,13 +14,18 @@ import mlflow
 import requests
 from filelock import FileLock
 from mlflow import MlflowClient
+from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
+from adapruner.databases import check_database, sqlite_file
 from adapruner.errors import UserError
 from steps.zenml_support.workspace import home, runs_in_containers
 
 EXPERIMENT = "adapruner"
 PROBE_SECONDS = 5
+CREATION_SECONDS = 120
+"""How long another process may take to create MLflow's tables in an SQLite file."""
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 SHORT_TIMEOUTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": str(PROBE_SECONDS),
@@ -181,19 +186,29 @@ def _check_available(uri: str) -> None:
         elif scheme in DATABASE_PORTS and parts.hostname:
             address = (parts.hostname, parts.port or DATABASE_PORTS[scheme])
             socket.create_connection(address, PROBE_SECONDS).close()
-        with _environment(SHORT_TIMEOUTS), _one_creates_tables(uri):
-            MlflowClient().get_experiment_by_name(EXPERIMENT)
-    except (MlflowException, OSError, ValueError) as error:
+        with _environment(SHORT_TIMEOUTS), _creation_lock(uri):
+            if scheme in ("sqlite", *DATABASE_PORTS):
+                check_database(uri, "MLFLOW_TRACKING_URI")
+            experiment = MlflowClient().get_experiment_by_name(EXPERIMENT)
+    except UserError as error:
+        raise TrackingUnavailableError(str(error)) from None
+    except (MlflowException, SQLAlchemyError, ImportError, OSError, ValueError) as error:
         raise TrackingUnavailableError(
             f"the MLflow tracking URI {redacted(uri)} does not answer ({summarize_error(error)}); "
             "start that server or set MLFLOW_TRACKING_URI to one that runs"
         ) from error
+    if experiment is not None and experiment.lifecycle_stage == LifecycleStage.DELETED:
+        raise UserError(
+            f"MLflow's experiment '{EXPERIMENT}' at {redacted(uri)} was deleted; restore it with "
+            f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+        )
 
 
-def _one_creates_tables(uri: str) -> AbstractContextManager[object]:
-    """A lock beside a new SQLite file: MLflow's tables can't be created twice at a time."""
-    scheme, _, file = uri.partition(":///")
-    return FileLock(f"{file}.lock") if scheme == "sqlite" else nullcontext()
+def _creation_lock(uri: str) -> AbstractContextManager[object]:
+    """The lock of an SQLite file, beside it: two processes can't create MLflow's tables at once."""
+    if urlsplit(uri).scheme != "sqlite" or (file := sqlite_file(uri)) is None:
+        return nullcontext()
+    return FileLock(f"{file}.lock", timeout=CREATION_SECONDS)
 
 
 def _check_folder(folder: Path) -> None:

@@ -269,8 +269,12 @@ def test_clean_keeps_registered_versions_and_a_run_computes_again_what_went(
     unregistered = client.get_model_version("small-pruned", str(newest))
     client.delete_model_version("small-pruned", str(newest))
     folder = work.home / "artifacts" / WORK
-    claim = "import sys, pathlib; from adapruner.temporary import claimed_folder as claim; "
-    assert work.python("-c", claim + "claim(pathlib.Path(sys.argv[1]), 'x~')", str(folder)).code == 0
+    claim = f"""
+from pathlib import Path
+from adapruner.temporary import claimed_folder
+claimed_folder(Path({str(folder)!r}), 'x~')
+"""
+    assert work.python("-c", claim).code == 0
     (left,) = folder.iterdir()
     running, lock = claimed_folder(folder, "y~")
     (work.folder / "clean.py").write_text(CLEANS_AND_REPEATS)

@@ -9,14 +9,7 @@ import torch
 from torch import Tensor
 
 from adapruner.errors import UserError
-from adapruner.models.weights import tensor_entries, weight_files
-
-_DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
-    "U8": torch.uint8, "BOOL": torch.bool,
-}  # fmt: skip
-"""Data type in the header of a safetensors file -> that of torch."""
+from adapruner.models.weights import DTYPES, tensor_entries, weight_files
 
 
 class _Place(NamedTuple):
@@ -37,9 +30,9 @@ class TensorFiles:
         self._places: dict[str, _Place] = {}
         for file in weight_files(checkpoint):
             for name, (start, dtype, shape) in tensor_entries(file).items():
-                if dtype not in _DTYPES:
+                if dtype not in DTYPES:
                     raise UserError(f"'{file}': '{name}' has the data type {dtype}; convert it")
-                self._places[name] = _Place(file, start, _DTYPES[dtype], shape)
+                self._places[name] = _Place(file, start, DTYPES[dtype], shape)
 
     def __contains__(self, name: str) -> bool:
         return name in self._places

@@ -12,22 +12,24 @@ from torch import Tensor
 
 from adapruner.models.checkpoint import write_config
 from adapruner.models.families import family_of
-from adapruner.models.weights import INDEX_FILE, stored_weights
+from adapruner.models.weights import INDEX_FILE, stored_dtypes, stored_weights
 
 
 def save_layers(model: Any, done: Iterator[int], beside: Path, out: Path) -> None:
     """Writes what `save_checkpoint` does, with one file of weights for each layer.
 
     `done` changes the layers of the streamed `model` and yields the index of each in its turn; the
-    config is written after all. A file has its final name once it is complete. Embeddings, the last
-    norm and the head are in the first file.
+    config is written after all. Weights have the data types of `beside`. A file has its final name
+    once it is complete. Embeddings, the last norm and the head are in the first file.
     """
     family = family_of(model.config.model_type, model.config.architectures)
+    dtypes = stored_dtypes(beside)
     depth, layers = model.config.num_hidden_layers, f"{family.layers}."
-    weights = {n: t for n, t in stored_weights(model) if not n.startswith(layers)}
+    others = stored_weights(model, dtypes=dtypes)
+    weights = {name: weight for name, weight in others if not name.startswith(layers)}
     files, size = dict.fromkeys(weights, _name(0, depth)), _write(weights, out / _name(0, depth))
     for index in done:
-        weights = dict(stored_weights(model, f"{layers}{index}."))
+        weights = dict(stored_weights(model, f"{layers}{index}.", dtypes))
         size += _write(weights, out / _name(index + 1, depth))
         files |= dict.fromkeys(weights, _name(index + 1, depth))
     index_fields = {"metadata": {"total_size": size}, "weight_map": files}

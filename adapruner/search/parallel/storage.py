@@ -15,6 +15,7 @@ from filelock import FileLock
 from optuna.storages import RDBStorage
 from sqlalchemy.engine import URL, make_url
 
+from adapruner.databases import check_database, sqlite_file
 from adapruner.errors import UserError, first_line
 from adapruner.hashing import hash_json
 
@@ -30,11 +31,11 @@ _PACKAGES = {
 """Module of a driver -> the package that has it."""
 
 _LOCKS = {
-    "postgresql": "SELECT pg_advisory_lock(7261934)",
-    "mysql": f"SELECT GET_LOCK('adapruner', {WAIT_S})",
-    "mariadb": f"SELECT GET_LOCK('adapruner', {WAIT_S})",
+    "postgresql": (f"SET lock_timeout = '{WAIT_S}s'", "SELECT pg_advisory_lock(7261934)"),
+    "mysql": (f"SELECT GET_LOCK('adapruner', {WAIT_S})",),
+    "mariadb": (f"SELECT GET_LOCK('adapruner', {WAIT_S})",),
 }
-"""Database -> statement that locks something of ours until the connection is closed."""
+"""Database -> statements that lock something of ours until the connection is closed."""
 
 
 def open_storage(url: str) -> RDBStorage:
@@ -45,9 +46,12 @@ def open_storage(url: str) -> RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         parsed = make_url(url)
+        check_database(url, "search.storage")
         # Optuna looks for the tables before it creates them: only one process may do that.
         with _schema_lock(parsed):
             storage = RDBStorage(url, engine_kwargs=_engine_options(parsed))
+    except UserError:
+        raise
     except ModuleNotFoundError as error:
         package = _PACKAGES.get(error.name or "", error.name)
         raise UserError(
@@ -66,13 +70,6 @@ def open_storage(url: str) -> RDBStorage:
     if sqlite_file(url):
         _lock_at_begin(storage.engine)
     return storage
-
-
-def sqlite_file(url: str) -> Path | None:
-    """The file of an SQLite database; None for a server, and for a database in memory."""
-    parsed = make_url(url)
-    in_memory = parsed.database in (None, "", ":memory:")
-    return None if in_memory or not _is_sqlite(parsed) else Path(str(parsed.database))
 
 
 def is_in_memory(url: str) -> bool:
@@ -133,6 +130,6 @@ def _schema_lock(url: URL) -> Iterator[None]:
         return
     engine = sa.create_engine(url, poolclass=sa.NullPool)
     with engine.connect() as connection:
-        if statement := _LOCKS.get(url.get_backend_name()):
+        for statement in _LOCKS.get(url.get_backend_name(), ()):
             connection.execute(sa.text(statement))
         yield

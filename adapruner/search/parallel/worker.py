@@ -10,6 +10,7 @@ from uuid import uuid4
 import optuna
 from optuna.storages import RDBStorage
 
+from adapruner.databases import sqlite_file
 from adapruner.errors import UserError
 from adapruner.models.streamed.choice import load_or_stream
 from adapruner.progress import announce
@@ -17,7 +18,7 @@ from adapruner.search.parallel import lease
 from adapruner.search.parallel.generations import DONE, POLL_S
 from adapruner.search.parallel.publication import Publication, machine
 from adapruner.search.parallel.queue import Queue, run_next
-from adapruner.search.parallel.storage import open_storage, sqlite_file
+from adapruner.search.parallel.storage import open_storage
 from adapruner.search.task import SearchTask, TrialRunner
 
 

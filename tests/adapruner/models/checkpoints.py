@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from adapruner.models.checkpoint import auto_map
 from adapruner.models.families import Family, family_of
 from adapruner.models.structures import describe_model
+from adapruner.models.weights import weight_files
 from tests.adapruner.conftest import Workplace
 
 WIDTHS: dict[int, dict[str, int]] = {
@@ -73,6 +74,10 @@ def edit_config(checkpoint: Path, **fields: Any) -> None:
     """Sets fields of a checkpoint's config.json."""
     file = checkpoint / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+
+def weights_of(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return {name: t for file in weight_files(checkpoint) for name, t in load_file(file).items()}
 
 
 def edit_tensors(checkpoint: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:

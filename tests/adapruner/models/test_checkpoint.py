@@ -249,3 +249,9 @@ def test_a_quantized_checkpoint_is_refused_from_its_config(
     edit_config(directory, quantization_config=quantization)
     with pytest.raises(UserError, match=r"is quantized .* give the checkpoint in full precision"):
         resolve(ModelConfig(source=str(directory)))
+
+
+def test_a_prompt_without_tokens_is_refused(workplace: Workplace) -> None:
+    ckpt.check_prompts(workplace.checkpoint, ["w7 w8"])
+    with pytest.raises(UserError, match=r"evaluation.prompts: '  ' has no tokens"):
+        ckpt.check_prompts(workplace.checkpoint, ["w7", "  "])

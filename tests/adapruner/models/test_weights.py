@@ -93,6 +93,22 @@ def test_shapes_and_sizes_are_those_of_all_files_of_an_index(
     assert weights.stored_dtype(tmp_path) == torch.float32
 
 
+def test_the_data_type_of_several_holds_the_values_of_all(
+    workplace: Workplace, tmp_path: Path
+) -> None:
+    checkpoint = copy_of(workplace, tmp_path)
+    types = {"model.norm.weight": torch.float16, "model.embed_tokens.weight": torch.bfloat16}
+
+    def mix(tensors: dict[str, torch.Tensor]) -> None:
+        for name, tensor in tensors.items():
+            tensors[name] = tensor.to(types.get(name, torch.bfloat16))
+
+    edit_tensors(checkpoint, mix)
+    assert weights.stored_dtype(checkpoint) == torch.float32
+    stored = weights.stored_dtypes(checkpoint)
+    assert stored == dict.fromkeys(stored, torch.bfloat16) | types
+
+
 def test_weights_without_a_floating_point_tensor_have_no_data_type(
     workplace: Workplace, tmp_path: Path
 ) -> None:

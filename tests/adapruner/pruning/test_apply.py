@@ -17,6 +17,7 @@ from adapruner.models import checkpoint as ckpt
 from adapruner.pruning.apply import prune
 from adapruner.pruning.plan import PruningPlan
 from adapruner.pruning.surgery import apply
+from tests.adapruner.models.checkpoints import edit_tensors, weights_of
 from tests.adapruner.pruning.plans import plan_for
 from tests.adapruner.pruning.pools import write_pool
 from tests.models import small_model, tokens
@@ -39,7 +40,11 @@ print(json.dumps(loaded))
 
 
 def pruned(
-    root: Path, plan: PruningPlan, method: ReconstructionConfig, dtype: Any = "float32"
+    root: Path,
+    plan: PruningPlan,
+    method: ReconstructionConfig,
+    dtype: Any = "float32",
+    streaming: Any = "auto",
 ) -> Path:
     """The checkpoint in `root`/dense, pruned."""
     stage, out = root / "stage", root / "out"
@@ -47,7 +52,7 @@ def pruned(
     out.mkdir()
     plan.write(stage)
     write_pool(stage)
-    model = ModelConfig(source=str(root / "dense"), dtype=dtype, device="cpu")
+    model = ModelConfig(source=str(root / "dense"), dtype=dtype, device="cpu", streaming=streaming)
     prune(root / "dense", stage, stage, model, method, out)
     return out
 
@@ -130,3 +135,26 @@ def test_experts_are_pruned_and_updated(what: str, name: str, tmp_path: Path) ->
     updated = {n for n, w in loaded.state_dict().items() if not torch.equal(w, cut.state_dict()[n])}
     assert {n.split(".")[3] for n in updated} == {"mlp"}, "attention keeps its weights"
     assert any("experts" in n for n in updated)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("kind", ["llama-mha", "qwen3-moe"])
+def test_each_weight_keeps_its_own_data_type(kind: str, streaming: bool, tmp_path: Path) -> None:
+    dense = tmp_path / "dense"
+    model = small_model(kind, tie_word_embeddings=False).to(torch.bfloat16)
+    model.save_pretrained(dense)
+    rare = {"model.norm.weight": torch.float32, "lm_head.weight": torch.float16}
+    generator = torch.Generator().manual_seed(0)
+
+    def refine(tensors: dict[str, torch.Tensor]) -> None:
+        for name, dtype in rare.items():
+            noise = torch.rand(tensors[name].shape, generator=generator)
+            tensors[name] = (tensors[name].float() + 1e-3 * noise).to(dtype)
+
+    edit_tensors(dense, refine)
+    method = ReconstructionConfig(method="least_squares")
+    out = pruned(tmp_path, plan_for(model, "ragged"), method, streaming=streaming)
+    stored = ckpt.stored_dtypes(out)
+    assert stored == dict.fromkeys(stored, torch.bfloat16) | rare
+    before, after = (weights_of(folder) for folder in (dense, out))
+    assert all(torch.equal(after[name], before[name]) for name in rare)

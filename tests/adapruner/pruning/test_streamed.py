@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
 
 from adapruner.config import ModelConfig, ReconstructionConfig
 from adapruner.evaluation.divergence import top_log_probs
@@ -25,6 +23,7 @@ from adapruner.pruning.gram_matrices import compute_gram_matrices
 from adapruner.pruning.plan import PruningPlan
 from adapruner.pruning.sensitivity import measure_sensitivity
 from adapruner.pruning.surgery import narrowed
+from tests.adapruner.models.checkpoints import weights_of
 from tests.adapruner.pruning.plans import plan_for, plan_with_subsets
 from tests.adapruner.pruning.pools import write_pool
 from tests.models import KINDS, small_model, tokens
@@ -78,10 +77,6 @@ def test_sensitivities_are_equal(kind: str, tmp_path: Path) -> None:
         for model, seen in zip(models[:2], measured, strict=True)
     ]
     assert torch.equal(*rows) and measured[0] == measured[1] and set(measured[0]) == {0, 1, 3}
-
-
-def weights_of(folder: Path) -> dict[str, Tensor]:
-    return {n: t for file in weight_files(folder) for n, t in load_file(file).items()}
 
 
 def cases() -> list[tuple[str, Callable[[Any], PruningPlan], str, int]]:

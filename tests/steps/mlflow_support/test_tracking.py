@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -121,3 +122,26 @@ def test_the_summary_of_a_failed_request_is_its_cause() -> None:
         "(Caused by NewConnectionError('<object>: Connection refused'))"
     )
     assert tracking.summarize_error(error) == "Connection refused"
+
+
+def test_a_tracking_database_that_is_locked_is_refused_within_seconds(tmp_path: Path) -> None:
+    file = tmp_path / "mlflow.db"
+    other = sqlite3.connect(file, isolation_level=None)
+    other.execute("CREATE TABLE things (name TEXT)")
+    other.execute("BEGIN EXCLUSIVE")
+    started = time.perf_counter()
+    with pytest.raises(TrackingUnavailableError, match="is locked by another process"):
+        tracking.connect_to(f"sqlite:///{file}")
+    other.close()
+    assert time.perf_counter() - started < 2 * tracking.PROBE_SECONDS
+
+
+def test_a_deleted_experiment_is_refused_with_the_way_to_restore_it(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client = tracking.connect_to(uri)
+    experiment = tracking.experiment_id(client)
+    client.delete_experiment(experiment)
+    with pytest.raises(UserError, match=f"restore --experiment-id {experiment}"):
+        tracking.connect_to(uri)
+    client.restore_experiment(experiment)
+    assert tracking.experiment_id(tracking.connect_to(uri)) == experiment
