@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -32,10 +33,15 @@ class Removal:
 
 
 def freed_bytes(paths: Iterable[Path]) -> int:
-    """The bytes that removing all of `paths` frees: files with a hard link elsewhere stay."""
+    """The bytes that removing all of `paths` frees: files with a hard link elsewhere stay.
+
+    What is gone already frees nothing.
+    """
     found: dict[tuple[int, int], list[int]] = {}
     for path in paths:
         for file in (path, *path.rglob("*")):
+            if not os.path.lexists(file):
+                continue
             stat = file.lstat()
             if not file.is_dir() or file.is_symlink():
                 found.setdefault((stat.st_dev, stat.st_ino), [stat.st_size, stat.st_nlink])[1] -= 1

@@ -78,7 +78,7 @@ def test_two_first_runs_in_a_new_home_at_the_same_time_both_start(start: Start) 
         assert run.stdin is not None
         run.stdin.write("go\n")
         run.stdin.flush()
-    outputs = [run.communicate(timeout=120) for run in runs]
+    outputs = [run.communicate(timeout=300) for run in runs]
     assert [run.returncode for run in runs] == [0, 0], outputs
     names = {out.split()[0] for out, _ in outputs}
     experiments = {out.split()[1] for out, _ in outputs}

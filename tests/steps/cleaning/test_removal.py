@@ -22,4 +22,6 @@ def test_a_file_with_a_hard_link_elsewhere_frees_nothing(tmp_path: Path) -> None
 
 
 def test_what_is_gone_already_is_no_error(tmp_path: Path) -> None:
-    Removal("x", 0.0, (tmp_path / "gone",)).remove()
+    gone = (tmp_path / "gone",)
+    assert freed_bytes(gone) == 0
+    Removal("x", 0.0, gone).remove()
