@@ -127,6 +127,16 @@ def print_results(console: Console, results: Path) -> None:
     )
 
 
+def print_tables(console: Console, results: Path) -> None:
+    """Prints the tables in an output folder, and the files of the folder."""
+    from adapruner.comparison.table import tables
+
+    for table in tables(read_json(results / "comparison.json")):
+        console.print(table)
+    for name in ("comparison.md", "comparison.json", "comparison.svg", "comparison.png"):
+        console.print(f"  {results / name}", markup=False)
+
+
 def filter_logging() -> None:
     """Keeps messages about the progress of the run and warnings of this project."""
     for handler in logging.getLogger().handlers:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import optuna
@@ -17,7 +14,6 @@ from sqlalchemy.engine import URL, make_url
 
 from adapruner.databases import check_database, sqlite_file
 from adapruner.errors import UserError, first_line
-from adapruner.hashing import hash_json
 
 WAIT_S = 60
 """How long a process waits for a lock of the database that another one holds."""
@@ -124,8 +120,9 @@ def _lock_at_begin(engine: sa.Engine) -> None:
 @contextmanager
 def _schema_lock(url: URL) -> Iterator[None]:
     if _is_sqlite(url):
-        where = hash_json([str(Path(url.database or "").resolve()), os.getuid()])[:16]
-        with FileLock(Path(tempfile.gettempdir()) / f"adapruner-{where}.lock", timeout=WAIT_S):
+        file = sqlite_file(str(url))
+        lock = nullcontext() if file is None else FileLock(f"{file}.lock", timeout=WAIT_S)
+        with lock:
             yield
         return
     engine = sa.create_engine(url, poolclass=sa.NullPool)
