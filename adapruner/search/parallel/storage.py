@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -14,6 +17,7 @@ from sqlalchemy.engine import URL, make_url
 
 from adapruner.databases import check_database, sqlite_file
 from adapruner.errors import UserError, first_line
+from adapruner.hashing import hash_json
 
 WAIT_S = 60
 """How long a process waits for a lock of the database that another one holds."""
