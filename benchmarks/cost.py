@@ -9,9 +9,6 @@ Three ratios, each of medians of interleaved repeats in one process:
 - trial: scoring and planning against the dense forward pass over the objective text;
 - slicing: the forward pass of the narrowed dense model against that of the cut model.
 
-Also printed, computed and not measured: the gradients that the importance pass holds at once, as a
-share of the copy of all weights that the plain pass needs for its own.
-
 Without CHECKPOINT the embedded SmolLM2-135M is used. A small run takes about two minutes.
 """
 
@@ -56,10 +53,6 @@ def main(source: str) -> None:
         lambda: importance_table(model, tokens, reference), lambda: plain_pass(model, tokens)
     )
     show("importance pass / plain forward and backward", ours, plain)
-
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    largest = max(p.numel() for n, p in model.named_parameters() if "proj" in n) * 4
-    print(f"gradients held at once, by size: {3 * largest / weights:.4f} of a copy of the weights")
 
     recipe = Recipe(samples=tuple(range(SAMPLES)))
     target = PruningTarget(structures, PruningConfig(ratio_of="blocks"))

@@ -10,8 +10,7 @@ from rich.console import Console
 
 from adapruner.comparison.cells import ComparisonConfig, cells
 from adapruner.config import RunConfig
-from adapruner.files import read_json
-from pipelines.local_run import execute, prepare
+from pipelines.local_run import execute, prepare, print_tables
 
 
 def compare(
@@ -39,10 +38,5 @@ def compare(
     )
     prepare(home)
     execute("compare", values)
-    from adapruner.comparison.table import tables
-
-    for table in tables(read_json(target / "comparison.json")):
-        console.print(table)
-    for name in ("comparison.md", "comparison.json", "comparison.svg", "comparison.png"):
-        console.print(f"  {target / name}", markup=False)
+    print_tables(console, target)
     console.print(f"Done in {time.perf_counter() - started:.0f} s.", markup=False)

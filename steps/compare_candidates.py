@@ -11,7 +11,7 @@ from adapruner.comparison.cells import ComparisonConfig
 from adapruner.config import RunConfig
 from steps.zenml_support.cache import uncached_step
 from steps.zenml_support.materializer import WithoutWeights
-from steps.zenml_support.workspace import Timing, stage
+from steps.zenml_support.workspace import Timing, runs_in_containers, stage
 
 
 @uncached_step
@@ -52,5 +52,6 @@ def compare_candidates(
         (out / "comparison.md").write_text(table.markdown(content), encoding="utf-8")
         chart.write(content, out)
         log(get_step_context().pipeline_run.name, content, out)
-        publish_comparison(config, out)
+        if not runs_in_containers():
+            publish_comparison(config, out)
     return out

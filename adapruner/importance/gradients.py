@@ -171,24 +171,3 @@ def watched(
                     hook = partial(watch, index, name, part)
                     stack.callback(placed(part)[0].register_forward_hook(hook).remove)
         yield
-
-
-def with_bias(product: Tensor, delta: Tensor, module: Watched, columns: bool) -> Tensor:
-    """`product` with units as rows; a bias is a further last column."""
-    if columns:
-        return product.T
-    if module.bias is None:
-        return product
-    return torch.cat([product, (delta.sum(0) * module.bias.float()).unsqueeze(1)], 1)
-
-
-def unit_sums(product: Tensor, rows: int) -> Tensor:
-    """[3, units] on the CPU: sums, absolute sums and sums of squares over a unit's `rows` rows."""
-    sums = torch.stack(
-        [
-            product.sum(1),
-            torch.linalg.vector_norm(product, 1, dim=1),
-            torch.linalg.vector_norm(product, 2, dim=1).square(),
-        ]
-    )
-    return sums.view(3, -1, rows).sum(2).cpu()

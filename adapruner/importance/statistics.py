@@ -31,6 +31,7 @@ see `models.experts`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,7 +40,8 @@ import torch
 from torch import Tensor
 
 from adapruner.errors import UserError
-from adapruner.importance.gradients import GradientPass, Watched, unit_sums, with_bias
+from adapruner.importance.gradients import GradientPass, Watched
+from adapruner.importance.reductions import products, unit_sums
 from adapruner.importance.table import (
     COARSE_PARTS,
     INPUT_PARTS,
@@ -47,11 +49,10 @@ from adapruner.importance.table import (
     ImportanceTable,
     empty_table,
 )
-from adapruner.models.experts import Expert, ExpertProjection
+from adapruner.models.experts import Expert
 from adapruner.models.streamed.layers import is_streamed
 from adapruner.models.structures import (
     LayerModules,
-    MlpProjection,
     Structures,
     describe_model,
     layer_modules,
@@ -95,10 +96,9 @@ def importance_table(
     """The table of `model` (weights frozen) over `tokens`, int [N, T].
 
     `reference` are the indices of the reference subset; `domain` is each sample's domain (default:
-    all of one). Gradients are reduced matrix by matrix while the backward pass runs: beside the
-    weights, memory holds one projection's gradient (of the reference subset also its sum and sum of
-    squares) and the activations of one batch, which has MICRO_BATCH samples or those of the
-    reference subset, whichever are more. The table of a streamed model is the same.
+    all of one). Gradients are reduced some rows at a time while the backward pass runs: beside the
+    weights, memory holds the activations of one batch, which has MICRO_BATCH samples or those of
+    the reference subset, whichever are more. The table of a streamed model is the same.
 
     With a `share` (r, n) it is the part of process r of n, with zeros for the other processes'
     batches, and for the weights' statistics but in the first process.
@@ -142,27 +142,34 @@ class _Accumulator:
         self, layer: int, name: str, module: Watched, inputs: Tensor, grads: Tensor
     ) -> None:
         """`inputs` [B, T, in] and output gradients `grads` [B, T, out] of one projection."""
-        kind, rows = UNITS[name], self._rows(name)
-        weight = module.weight.float()
-        by_column, units = name in INPUT_PARTS, _units(module)
-        first, second = torch.zeros(()), torch.zeros(())
-        for position, sample in enumerate(self.batch):
-            gradient = (grads[position].T @ inputs[position]).float()
-            product = with_bias(gradient.mul_(weight), grads[position].float(), module, by_column)
+        rows, by_column, first = self._rows(name), name in INPUT_PARTS, _first_unit(module)
+        for some, of_samples in products(module, inputs, grads, rows, by_column):
+            units = slice(first + some.start, first + some.stop)
+            self._add_products(layer, name, units, of_samples)
+        if by_column:
+            for position, sample in enumerate(self.batch):
+                self._add_inputs(layer, name, module, inputs[position], grads[position], sample)
+
+    def _add_products(
+        self, layer: int, name: str, units: slice, of_samples: Iterator[Tensor]
+    ) -> None:
+        """The sums over each sample's weights times gradients, of some units of a projection."""
+        kind, rows, table = UNITS[name], self._rows(name), self.table
+        first = second = None
+        for sample, product in zip(self.batch, of_samples, strict=True):
             total, magnitude, square = unit_sums(product, rows)
             if name in COARSE_PARTS:
-                self.table.coarse[name][layer][sample, units] = total
-            self.table.magnitude[kind][layer][sample, units] += magnitude
-            self.table.fisher[kind][layer][sample, units] += square
-            if by_column:
-                self._add_inputs(layer, name, module, inputs[position], grads[position], sample)
+                table.coarse[name][layer][sample, units] = total
+            table.magnitude[kind][layer][sample, units] += magnitude
+            table.fisher[kind][layer][sample, units] += square
             if self.is_reference:
-                first = product.clone() if not position else first.add_(product)
-                second = product.square() if not position else second.addcmul_(product, product)
-        if self.is_reference:
-            self.table.element[kind][layer][units] += unit_sums(first, rows)[1]
+                squares = product.square()
+                first = product if first is None else first.add_(product)
+                second = squares if second is None else second.add_(squares)
+        if first is not None and second is not None:
+            table.element[kind][layer][units] += unit_sums(first, rows)[1]
             mixed = first.sub_(second, alpha=0.5).div_(len(self.batch))
-            self.table.mixed[kind][layer][units] += unit_sums(mixed, rows)[1]
+            table.mixed[kind][layer][units] += unit_sums(mixed, rows)[1]
 
     def _add_inputs(
         self, layer: int, name: str, module: Watched, inputs: Tensor, grad: Tensor, sample: int
@@ -177,6 +184,11 @@ class _Accumulator:
     def _rows(self, name: str) -> int:
         """Rows (of down and output: columns) of a projection that make one unit."""
         return 1 if UNITS[name] == "mlp" else self.head_dim
+
+
+def _first_unit(module: Watched) -> int:
+    """The place of a projection's first unit among those of the layer."""
+    return int(module.channels.start) if isinstance(module, Expert) else 0
 
 
 def _units(module: Watched) -> slice:
@@ -205,7 +217,6 @@ def _add_weight_statistics(
 def _announce_cost(model: Any, structures: Structures, tokens: Tensor, reference: int) -> None:
     layers, widths = layer_modules(model), structures.layers[0]
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    largest = max(_gradient(p) for layer in layers for p in layer.projections.values()) * 4
     batch = max(reference, MICRO_BATCH) * tokens.shape[1]
     width = sum(p.in_features + 2 * p.out_features for p in layers[0].projections.values())
     width -= 5 * (widths.mlp_channels - structures.active_channels(widths))  # gate, up and down
@@ -218,10 +229,4 @@ def _announce_cost(model: Any, structures: Structures, tokens: Tensor, reference
     held = batch * (depth * width * item + 3 * 4 * model.config.vocab_size)
     between = f" and {states / 2**30:.1f} GiB between layers" if states else ""
     announce(f"importance: {tokens.shape[0]} x {tokens.shape[1]} tokens forward and backward, "
-        f"about {(weights + 3 * largest + held) / 2**30:.1f} GiB of memory{between}")  # fmt: skip
-
-
-def _gradient(projection: MlpProjection) -> int:
-    """Numbers in the gradient that is held at once: of experts, that of one."""
-    at_once = len(projection.weights.down) if isinstance(projection, ExpertProjection) else 1
-    return projection.in_features * projection.out_features // at_once
+        f"about {(weights + held) / 2**30:.1f} GiB of memory{between}")  # fmt: skip

@@ -44,14 +44,15 @@ def check_clients(stack: StackResponse) -> None:
         )
 
 
-def check(values: Mapping[str, Any], config: RunConfig, stack: Stack) -> None:
+def check(values: Mapping[str, Any], config: RunConfig, stack: Stack, has_search: bool) -> None:
     """Raises UserError for settings that steps on another machine can't have.
 
     `values` is the content of the file that `config` is in.
     """
     _check_store(stack)
     _check_tracking(values, stack)
-    _check_study(config)
+    if has_search:
+        _check_study(config)
     _check_image(values)
     _check_paths(config, mounted_folders(values, stack))
 
@@ -119,7 +120,7 @@ def _check_tracking(values: Mapping[str, Any], stack: Stack) -> None:
 
 def _check_study(config: RunConfig) -> None:
     storage = config.search.storage
-    if config.search.is_searched and not is_shared_database(storage or "sqlite:"):
+    if not is_shared_database(storage or "sqlite:"):
         raise UserError(
             f"search.storage is {redacted(storage) if storage else 'not set'}: trials would be in "
             "an SQLite file of one pod and lost with it; set a database, such as "

@@ -1,22 +1,23 @@
-"""One compression on a ZenML stack of the user's, from a validated file to results at home."""
+"""A compression or a comparison on a ZenML stack of the user's, with its results at home."""
 
 from __future__ import annotations
 
 import os
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from adapruner.comparison.cells import ComparisonConfig, candidate_config, cells
 from adapruner.config import RunConfig
 from adapruner.errors import UserError
 from pipelines import stack
-from pipelines.local_run import execute, filter_logging, print_results
+from pipelines.local_run import execute, filter_logging, print_results, print_tables
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from zenml.models import PipelineRunResponse
     from zenml.stack import Stack
 
@@ -34,19 +35,52 @@ def compress(values: dict[str, Any], config: RunConfig, name: str, with_weights:
     `values` is the content of the file, `config` the configuration in it. Raises UserError for
     invalid input and FailedRunError for a run that failed.
     """
-    console = Console(soft_wrap=True, highlight=False)
-    started = time.perf_counter()
-    chosen = _use_stack(name)
-    from steps.publishing.results import check_target
+    console, started = _console(), time.perf_counter()
+    submission = Submission("compress", values, config, config.search.is_searched)
+    completed = _run(submission, name, console)
+    print_results(console, _bring_home(completed, config, with_weights))
+    _print_end(console, started)
 
-    check_target(config)
-    orchestrator = chosen.orchestrator
+
+def compare(
+    values: dict[str, Any], config: RunConfig, comparison: ComparisonConfig, name: str
+) -> None:
+    """As `compress`, for a comparison."""
+    console, started = _console(), time.perf_counter()
+    plans = [candidate_config(cell, config, comparison) for cell in cells(config, comparison)]
+    has_search = any(plan.search.is_searched for plan in plans)
+    completed = _run(Submission("compare", values, config, has_search), name, console)
+    from steps.publishing.results import publish_comparison
+
+    files: Path = completed.steps["compare_candidates"].output.load()
+    print_tables(console, publish_comparison(config, files))
+    _print_end(console, started)
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A pipeline, the content of its file, and the configuration in it."""
+
+    pipeline: str
+    values: dict[str, Any]
+    config: RunConfig
+    has_search: bool
+
+
+def _run(submission: Submission, name: str, console: Console) -> PipelineRunResponse:
+    """Runs a pipeline on the stack `name` and waits for its end."""
+    chosen = _use_stack(name)
+    from steps.publishing.results import COMPARISON, REPORT, check_target
+
+    result_files = {"compress": REPORT, "compare": COMPARISON}
+    check_target(submission.config, result_files[submission.pipeline])
+    orchestrator, values = chosen.orchestrator, submission.values
     if not orchestrator.config.is_local:
         from pipelines.remote.checks import check
 
-        check(values, config, chosen)
+        check(values, submission.config, chosen, submission.has_search)
         values = submitted_values(values, orchestrator.flavor)
-    run = execute("compress", values)
+    run = execute(submission.pipeline, values)
     console.print(
         f"Run {run.name} on the stack {name} ({orchestrator.flavor}). It goes on without this "
         f"command; to stop it: zenml pipeline runs stop {run.id}",
@@ -58,8 +92,14 @@ def compress(values: dict[str, Any], config: RunConfig, name: str, with_weights:
         now = datetime.now(UTC).strftime("%H:%M:%SZ")
         console.print(f"{now}  {step}  {state}", markup=False)
 
-    completed = follow(run.id, orchestrator, show)
-    print_results(console, _bring_home(completed, config, with_weights))
+    return follow(run.id, orchestrator, show)
+
+
+def _console() -> Console:
+    return Console(soft_wrap=True, highlight=False)
+
+
+def _print_end(console: Console, started: float) -> None:
     console.print(f"Done in {time.perf_counter() - started:.0f} s.", markup=False)
 
 

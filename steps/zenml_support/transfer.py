@@ -95,6 +95,11 @@ def upload(source: Path, hashes: Mapping[str, str], uri: str, cache: Path) -> Tr
     return _in_parallel(send, hashes.items(), cache)
 
 
+def blobs(cache: Path) -> list[Path]:
+    """The contents in the cache, each in a file with the name of its hash."""
+    return sorted(cache.glob("??/" + "?" * 64))
+
+
 def _in_parallel(
     copy: Callable[[tuple[str, str]], Traffic], items: Iterable[tuple[str, str]], cache: Path
 ) -> Traffic:
@@ -156,9 +161,9 @@ def _evict(cache: Path, limit: int) -> None:
     A directory that was made of them keeps its files: they are hard links, or copies.
     """
     with FileLock(cache / "evict.lock"):
-        blobs = [(blob, blob.stat()) for blob in cache.glob("??/" + "?" * 64)]
-        total = sum(stat.st_size for _, stat in blobs)
-        for blob, stat in sorted(blobs, key=lambda item: item[1].st_mtime_ns):
+        kept = [(blob, blob.stat()) for blob in blobs(cache)]
+        total = sum(stat.st_size for _, stat in kept)
+        for blob, stat in sorted(kept, key=lambda item: item[1].st_mtime_ns):
             if total <= limit:
                 break
             with _locked(blob):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -143,6 +144,20 @@ def test_the_comparison_is_an_mlflow_run(work: Workplace, resumed: Result) -> No
     assert run.data.metrics["dense.text_ppl_seq16"] > 1
     logged = {file.path for file in client.list_artifacts(run.info.run_id)}
     assert logged == {f"comparison.{kind}" for kind in ("json", "md", "svg", "png")}
+
+
+def test_a_comparison_on_a_stack_brings_its_tables_home(work: Workplace, resumed: Result) -> None:
+    before = (work.results / "comparison.json").read_bytes()
+    shutil.rmtree(work.results)
+    result = work.python(
+        "-m", "pipelines.cli", "compare", "-c", "run.yaml", "--stack", "adapruner",
+        ADAPRUNER_HOME=str(work.home),
+        ZENML_CONFIG_PATH=str(work.home / "zenml"),
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    assert result.cached >= CELLS
+    assert "compare_candidates  completed" in result.out
+    assert (work.results / "comparison.json").read_bytes() == before
 
 
 def test_another_method_repeats_no_candidate(work: Workplace, resumed: Result) -> None:

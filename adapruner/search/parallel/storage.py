@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,22 @@ def is_in_memory(url: str) -> bool:
     return _is_sqlite(make_url(url)) and sqlite_file(url) is None
 
 
+def lock_file(name: str, storage: str) -> Path:
+    """The file that the owner of a study holds a lock on. It is empty and stays.
+
+    It is beside an SQLite database, and in the folder for temporary files for other storages.
+    """
+    backend, _, location = storage.partition("://")
+    database = location.partition("?")[0].partition("/")[2]
+    if backend.startswith("sqlite") and Path(database).is_file():
+        file = Path(database).resolve()
+        return file.with_name(f"{file.name}.{name}.lock")
+    # A database in memory belongs to its process. What precedes the @ may be a password.
+    owner = os.getpid() if database in ("", ":memory:") else os.getuid()
+    where = hash_json([backend, location.rpartition("@")[2], owner])[:16]
+    return Path(tempfile.gettempdir()) / f"{name}.{where}.lock"
+
+
 def _is_sqlite(url: URL) -> bool:
     return url.get_backend_name() == "sqlite"
 
@@ -108,8 +124,9 @@ def _lock_at_begin(engine: sa.Engine) -> None:
 @contextmanager
 def _schema_lock(url: URL) -> Iterator[None]:
     if _is_sqlite(url):
-        where = hash_json([str(Path(url.database or "").resolve()), os.getuid()])[:16]
-        with FileLock(Path(tempfile.gettempdir()) / f"adapruner-{where}.lock", timeout=WAIT_S):
+        file = sqlite_file(str(url))
+        lock = nullcontext() if file is None else FileLock(f"{file}.lock", timeout=WAIT_S)
+        with lock:
             yield
         return
     engine = sa.create_engine(url, poolclass=sa.NullPool)

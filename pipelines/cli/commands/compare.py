@@ -14,8 +14,9 @@ from pipelines.errors import one_line_errors
 @config_option("The YAML file of the comparison, or of a compression.")
 @set_option(SETTING)
 @home_option
+@click.option("--stack", metavar="NAME", help="Run on this stack of your ZenML server, and wait.")
 @one_line_errors()
-def compare(path: Path, overrides: tuple[str, ...], home: Path) -> None:
+def compare(path: Path, overrides: tuple[str, ...], home: Path, stack: str | None) -> None:
     """Compare methods on the checkpoint, the pool and the test texts that FILE names.
 
     FILE is a file of `adapruner compress` with a section `parameters.comparison` beside
@@ -42,9 +43,19 @@ def compare(path: Path, overrides: tuple[str, ...], home: Path) -> None:
 
     After an interruption, the same command goes on after the last finished candidate.
 
-    Exit codes: 0 done, 1 a failure with its traceback, 2 invalid input.
+    With --stack, the run is on a stack of the ZenML server that you are logged in to (Kubernetes,
+    Kubeflow), where candidates are computed side by side. See docs/cluster.md.
+
+    Exit codes: 0 done, 1 a failure with its traceback or its log's place, 2 invalid input.
     """
-    from pipelines import config_file, local_compare
+    from pipelines import config_file
 
     values, config, comparison = config_file.read_comparison(path, overrides)
-    local_compare.compare(values, config, comparison, home)
+    if stack is None:
+        from pipelines import local_compare
+
+        local_compare.compare(values, config, comparison, home)
+    else:
+        from pipelines.remote import run
+
+        run.compare(values, config, comparison, stack)

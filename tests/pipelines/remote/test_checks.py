@@ -50,13 +50,14 @@ def refused(changes: dict[str, Any], chosen: Any) -> str:
             section = section.setdefault(name, {})
         section[last] = value
     with pytest.raises(UserError) as error:
-        check(values, RunConfig.model_validate(values["parameters"]["config"]), chosen)
+        config = RunConfig.model_validate(values["parameters"]["config"])
+        check(values, config, chosen, config.search.is_searched)
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
 def test_the_example_is_accepted() -> None:
-    check(FILE, RunConfig.model_validate(FILE["parameters"]["config"]), stack())
+    check(FILE, RunConfig.model_validate(FILE["parameters"]["config"]), stack(), True)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,7 @@ def test_an_image_that_zenml_would_build_is_refused() -> None:
     values = {**FILE, "settings": {"docker": {"requirements": "constraints.txt"}}}
     config = RunConfig.model_validate(FILE["parameters"]["config"])
     with pytest.raises(UserError, match="skip_build"):
-        check(values, config, stack())
+        check(values, config, stack(), True)
 
 
 def test_every_setting_that_names_a_file_is_checked() -> None:

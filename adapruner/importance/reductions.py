@@ -1,0 +1,64 @@
+"""Sums over the weight gradients of single samples, which exist a few rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from adapruner.importance.gradients import Watched
+
+NUMBERS = 2**17
+"""Numbers of a weight gradient that a CPU reduces at once: they stay in its cache."""
+
+NUMBERS_OF_DEVICE = 2**24
+"""The same on other devices, where each operation has a cost of its own."""
+
+
+def products(
+    module: Watched, inputs: Tensor, grads: Tensor, rows: int, by_column: bool
+) -> Iterator[tuple[slice, Iterator[Tensor]]]:
+    """Some units of a projection, and for each sample their weights times the weights' gradient.
+
+    `inputs` [B, T, in] and output gradients `grads` [B, T, out] are those of a batch. A unit is
+    `rows` rows of the weight, or columns if `by_column`. The products are [units * rows, numbers],
+    float32, one row or column of the weight a row; a bias is one more number.
+    """
+    weight = module.weight.T if by_column else module.weight
+    left, right = (inputs, grads) if by_column else (grads, inputs)
+    at_once = NUMBERS if weight.device.type == "cpu" else NUMBERS_OF_DEVICE
+    step = max(at_once // (weight.shape[1] * rows), 1) * rows
+    bias = None if by_column else module.bias
+    for start in range(0, len(weight), step):
+        part = slice(start, start + step)
+        factor = _with_bias(weight[part].float(), None if bias is None else bias[part])
+        units = slice(start // rows, start // rows + len(factor) // rows)
+        yield units, _of_samples(left[..., part], right, factor, bias is not None)
+
+
+def _of_samples(left: Tensor, right: Tensor, factor: Tensor, has_bias: bool) -> Iterator[Tensor]:
+    for output, other in zip(left, right, strict=True):
+        gradient = (output.T @ other).float()
+        if has_bias:
+            gradient = _with_bias(gradient, output.float().sum(0))
+        yield gradient.mul_(factor)
+
+
+def _with_bias(rows: Tensor, bias: Tensor | None) -> Tensor:
+    """The rows, contiguous, with a last column for the bias if there is one."""
+    if bias is None:
+        return rows.contiguous()
+    return torch.cat([rows, bias.float().unsqueeze(1)], 1)
+
+
+def unit_sums(product: Tensor, rows: int) -> Tensor:
+    """[3, units] on the CPU: sums, absolute sums and sums of squares over a unit's `rows` rows."""
+    sums = torch.stack(
+        [
+            product.sum(1),
+            torch.linalg.vector_norm(product, 1, dim=1),
+            torch.linalg.vector_norm(product, 2, dim=1).square(),
+        ]
+    )
+    return sums.view(3, -1, rows).sum(2).cpu()
