@@ -62,6 +62,14 @@ class _StrictLoader(yaml.SafeLoader):
             )
         return counts[id(node)]
 
+    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+        value = super().construct_scalar(node)
+        if any("\ud800" <= character <= "\udfff" for character in str(value)):
+            raise yaml.constructor.ConstructorError(
+                None, None, "it holds half a character", node.start_mark
+            )
+        return value
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
