@@ -62,7 +62,7 @@ class _StrictLoader(yaml.SafeLoader):
             )
         return counts[id(node)]
 
-    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+    def construct_scalar(self, node: Any) -> Any:
         value = super().construct_scalar(node)
         if any("\ud800" <= character <= "\udfff" for character in str(value)):
             raise yaml.constructor.ConstructorError(
