@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from adapruner.files import Artifact
@@ -127,6 +127,7 @@ def apply_plan(folder: Path) -> None:
     apply(small_model("llama"), plan)
 
 
+@example(content='{"format": 1, "model_type": "\\ud800"}')
 @given(
     content=st.sampled_from(PLANS).flatmap(
         lambda valid: st.one_of(
