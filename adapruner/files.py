@@ -103,6 +103,18 @@ def replace_text(file: Path, text: str) -> None:
         raise
 
 
+def flush(path: Path) -> None:
+    """Waits until all bytes of a file, or of the files in a folder, are on the disk.
+
+    Call it before the rename that makes them complete: else a crash of the machine can leave the
+    new name with empty files.
+    """
+    for file in (path, *path.rglob("*")):
+        if file.is_file():
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
+
+
 def link_or_copy(source: str | Path, target: str | Path) -> None:
     """A hard link to the file behind `source` where the file system allows it, else a copy."""
     try:

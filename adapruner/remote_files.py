@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from adapruner.errors import UserError, first_line
+from adapruner.files import flush
 from adapruner.hashing import hash_json
 from adapruner.temporary import remove_abandoned, temporary_folder
 
@@ -74,4 +75,5 @@ def _copy(store: Any, path: str, names: list[str], target: Path) -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
             store.get_file(name, str(file))
         if not target.exists():
+            flush(new)
             new.rename(target)

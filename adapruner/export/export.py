@@ -8,6 +8,7 @@ from pathlib import Path
 from adapruner.errors import UserError
 from adapruner.export import format_module
 from adapruner.export.contents import contents_of
+from adapruner.files import flush
 from adapruner.temporary import FORMER, claim_replacement
 
 
@@ -31,6 +32,7 @@ def export(
     new, former = temporary / "new", temporary / FORMER
     try:
         module.write(checkpoint, contents, tensor_type or module.DEFAULT_TYPE, new)
+        flush(new)
         if out.is_dir():  # a directory can't be replaced by a rename
             out.rename(former)
         new.rename(out)

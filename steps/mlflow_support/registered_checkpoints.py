@@ -18,7 +18,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from adapruner.config import ModelConfig
 from adapruner.errors import UserError
-from adapruner.files import file_manifest
+from adapruner.files import file_manifest, flush
 from adapruner.hashing import hash_json
 from adapruner.models import sources
 from adapruner.models.sources import CheckpointSource
@@ -120,6 +120,7 @@ def _download(uri: str) -> tuple[Path, str]:
             checkpoint = _checkpoint_in(_download_files(version, files), uri)
             if fingerprint(version) != before:
                 raise UserError(f"{uri}: its files changed during the download; run again")
+            flush(checkpoint)
             checkpoint.rename(target)
     return target, f"{version.name}/{version.version}"
 

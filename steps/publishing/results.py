@@ -15,7 +15,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from adapruner.config import RunConfig
 from adapruner.errors import UserError
-from adapruner.files import Artifact, link_or_copy
+from adapruner.files import Artifact, flush, link_or_copy
 from adapruner.temporary import FORMER, claim_replacement
 from steps.mlflow_support.tracking import redacted
 from steps.zenml_support.workspace import Timing, result_files
@@ -148,6 +148,7 @@ def _publish(config: RunConfig, result_file: str, fill: Callable[[Path], object]
 
 def _replace(target: Path, new: Path, former: Path) -> None:
     """Moves `target`, if it exists, to `former` and `new` to `target`; else restores `target`."""
+    flush(new)
     while True:
         with suppress(FileNotFoundError):
             target.rename(former)

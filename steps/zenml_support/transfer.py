@@ -19,7 +19,7 @@ from filelock import FileLock
 from zenml.io import fileio
 
 from adapruner.errors import UserError
-from adapruner.files import link_or_copy
+from adapruner.files import flush, link_or_copy
 from adapruner.hashing import hash_file
 
 CACHE = "ADAPRUNER_CACHE"
@@ -89,6 +89,7 @@ def upload(source: Path, hashes: Mapping[str, str], uri: str, cache: Path) -> Tr
             if not blob.is_file():
                 partial = _beside(blob)
                 link_or_copy(source / name, partial)
+                flush(partial)
                 partial.replace(blob)
         return Traffic(moved=blob.stat().st_size, files=1)
 
@@ -138,6 +139,7 @@ def _fetch(path: str, blob: Path, digest: str) -> None:
                 f"'{path}' is not the file that was stored: its sha256 is {total.hexdigest()}, "
                 f"expected {digest}; remove the artifact and run again"
             )
+        flush(partial)
         partial.replace(blob)
     finally:
         partial.unlink(missing_ok=True)
