@@ -21,7 +21,9 @@ UNTRACKED = (
     "adapruner.dependencies",
     "adapruner.errors",
     "adapruner.files",
+    "adapruner.locks",
     "adapruner.progress",
+    "adapruner.temporary",
     "steps.mlflow_support.tracking",
     "steps.zenml_support",
 )

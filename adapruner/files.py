@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -55,9 +56,22 @@ class Artifact(Record):
         return (directory / cls.FILE).is_file()
 
 
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+"""An escape of half a character, which JSON allows alone and UTF-8 does not."""
+
+
 def read_json(file: Path) -> Any:
-    """The value in a JSON file."""
-    return json.loads(file.read_text(encoding="utf-8"))
+    """The value in a JSON file. Raises OSError, or ValueError for a file that holds none."""
+    text = file.read_text(encoding="utf-8")
+    try:
+        value = json.loads(text)
+        if _SURROGATE.search(text):
+            json.dumps(
+                value, ensure_ascii=False
+            ).encode()  # UnicodeEncodeError for half a character
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    return value
 
 
 def write_json(file: Path, value: Any, *, sort_keys: bool = False) -> None:
@@ -87,6 +101,18 @@ def replace_text(file: Path, text: str) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def flush(path: Path) -> None:
+    """Waits until all bytes of a file, or of the files in a folder, are on the disk.
+
+    Call it before the rename that makes them complete: else a crash of the machine can leave the
+    new name with empty files.
+    """
+    for file in (path, *path.rglob("*")):
+        if file.is_file():
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
 
 
 def link_or_copy(source: str | Path, target: str | Path) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from adapruner.errors import UserError, first_line
+from adapruner.files import flush
 from adapruner.hashing import hash_json
+from adapruner.temporary import remove_abandoned, temporary_folder
+
+PARTIAL = ".fetch-"
+"""How the name of a folder with incomplete copies begins."""
 
 _CHANGES = ("ETag", "etag", "LastModified", "mtime", "updated", "md5")
 """What the stores call that which differs after a file was replaced by one of equal size."""
@@ -33,7 +37,9 @@ def fetch(uri: str, folder: Path) -> Path:
             raise FileNotFoundError(f"no file at {uri}")
         key = hash_json([uri, {name: _state(info) for name, info in sorted(listed.items())}])[:16]
         target = folder / key / path.rstrip("/").rpartition("/")[2]
-        if not target.exists():
+        if target.exists():
+            os.utime(target.parent)  # when it was last used
+        else:
             _copy(store, path, sorted(listed), target)
         return target
     except UserError:
@@ -61,14 +67,13 @@ def _state(info: dict[str, Any]) -> list[str]:
 def _copy(store: Any, path: str, names: list[str], target: Path) -> None:
     """Copies all files or none."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".fetch-", dir=target.parent))
-    try:
+    remove_abandoned(target.parent.glob(f"{PARTIAL}*"))
+    with temporary_folder(target.parent, PARTIAL) as temporary:
         new = temporary / target.name
         for name in names:
             file = new if name == path else new / name.removeprefix(path).lstrip("/")
             file.parent.mkdir(parents=True, exist_ok=True)
             store.get_file(name, str(file))
         if not target.exists():
+            flush(new)
             new.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from adapruner.comparison.cells import ComparisonConfig, serving
 from adapruner.config import GateConfig, RunConfig
 from adapruner.config.parsing import closest, nearest, parse_section
-from adapruner.errors import UserError
+from adapruner.errors import UserError, first_line
 
 GATE = "evaluation.gate"
 GATE_EXAMPLE = f"{GATE}.mean_retention=0.95"
@@ -28,9 +28,20 @@ MOST_VALUES = 100_000
 """Values in a file, each counted as often as its aliases name it."""
 
 
+MOST_DEPTH = 100
+"""Brackets within brackets; the time that PyYAML takes grows with the square of their number."""
+
+
 class _StrictLoader(yaml.SafeLoader):
     """Safe YAML that refuses duplicate keys, of which plain YAML silently uses the last one, and
-    aliases that make a small file a large or an endless one."""
+    aliases or brackets that make a small file a large or an endless one."""
+
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:  # noqa: N803 (PyYAML's name)
+        if self.flow_level >= MOST_DEPTH:
+            raise yaml.scanner.ScannerError(
+                None, None, f"more than {MOST_DEPTH} brackets within each other", self.get_mark()
+            )
+        super().fetch_flow_collection_start(TokenClass)
 
     def get_single_node(self) -> yaml.Node | None:
         node: yaml.Node | None = super().get_single_node()
@@ -50,6 +61,14 @@ class _StrictLoader(yaml.SafeLoader):
                 None, None, f"aliases make more than {MOST_VALUES} values", node.start_mark
             )
         return counts[id(node)]
+
+    def construct_scalar(self, node: Any) -> Any:
+        value = super().construct_scalar(node)
+        if any("\ud800" <= character <= "\udfff" for character in str(value)):
+            raise yaml.constructor.ConstructorError(
+                None, None, "it holds half a character", node.start_mark
+            )
+        return value
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -137,10 +156,9 @@ def load(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not UTF-8 text (byte {error.start}); give a YAML file") from None
     except OSError as error:
         raise UserError(f"{path}: can't be read: {error.strerror}; give a YAML file") from None
-    try:
-        values = yaml.load(text, _StrictLoader)
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: {_yaml_problem(error)}") from None
+    except ValueError as error:  # of the path: a null character
+        raise UserError(f"{str(path)!r}: can't be read: {error}; give a YAML file") from None
+    values = _parse_yaml(text, str(path))
     if not isinstance(values, dict):
         raise UserError(f"{path}: holds {_kind(values)}; expected `parameters: {{config: ...}}`")
     return values
@@ -189,10 +207,7 @@ def _apply(config: dict[str, Any], override: str) -> None:
     keys = path.strip().split(".")
     if not equals or not all(keys):
         raise UserError(f"--set {override!r}: expected KEY=VALUE, such as pruning.ratio=0.3")
-    try:
-        value = yaml.load(text, _StrictLoader)
-    except yaml.YAMLError as error:
-        raise UserError(f"--set {override!r}: {_yaml_problem(error)}") from None
+    value = _parse_yaml(text, f"--set {override!r}")
     section = config
     for key in keys[:-1]:
         if section.get(key) is None:
@@ -256,6 +271,18 @@ def _model_in(annotation: Any) -> tuple[Any, bool]:
         return (annotation if is_closed else None), False
     models = [pair for pair in map(_model_in, arguments) if pair[0] is not None]
     return models[0] if len(models) == 1 else (None, False)
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    """The value of a YAML text. Raises UserError, also for one that no constructor takes."""
+    try:
+        return yaml.load(text, _StrictLoader)
+    except yaml.YAMLError as error:
+        raise UserError(f"{where}: {_yaml_problem(error)}") from None
+    except RecursionError:
+        raise UserError(f"{where}: not valid YAML: it is nested too deeply") from None
+    except Exception as error:  # PyYAML's constructors take `!!int x` or 2001-99-99 as they come
+        raise UserError(f"{where}: not valid YAML: {first_line(error)}") from None
 
 
 def _yaml_problem(error: yaml.YAMLError) -> str:

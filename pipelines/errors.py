@@ -28,7 +28,7 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except FailedRunError as error:
-        click.echo(f"error: {' '.join(str(error).split())}", err=True)
+        click.echo(f"error: {_one_line(str(error))}", err=True)
         sys.exit(1)
     except Exception as error:
         line = explain(error)
@@ -45,8 +45,18 @@ def explain(error: BaseException) -> str | None:
             return f"the disk is full{_file_of(cause)}; free space and run the same command again"
     for cause in _causes(error):
         if isinstance(cause, UserError):
-            return " ".join(str(cause).split())
+            return _one_line(str(cause))
     return next(filter(None, map(explain_sqlite, _causes(error))), None)
+
+
+def _one_line(text: str) -> str:
+    """The text with single spaces, printable."""
+    return printable(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """The text with what a terminal might obey, or can't show, written out: ESC as \\x1b."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def is_full_disk(error: BaseException) -> bool:

@@ -20,6 +20,7 @@ from adapruner.config.parsing import nearest
 from adapruner.config.pruning import RATIO_BASES
 from adapruner.errors import UserError
 from adapruner.files import read_json
+from pipelines import home as homes
 from pipelines import stack
 from pipelines.errors import explain
 
@@ -46,12 +47,22 @@ def compress(values: dict[str, Any], config: RunConfig, home: Path) -> None:
 
 
 def prepare(home: Path) -> None:
-    """Sets up ZenML in this process, on the stack in `home`. The first call takes seconds."""
+    """Sets up ZenML in this process, on the stack in `home`. The first call takes seconds.
+
+    Until the process ends, it counts as a user of the home.
+    """
+    import_zenml(home)
+    with homes.exclusive(home):
+        homes.enter(home.absolute())
+        stack.ensure_stack(home)
+
+
+def import_zenml(home: Path) -> None:
+    """Imports ZenML for the stores of a home, and filters what it logs. It takes seconds."""
     stack.use_home(home)
     import zenml  # noqa: F401  (it configures logging when it is imported; the filter comes after)
 
     filter_logging()
-    stack.ensure_stack(home)
 
 
 def execute(name: str, values: dict[str, Any]) -> PipelineRunResponse:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 
 from adapruner.errors import UserError
 from adapruner.export import format_module
 from adapruner.export.contents import contents_of
+from adapruner.files import flush
+from adapruner.temporary import FORMER, claim_replacement
 
 
 def export(
@@ -25,12 +26,13 @@ def export(
     module.check_supported(contents)
     _check_replaceable(checkpoint, out)
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        temporary, lock = claim_replacement(out)
     except OSError as error:
         raise UserError(f"'{out}' can't be written: {error.strerror}") from None
-    new, former = temporary / "new", temporary / "former"
+    new, former = temporary / "new", temporary / FORMER
     try:
         module.write(checkpoint, contents, tensor_type or module.DEFAULT_TYPE, new)
+        flush(new)
         if out.is_dir():  # a directory can't be replaced by a rename
             out.rename(former)
         new.rename(out)
@@ -40,6 +42,7 @@ def export(
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        lock.release()
 
 
 def _check_replaceable(checkpoint: Path, out: Path) -> None:

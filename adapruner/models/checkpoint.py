@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from adapruner.config import DeviceConfig
-from adapruner.errors import UserError, first_line
+from adapruner.errors import UserError, refused_as
 from adapruner.files import link_or_copy, read_json
 from adapruner.models import auto_classes, modeling
 from adapruner.models.families import PER_LAYER_CLASS, Family, family_of
@@ -81,12 +81,12 @@ def inspect(checkpoint: Path) -> Structures:
     """
     config = read_config(checkpoint)
     family_of(config.model_type, config.architectures)
-    try:
-        build: Any = AutoModelForCausalLM.from_config
-        with torch.device("meta"):
-            model = build(config, trust_remote_code=False)
-    except Exception as error:
-        raise UserError(f"'{checkpoint}': no model fits its config: {first_line(error)}") from None
+    build: Any = AutoModelForCausalLM.from_config
+    with refused_as(f"'{checkpoint}': no model fits its config"), torch.device("meta"):
+        model = build(config, trust_remote_code=False)
+    if (file := checkpoint / "generation_config.json").is_file():  # read with the weights
+        with refused_as(f"'{file}' is not a readable generation config"):
+            GenerationConfig.from_pretrained(checkpoint, local_files_only=True)
     check_tensors(model, tensor_shapes(checkpoint))
     check_tied(checkpoint, config)
     return describe_model(model)
@@ -98,12 +98,10 @@ def read_config(checkpoint: Path) -> Any:
     if not file.is_file():
         raise UserError(f"'{checkpoint}' is not a checkpoint: it has no config.json")
     _add_family(checkpoint)
-    try:
+    with refused_as(f"'{file}' is not a readable model config"):
         config = AutoConfig.from_pretrained(
             checkpoint, local_files_only=True, trust_remote_code=False
         )
-    except Exception as error:  # Transformers reports an invalid config by any type of exception
-        raise UserError(f"'{file}' is not a readable model config: {first_line(error)}") from None
     if quantization := getattr(config, "quantization_config", None):
         method = quantization.get("quant_method") if isinstance(quantization, dict) else None
         raise UserError(
@@ -196,12 +194,12 @@ def device_of(model: DeviceConfig) -> torch.device:
 
 def load_tokenizer(checkpoint: Path) -> Any:
     """The tokenizer of a checkpoint. Raises UserError when it has no usable one."""
-    try:
-        return AutoTokenizer.from_pretrained(
+    with refused_as(f"'{checkpoint}' has no usable tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(
             checkpoint, local_files_only=True, trust_remote_code=False
         )
-    except Exception as error:  # Transformers reports invalid files by any type of exception
-        raise UserError(f"'{checkpoint}' has no usable tokenizer: {first_line(error)}") from None
+        tokenizer.decode(tokenizer("a")["input_ids"])  # some settings are read at their first use
+        return tokenizer
 
 
 def save_checkpoint(

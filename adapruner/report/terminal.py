@@ -31,13 +31,14 @@ def gate_lines(report: Report) -> list[Text]:
 
 def report_table(report: Report) -> Table:
     """The rows of all sections: a column per model, and the change."""
-    table = Table(title=f"{report['name']}: what was lost and what was gained", title_style="bold")
+    title = Text(f"{report['name']}: what was lost and what was gained")  # a name is no markup
+    table = Table(title=title, title_style="bold")
     table.add_column("", overflow="fold")
     for heading in (*MODEL_NAMES.values(), "change"):
         table.add_column(heading, justify="right")
     for section in sections.SECTIONS:
         for row in section.rows(report):
-            table.add_row(row.name, *row.cells, row.change)
+            table.add_row(*map(Text, (row.name, *row.cells, row.change)))
     return table
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -20,13 +18,12 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from adapruner.config import SearchConfig
 from adapruner.databases import sqlite_file
 from adapruner.errors import UserError
-from adapruner.hashing import hash_json
 from adapruner.importance.recipe import Recipe
 from adapruner.progress import track
 from adapruner.search.evaluator import Evaluation, IsHopeless
 from adapruner.search.front import Values
 from adapruner.search.parallel.lease import held_lease
-from adapruner.search.parallel.storage import is_in_memory, open_storage
+from adapruner.search.parallel.storage import is_in_memory, lock_file, open_storage
 from adapruner.search.samplers import make_sampler
 from adapruner.search.space import SearchSpace
 
@@ -79,22 +76,6 @@ def locked_study(
     )
     with _locked(lock_file(name, url), name):
         yield study
-
-
-def lock_file(name: str, storage: str) -> Path:
-    """The file that the owner of a study holds a lock on. It is empty and stays.
-
-    It is beside an SQLite database, and in the folder for temporary files for other storages.
-    """
-    backend, _, location = storage.partition("://")
-    database = location.partition("?")[0].partition("/")[2]
-    if backend.startswith("sqlite") and Path(database).is_file():
-        file = Path(database).resolve()
-        return file.with_name(f"{file.name}.{name}.lock")
-    # A database in memory belongs to its process. What precedes the @ may be a password.
-    owner = os.getpid() if database in ("", ":memory:") else os.getuid()
-    where = hash_json([backend, location.rpartition("@")[2], owner])[:16]
-    return Path(tempfile.gettempdir()) / f"{name}.{where}.lock"
 
 
 def finished_trials(study: optuna.Study) -> list[FrozenTrial]:

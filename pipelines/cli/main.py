@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import click
 
+from pipelines.cli.commands.clean import clean
 from pipelines.cli.commands.compare import compare
 from pipelines.cli.commands.compress import compress
 from pipelines.cli.commands.export import export
 from pipelines.cli.commands.gate import gate
 from pipelines.cli.commands.listen import listen
-from pipelines.cli.commands.methods import methods
 from pipelines.cli.commands.promote import promote, rollback
 from pipelines.cli.commands.recompress import recompress
+from pipelines.cli.commands.reference import methods, settings
 from pipelines.cli.commands.report import report
 from pipelines.cli.commands.schedule import schedule
-from pipelines.cli.commands.settings import settings
 from pipelines.cli.commands.status import status
 from pipelines.cli.commands.work import work
 from pipelines.stack import quiet_libraries
@@ -41,6 +41,6 @@ def main() -> None:
 
 for command in (
     compress, compare, methods, settings, report, gate, export,
-    recompress, status, promote, rollback, schedule, listen, work,
+    recompress, status, promote, rollback, schedule, listen, work, clean,
 ):  # fmt: skip
     main.add_command(command)

@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from pipelines import local_run
+from pipelines.durations import MAX_SECONDS
 from pipelines.errors import explain, is_full_disk
 from pipelines.log import EventLog
 from pipelines.recompress import jobs, notify, promotion
@@ -158,7 +159,8 @@ def _record_failure(
 ) -> None:
     retry, attempts = context.file.config.retry, fields["attempts"]
     is_last = attempts >= retry.attempts
-    delay = timedelta(seconds=retry.backoff * 2 ** (attempts - 1))
+    # After a year of waiting it is not doubled any more: the calendar ends.
+    delay = timedelta(seconds=min(retry.backoff * 2 ** (attempts - 1), MAX_SECONDS))
     until = None if is_last else datetime.now(UTC) + delay
     jobs.write_record(context.client, job, "failed", reason=reason, until=until, **fields)
     event = "gave_up" if is_last else "failed"

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from adapruner.hashing import hash_json
 from pipelines.recompress.config import Entry, RecompressFile, Retry, Versions
@@ -30,6 +30,17 @@ PENDING = frozenset({"new", "due", "dead"})
 """The states of jobs that a pass runs."""
 
 
+def _in_utc(time: datetime) -> datetime:
+    """Raises ValueError for a time that UTC can't express, such as one in the year 1."""
+    try:
+        return time.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(str(error)) from None
+
+
+Time = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+
+
 class JobRecord(BaseModel):
     """The last attempt at a job; times in UTC. Unknown fields come from a later release.
 
@@ -39,9 +50,9 @@ class JobRecord(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     state: Literal["running", "failed", "put_back", "done", "changed"]
-    at: datetime
-    attempts: int = 0
-    until: datetime | None = None
+    at: Time
+    attempts: int = Field(0, ge=0)
+    until: Time | None = None
     reason: str | None = None
     owner: str | None = None
     fingerprint: str | None = None

@@ -8,6 +8,7 @@ champion `previous`. The decision and its numbers are in the version's tag `prom
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from adapruner.errors import UserError
+from adapruner.files import read_json
 from adapruner.hashing import hash_json
 from pipelines.log import utc_now
 from pipelines.recompress.config import Promotion
@@ -27,6 +29,7 @@ from pipelines.recompress.lock import hold
 
 CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
 TAG = "promotion"
+GATES = ("passed", "failed", "none")
 LOCK_SECONDS = WAIT_SECONDS = 60
 PREFIXES = ("", "finetuned.", "pruned.")
 """Prefixes of a metric in the tags, in the order of preference."""
@@ -102,15 +105,21 @@ def rollback(client: MlflowClient, name: str) -> dict[str, Any]:
 
 
 def gate_of(client: MlflowClient, version: ModelVersion) -> str:
-    """passed, failed or none: from the version's tag `gate`, else from the report of its run."""
-    if tag := version.tags.get("gate"):
+    """passed, failed or none: from the version's tag `gate`, else from the report of its run.
+
+    A report that can't be read has not passed.
+    """
+    if (tag := version.tags.get("gate")) in GATES:
         return str(tag)
     run = version.run_id
     if not run or "report.json" not in {file.path for file in client.list_artifacts(run)}:
         return "none"
     with TemporaryDirectory() as folder:
-        text = Path(client.download_artifacts(run, "report.json", folder)).read_text()
-    passed = (json.loads(text).get("gate") or {}).get("passed")
+        file = Path(client.download_artifacts(run, "report.json", folder))
+        try:
+            passed = (read_json(file).get("gate") or {}).get("passed")
+        except (ValueError, AttributeError):
+            return "failed"
     return "none" if passed is None else ("passed" if passed else "failed")
 
 
@@ -118,9 +127,11 @@ def value_of(version: ModelVersion, metric: str) -> float | None:
     """The value of a metric in the tags of a version: of the fine-tuned, else the pruned model."""
     for prefix in PREFIXES:
         try:
-            return float(version.tags[prefix + metric])
+            value = float(version.tags[prefix + metric])
         except (KeyError, ValueError):
             continue
+        if math.isfinite(value):
+            return value
     return None
 
 

@@ -14,6 +14,7 @@ from types import FrameType
 
 from filelock import FileLock, Timeout
 
+from pipelines import home as homes
 from pipelines import stack
 from pipelines.errors import explain, is_full_disk
 from pipelines.log import EventLog
@@ -40,6 +41,8 @@ def run_pass(path: Path, home: Path, retry_failed: bool = False) -> int:
             log.emit("stopped", reason=f"another pass runs in the home folder {home}")
             return NOT_NOW
         stack.use_home(home)
+        with homes.exclusive(home):
+            homes.enter(home)
         with log.redirect_other_output():
             return _run_logged(file, home, log, retry_failed)
 
@@ -82,7 +85,7 @@ def _exit_code(outcomes: Counter[str]) -> int:
 
 @contextmanager
 def _lock_of(home: Path) -> Iterator[bool]:
-    """Whether this is the only pass in the home folder, whose ZenML store supports only one.
+    """Whether this is the only pass in the home folder. Another one would find the same work held.
 
     The kernel holds the lock, so that it ends with the process, however that ends. A lock file of
     another kind would remain after a kill and block every later pass: no fallback to one.

@@ -11,7 +11,9 @@ import click
 from mlflow.entities.model_registry import ModelVersion
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from pipelines.errors import printable
 from pipelines.log import utc_text
 from pipelines.recompress.config import RecompressFile, Retry
 from pipelines.recompress.jobs import CompressionJob, list_jobs, status_of
@@ -38,7 +40,7 @@ def print_status(file: RecompressFile, home: Path, as_json: bool) -> None:
         return
     table = Table(*COLUMNS, title="Times are UTC.", title_justify="left")
     for row in content:
-        table.add_row(*(str(row[name] if row[name] is not None else "") for name in COLUMNS))
+        table.add_row(*(Text("" if row[n] is None else printable(str(row[n]))) for n in COLUMNS))
     Console(highlight=False).print(table)
 
 

@@ -16,7 +16,7 @@ from adapruner.report import gate
 from adapruner.report.format import PERPLEXITY
 from adapruner.report.results import final_model, mean_retention
 from steps.mlflow_support.runs import evaluation_metrics
-from steps.mlflow_support.tracking import MISSING
+from steps.mlflow_support.tracking import MISSING, unless_it_exists
 from steps.zenml_support.workspace import result_files
 
 CHECKPOINT = "checkpoint"
@@ -112,8 +112,8 @@ def _existing_version(
     except MlflowException as error:
         if error.error_code != MISSING:
             raise
-        client.create_registered_model(name)
-        return None
+        with unless_it_exists():
+            client.create_registered_model(name)
     same_hashes = " and ".join(f"tags.{key} = '{tags[key]}'" for key in IDENTITY_TAGS)
     versions = client.search_model_versions(f"name = '{name}' and {same_hashes}")
     newest_first = sorted(versions, key=lambda version: int(version.version), reverse=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,14 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from adapruner.config import ModelConfig
 from adapruner.errors import UserError
-from adapruner.files import file_manifest
+from adapruner.files import file_manifest, flush
 from adapruner.hashing import hash_json
 from adapruner.models import sources
 from adapruner.models.sources import CheckpointSource
-from adapruner.remote_files import fetch, is_url
+from adapruner.remote_files import PARTIAL, fetch, is_url
+from adapruner.temporary import remove_abandoned, temporary_folder
 from steps.mlflow_support import tracking
-from steps.zenml_support.workspace import fetched, home
+from steps.zenml_support.workspace import downloaded, fetched
 
 REGISTRY = "models:"
 MODEL_VERSION = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
@@ -108,22 +109,25 @@ def _download(uri: str) -> tuple[Path, str]:
     before = fingerprint(version)
     folder = _download_folder(version)
     target = folder / f"{version.version}-{version.creation_timestamp}-{before[:12]}"
-    if not target.is_dir():
+    if target.is_dir():
+        os.utime(target)  # when it was last used
+    else:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".fetch-", dir=folder))
-        try:
-            checkpoint = _checkpoint_in(_download_files(version, temporary), uri)
+        remove_abandoned(folder.glob(f"{PARTIAL}*"))
+        with temporary_folder(folder, PARTIAL) as temporary:
+            files = temporary / "files"
+            files.mkdir()
+            checkpoint = _checkpoint_in(_download_files(version, files), uri)
             if fingerprint(version) != before:
                 raise UserError(f"{uri}: its files changed during the download; run again")
+            flush(checkpoint)
             checkpoint.rename(target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
     return target, f"{version.name}/{version.version}"
 
 
 def _download_folder(version: ModelVersion) -> Path:
     """The folder of all downloaded versions of a registered model."""
-    return home() / "models" / re.sub(r"[^A-Za-z0-9_-]", "_", version.name)
+    return downloaded() / re.sub(r"[^A-Za-z0-9_-]", "_", version.name)
 
 
 def _find_version(name: str, version: str | None, alias: str | None) -> ModelVersion:

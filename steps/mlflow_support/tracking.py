@@ -6,23 +6,26 @@ import os
 import re
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import mlflow
 import requests
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from adapruner.databases import check_database
+from adapruner.databases import check_database, sqlite_file
 from adapruner.errors import UserError
 from steps.zenml_support.workspace import home, runs_in_containers
 
 EXPERIMENT = "adapruner"
 PROBE_SECONDS = 5
+CREATION_SECONDS = 120
+"""How long another process may take to create MLflow's tables in an SQLite file."""
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 SHORT_TIMEOUTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": str(PROBE_SECONDS),
@@ -32,6 +35,8 @@ SHORT_TIMEOUTS = {
 MESSAGE_LENGTH = 200
 MISSING = "RESOURCE_DOES_NOT_EXIST"
 """The error code of MLflow for something that the store does not have."""
+EXISTS = "RESOURCE_ALREADY_EXISTS"
+"""The error code for something that the store has already."""
 
 
 class TrackingUnavailableError(UserError):
@@ -120,6 +125,22 @@ def experiment_id(client: MlflowClient) -> str:
     existing = client.get_experiment_by_name(EXPERIMENT)
     if existing is not None:
         return str(existing.experiment_id)
+    with unless_it_exists():
+        return _create_experiment(client)
+    return experiment_id(client)
+
+
+@contextmanager
+def unless_it_exists() -> Iterator[None]:
+    """Another run may have created the same meanwhile, which is no error."""
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != EXISTS:
+            raise
+
+
+def _create_experiment(client: MlflowClient) -> str:
     scheme = urlsplit(client.tracking_uri).scheme
     if scheme == "sqlite":
         folder = Path(client.tracking_uri.removeprefix("sqlite:///")).parent
@@ -165,9 +186,9 @@ def _check_available(uri: str) -> None:
         elif scheme in DATABASE_PORTS and parts.hostname:
             address = (parts.hostname, parts.port or DATABASE_PORTS[scheme])
             socket.create_connection(address, PROBE_SECONDS).close()
-        if scheme in ("sqlite", *DATABASE_PORTS):
-            check_database(uri, "MLFLOW_TRACKING_URI")
-        with _environment(SHORT_TIMEOUTS):
+        with _environment(SHORT_TIMEOUTS), _creation_lock(uri):
+            if scheme in ("sqlite", *DATABASE_PORTS):
+                check_database(uri, "MLFLOW_TRACKING_URI")
             experiment = MlflowClient().get_experiment_by_name(EXPERIMENT)
     except UserError as error:
         raise TrackingUnavailableError(str(error)) from None
@@ -181,6 +202,13 @@ def _check_available(uri: str) -> None:
             f"MLflow's experiment '{EXPERIMENT}' at {redacted(uri)} was deleted; restore it with "
             f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
         )
+
+
+def _creation_lock(uri: str) -> AbstractContextManager[object]:
+    """The lock of an SQLite file, beside it: two processes can't create MLflow's tables at once."""
+    if urlsplit(uri).scheme != "sqlite" or (file := sqlite_file(uri)) is None:
+        return nullcontext()
+    return FileLock(f"{file}.lock", timeout=CREATION_SECONDS)
 
 
 def _check_folder(folder: Path) -> None:

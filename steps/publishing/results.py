@@ -15,7 +15,8 @@ from mlflow.entities.model_registry import ModelVersion
 
 from adapruner.config import RunConfig
 from adapruner.errors import UserError
-from adapruner.files import Artifact, link_or_copy
+from adapruner.files import Artifact, flush, link_or_copy
+from adapruner.temporary import FORMER, claim_replacement
 from steps.mlflow_support.tracking import redacted
 from steps.zenml_support.workspace import Timing, result_files
 
@@ -129,22 +130,25 @@ def _publish(config: RunConfig, result_file: str, fill: Callable[[Path], object]
     check_target(config, result_file)
     target = directory_of(config).absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{config.name}-", dir=target.parent))
-    new, former = temporary / "new", temporary / "former"
+    temporary, lock = claim_replacement(target)
+    new, former = temporary / "new", temporary / FORMER
     try:
         fill(new)
         _replace(target, new, former)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
-        with suppress(OSError):
-            temporary.rmdir()  # not empty where it holds a former result that can't be moved back
+        if not former.exists():  # it does where it can't be moved back
+            shutil.rmtree(temporary, ignore_errors=True)
         raise
+    finally:
+        lock.release()
     shutil.rmtree(temporary, ignore_errors=True)
     return target
 
 
 def _replace(target: Path, new: Path, former: Path) -> None:
     """Moves `target`, if it exists, to `former` and `new` to `target`; else restores `target`."""
+    flush(new)
     while True:
         with suppress(FileNotFoundError):
             target.rename(former)

@@ -19,7 +19,7 @@ from filelock import FileLock
 from zenml.io import fileio
 
 from adapruner.errors import UserError
-from adapruner.files import link_or_copy
+from adapruner.files import flush, link_or_copy
 from adapruner.hashing import hash_file
 
 CACHE = "ADAPRUNER_CACHE"
@@ -89,10 +89,16 @@ def upload(source: Path, hashes: Mapping[str, str], uri: str, cache: Path) -> Tr
             if not blob.is_file():
                 partial = _beside(blob)
                 link_or_copy(source / name, partial)
+                flush(partial)
                 partial.replace(blob)
         return Traffic(moved=blob.stat().st_size, files=1)
 
     return _in_parallel(send, hashes.items(), cache)
+
+
+def blobs(cache: Path) -> list[Path]:
+    """The contents in the cache, each in a file with the name of its hash."""
+    return sorted(cache.glob("??/" + "?" * 64))
 
 
 def _in_parallel(
@@ -133,6 +139,7 @@ def _fetch(path: str, blob: Path, digest: str) -> None:
                 f"'{path}' is not the file that was stored: its sha256 is {total.hexdigest()}, "
                 f"expected {digest}; remove the artifact and run again"
             )
+        flush(partial)
         partial.replace(blob)
     finally:
         partial.unlink(missing_ok=True)
@@ -156,9 +163,9 @@ def _evict(cache: Path, limit: int) -> None:
     A directory that was made of them keeps its files: they are hard links, or copies.
     """
     with FileLock(cache / "evict.lock"):
-        blobs = [(blob, blob.stat()) for blob in cache.glob("??/" + "?" * 64)]
-        total = sum(stat.st_size for _, stat in blobs)
-        for blob, stat in sorted(blobs, key=lambda item: item[1].st_mtime_ns):
+        kept = [(blob, blob.stat()) for blob in blobs(cache)]
+        total = sum(stat.st_size for _, stat in kept)
+        for blob, stat in sorted(kept, key=lambda item: item[1].st_mtime_ns):
             if total <= limit:
                 break
             with _locked(blob):

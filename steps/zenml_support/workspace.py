@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import fcntl
 import os
 import re
 import shutil
@@ -11,14 +10,18 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import ClassVar
 from uuid import uuid4
 
 from adapruner.files import Artifact
+from adapruner.temporary import claimed_folder, remove_abandoned
 from steps.zenml_support.transfer import CACHE
+
+WORK = ".adapruner-work"
+"""The folder with one folder for each process."""
 
 
 class Timing(Artifact):
@@ -42,6 +45,11 @@ def home() -> Path:
 def fetched() -> Path:
     """The folder of the copies of files behind URLs."""
     return home() / "fetched"
+
+
+def downloaded() -> Path:
+    """The folder of the copies of registered checkpoints."""
+    return home() / "models"
 
 
 def study_storage(url: str | None) -> str:
@@ -106,8 +114,9 @@ def result_files(stage_directory: Path) -> list[Path]:
 
 def remove_stage_directories() -> None:
     """Removes the stage directories of this process, whose files the artifact store has by now."""
-    for directory in _process_directory(_scratch()).iterdir():
-        shutil.rmtree(directory, ignore_errors=True)
+    for path in _process_directory(_scratch()).iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _scratch() -> Path:
@@ -123,35 +132,9 @@ def _scratch() -> Path:
 
 @cache
 def _process_directory(scratch: Path) -> Path:
-    work = scratch / ".adapruner-work"
+    work = scratch / WORK
     work.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(work)
-    new = Path(tempfile.mkdtemp(prefix=".new-", dir=work))
-    _lock(new)  # open until the process ends; others see the name below once it is locked
-    directory = new.rename(work / f"{socket.gethostname()}~{new.name.removeprefix('.new-')}")
+    remove_abandoned(work.iterdir())
+    directory, _ = claimed_folder(work, f"{socket.gethostname()}~")  # until the process ends
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     return directory
-
-
-def _lock(directory: Path) -> int | None:
-    """A descriptor that locks a directory until it is closed; None where another process has it.
-
-    A lock says more than a process id, which containers with one host name may share.
-    """
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
-def _remove_abandoned(work: Path) -> None:
-    """Removes the directories of processes of this machine that have ended."""
-    for directory in work.glob(f"{socket.gethostname()}~*"):
-        with suppress(FileNotFoundError):
-            lock = _lock(directory)
-            if lock is not None:
-                shutil.rmtree(directory, ignore_errors=True)
-                os.close(lock)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ import pytest
 from pydantic import Field
 
 from adapruner.errors import UserError
-from adapruner.files import Artifact, file_manifest, flatten, link_or_copy, replace_text
+from adapruner.files import Artifact, file_manifest, flatten, flush, link_or_copy, replace_text
 
 
 class Note(Artifact):
@@ -75,3 +76,20 @@ def test_manifest_changes_with_the_files_below(tmp_path: Path) -> None:
 def test_nested_mappings_are_flattened_to_dotted_names() -> None:
     value = {"a": {"b": 1, "c": {"d": [2]}}, "e": None}
     assert dict(flatten(value)) == {"a.b": 1, "a.c.d": [2], "e": None}
+
+
+def test_what_gets_a_new_name_is_flushed_file_by_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "folder"
+    (folder / "inner").mkdir(parents=True)
+    files = [folder / "a", folder / "inner" / "b"]
+    for file in files:
+        file.write_text("x")
+    flushed = list[int]()
+    monkeypatch.setattr(os, "fsync", lambda handle: flushed.append(os.fstat(handle).st_ino))
+    flush(folder)
+    assert sorted(flushed) == sorted(file.stat().st_ino for file in files)
+    flushed.clear()
+    flush(files[0])
+    assert flushed == [files[0].stat().st_ino]

@@ -8,7 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
+from transformers import AutoModelForCausalLM
 
+from adapruner.temporary import claimed_folder
+from steps.zenml_support.workspace import WORK
 from tests.adapruner.evaluation.tasks.task_rows import write_rows
 from tests.pipelines import small
 from tests.pipelines.small import AFTER_PRUNING, ALWAYS, BEFORE_PRUNING
@@ -70,8 +74,6 @@ def test_a_run_looks_up_no_host(work: Workplace, first: Result) -> None:
 
 
 def test_the_run_is_in_mlflow_with_one_child_run_a_step(work: Workplace, first: Result) -> None:
-    from mlflow import MlflowClient
-
     client = MlflowClient(f"sqlite:///{work.home / 'mlflow.db'}")
     version = client.get_model_version_by_alias("small-pruned", "candidate")
     report = work.report()
@@ -115,8 +117,6 @@ def test_a_repeated_run_is_cached_and_creates_no_second_version(
 def test_a_failed_gate_repeats_no_measurement_and_leaves_the_alias(
     work: Workplace, first: Result
 ) -> None:
-    from mlflow import MlflowClient
-
     result = work.compress("--set", "evaluation.gate.perplexity_ratio=0.01")
     assert result.code == 0, result.err
     # A measurement does not depend on the limits of the gate.
@@ -240,3 +240,57 @@ def test_an_error_in_a_step_is_one_line_and_keeps_the_results(
     assert result.err.splitlines()[-1].startswith("error: ")
     assert "Traceback" not in result.out + result.err
     assert (work.results / "report.json").read_bytes() == before
+
+
+CLEANS_AND_REPEATS = """
+from pathlib import Path
+from pipelines import config_file, local_run
+from pipelines.clean import clean
+
+def files(home):
+    return {path for path in home.rglob("*") if path.is_file() and "locks" not in path.parts}
+
+if __name__ == "__main__":
+    home = Path("home").absolute()
+    before = files(home)
+    clean(home, older_than_s=0, dry_run=True)
+    print("Removed by a dry run:", len(before - files(home)))
+    clean(home, older_than_s=0, dry_run=False)
+    clean(home, older_than_s=0, dry_run=False)
+    local_run.compress(*config_file.read(Path("run.yaml"), ()), home)
+"""
+
+
+def test_clean_keeps_registered_versions_and_a_run_computes_again_what_went(
+    work: Workplace, first: Result
+) -> None:
+    client = MlflowClient(f"sqlite:///{work.home / 'mlflow.db'}")
+    newest = max(int(v.version) for v in client.search_model_versions("name = 'small-pruned'"))
+    unregistered = client.get_model_version("small-pruned", str(newest))
+    client.delete_model_version("small-pruned", str(newest))
+    folder = work.home / "artifacts" / WORK
+    claim = f"""
+from pathlib import Path
+from adapruner.temporary import claimed_folder
+claimed_folder(Path({str(folder)!r}), 'x~')
+"""
+    assert work.python("-c", claim).code == 0
+    (left,) = folder.iterdir()
+    running, lock = claimed_folder(folder, "y~")
+    (work.folder / "clean.py").write_text(CLEANS_AND_REPEATS)
+    result = work.python("clean.py")
+    lock.release()
+    assert result.code == 0, result.err
+    assert "Removed by a dry run: 0" in result.out
+    assert "Would remove" in result.out and "Nothing to remove in" in result.out
+    assert (left.exists(), running.is_dir()) == (False, True)
+    assert unregistered.source is not None
+    assert not Path(unregistered.source.removeprefix("file://")).exists()
+    for version in client.search_model_versions("name = 'small-pruned'"):
+        uri = client.get_model_version_download_uri(version.name, version.version)
+        AutoModelForCausalLM.from_pretrained(uri.removeprefix("file://"))
+        assert client.get_run(version.run_id).data.params["name"] == "small"
+    assert result.ran >= BEFORE_PRUNING | AFTER_PRUNING
+    assert "models:/small-pruned/1 @candidate" in result.out
+    report = work.python("-m", "pipelines.cli", "report", "runs/small")
+    assert report.code == 0, report.err

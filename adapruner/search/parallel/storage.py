@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -14,6 +17,7 @@ from sqlalchemy.engine import URL, make_url
 
 from adapruner.databases import check_database, sqlite_file
 from adapruner.errors import UserError, first_line
+from adapruner.hashing import hash_json
 
 WAIT_S = 60
 """How long a process waits for a lock of the database that another one holds."""
@@ -71,6 +75,22 @@ def open_storage(url: str) -> RDBStorage:
 def is_in_memory(url: str) -> bool:
     """Whether the database belongs to this process alone."""
     return _is_sqlite(make_url(url)) and sqlite_file(url) is None
+
+
+def lock_file(name: str, storage: str) -> Path:
+    """The file that the owner of a study holds a lock on. It is empty and stays.
+
+    It is beside an SQLite database, and in the folder for temporary files for other storages.
+    """
+    backend, _, location = storage.partition("://")
+    database = location.partition("?")[0].partition("/")[2]
+    if backend.startswith("sqlite") and Path(database).is_file():
+        file = Path(database).resolve()
+        return file.with_name(f"{file.name}.{name}.lock")
+    # A database in memory belongs to its process. What precedes the @ may be a password.
+    owner = os.getpid() if database in ("", ":memory:") else os.getuid()
+    where = hash_json([backend, location.rpartition("@")[2], owner])[:16]
+    return Path(tempfile.gettempdir()) / f"{name}.{where}.lock"
 
 
 def _is_sqlite(url: URL) -> bool:

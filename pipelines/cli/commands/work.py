@@ -65,6 +65,7 @@ def work(
     SIGTERM, 130 by ^C, 1 a failure with its traceback.
     """
     from adapruner.errors import UserError
+    from pipelines import home as homes
     from pipelines.durations import parse_duration
 
     wait_s = parse_duration(wait)
@@ -76,6 +77,9 @@ def work(
     from steps.zenml_support.workspace import study_storage
 
     os.environ["ADAPRUNER_HOME"] = str(home)
+    if storage is None:
+        with homes.exclusive(home):
+            homes.enter(home.absolute())
     count = run_worker(study_storage(storage), study, inputs, wait_s)
     click.echo(f"{count} trials evaluated")
 

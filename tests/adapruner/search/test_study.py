@@ -16,8 +16,9 @@ from adapruner.errors import UserError
 from adapruner.importance.recipe import Recipe
 from adapruner.importance.statistics import importance_table
 from adapruner.search.evaluator import Evaluation, IsHopeless
+from adapruner.search.parallel.storage import lock_file
 from adapruner.search.space import build_space
-from adapruner.search.study import is_stopped, lock_file, owned_study, run_trials
+from adapruner.search.study import is_stopped, owned_study, run_trials
 from tests.adapruner.search.test_space import plan_config
 from tests.models import small_model, tokens
 

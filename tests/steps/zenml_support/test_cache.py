@@ -17,7 +17,9 @@ UNTRACKED_PREFIXES = (
     "adapruner/dependencies",
     "adapruner/errors",
     "adapruner/files",
+    "adapruner/locks",
     "adapruner/progress",
+    "adapruner/temporary",
     "steps/zenml_support",
     "steps/mlflow_support/tracking",
 )

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -49,33 +48,36 @@ def test_stage_directories_are_removed_on_request_and_can_be_created_again() -> 
     assert second.is_dir()
 
 
-LOCKS = """
-import sys, time
+CLAIMS = """
+import socket, sys, time
 from pathlib import Path
-from steps.zenml_support import workspace
-workspace._lock(Path(sys.argv[1]))
-print("locked", flush=True)
+from adapruner.temporary import claimed_folder
+print(claimed_folder(Path(sys.argv[1]), f"{socket.gethostname()}~")[0], flush=True)
 time.sleep(60)
 """
 
 
-def test_only_directories_of_ended_processes_of_this_machine_are_removed(tmp_path: Path) -> None:
-    host = socket.gethostname()
-    names = (f"{host}~ended", f"{host}~running", ".new-starting", "elsewhere~ended")
-    directories = [tmp_path / name for name in names]
-    for directory in directories:
-        directory.mkdir()
-    command = [sys.executable, "-c", LOCKS, str(tmp_path / f"{host}~running")]
-    running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
+def test_the_start_of_a_process_removes_what_killed_ones_left(tmp_path: Path) -> None:
+    work = tmp_path / workspace.WORK
+    (work / "elsewhere~ended").mkdir(parents=True)
+    command = [sys.executable, "-c", CLAIMS, str(work)]
+    killed, running = (
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    )
     try:
-        assert running.stdout is not None and running.stdout.readline() == b"locked\n"
-        workspace._remove_abandoned(tmp_path)
-        assert [path.exists() for path in directories] == [False, True, True, True]
+        assert killed.stdout is not None and running.stdout is not None
+        left, used = Path(killed.stdout.readline().strip()), Path(running.stdout.readline().strip())
+        assert left.is_dir() and used.is_dir()
+        killed.kill()
+        killed.wait()
+        workspace._process_directory.cache_clear()
+        with workspace.stage("search"):
+            assert (left.exists(), used.exists()) == (False, True)
+            assert (work / "elsewhere~ended").exists()
     finally:
-        running.kill()
-        running.wait()
-    workspace._remove_abandoned(tmp_path)
-    assert not directories[1].exists()
+        for process in (killed, running):
+            process.kill()
+            process.wait()
 
 
 def test_the_home_folder_is_the_configured_one_or_in_the_working_directory(

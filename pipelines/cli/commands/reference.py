@@ -1,4 +1,4 @@
-"""`adapruner methods`: the presets that `method:` may name."""
+"""`adapruner methods` and `adapruner settings`: what a file may hold."""
 
 from __future__ import annotations
 
@@ -19,3 +19,11 @@ def methods(markdown: bool) -> None:
     width = max(map(len, presets()))
     for name, preset in presets().items():
         click.echo(f"{name:<{width}}  {preset.summary}")
+
+
+@click.command()
+def settings() -> None:
+    """Print all settings of all files as Markdown: type, default and description of each."""
+    from pipelines.settings_reference import settings_reference
+
+    click.echo(settings_reference(), nl=False)
