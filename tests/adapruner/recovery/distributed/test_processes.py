@@ -19,6 +19,7 @@ from adapruner.config import DeviceConfig
 from adapruner.errors import UserError
 from adapruner.models.checkpoint import load_model, save_checkpoint, stored_dtypes
 from adapruner.pruning.surgery import apply
+from adapruner.recovery.distributed import processes
 from adapruner.recovery.distributed.processes import MERGED, REQUEST, main
 from adapruner.recovery.finetune import (
     CHECKPOINT,
@@ -143,9 +144,9 @@ def test_processes_that_torchrun_starts_write_the_result_of_one(
 ) -> None:
     request = request_of(workplace, tmp_path, dtype="float16")
     results = []
-    for name, processes in (("one", 1), ("several", 2)):
+    for name, count in (("one", 1), ("several", 2)):
         (tmp_path / name).mkdir()
-        results.append(finetune(replace(request, processes=processes), tmp_path / name))
+        results.append(finetune(replace(request, processes=count), tmp_path / name))
     one, several = (tmp_path / name / CHECKPOINT for name in ("one", "several"))
     assert_same(one, several, results, request.checkpoint)
     left = {path.name for path in (tmp_path / "several").iterdir()}
@@ -162,14 +163,18 @@ def test_a_process_that_dies_ends_the_others_within_seconds(
     deadline = time.monotonic() + PATIENCE_S
     with ThreadPoolExecutor(1) as thread:
         tuning = thread.submit(finetune, request, out)
-        while "100000 steps" not in printed and time.monotonic() < deadline:
-            time.sleep(0.1)
-            printed += capfd.readouterr().err
-        workers = workers_below(os.getpid())
-        assert len(workers) == 2
-        os.kill(workers[1], signal.SIGKILL)
-        with pytest.raises(UserError, match=r"model\.processes 2: a process .* failed"):
-            tuning.result(timeout=20)
+        try:
+            while "100000 steps" not in printed and time.monotonic() < deadline:
+                time.sleep(0.1)
+                printed += capfd.readouterr().err
+            workers = workers_below(os.getpid())
+            assert len(workers) == 2, printed
+            os.kill(workers[1], signal.SIGKILL)
+            with pytest.raises(UserError, match=r"model\.processes 2: a process .* failed"):
+                tuning.result(timeout=20)
+        finally:  # else the executor waits for the thread
+            for pid in workers_below(os.getpid()):
+                os.kill(pid, signal.SIGKILL)
     assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
     assert [path.name for path in out.iterdir()] == [CHECKPOINT]
     assert not any((out / CHECKPOINT).iterdir())
@@ -180,7 +185,7 @@ def workers_below(process: int) -> list[int]:
     found: list[int] = []
     by_thread = [file.read_text() for file in Path(f"/proc/{process}/task").glob("*/children")]
     for child in map(int, " ".join(by_thread).split()):
-        command = Path(f"/proc/{child}/cmdline").read_text()
-        is_worker = "recovery.distributed" in command and "torch.distributed.run" not in command
+        command = Path(f"/proc/{child}/cmdline").read_text().split("\0")
+        is_worker = processes.__name__ in command and "torch.distributed.run" not in command
         found += [child] if is_worker else workers_below(child)
     return found
