@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ from steps.zenml_support.workspace import result_files
 
 BATCH_SIZE = 900
 """Metrics of one request; MLflow's limit is 1,000."""
+_NOT_IN_KEYS = re.compile(r"[^\w.:/ -]", re.ASCII)
+"""Characters that MLflow takes in no name of a metric, such as the + of a method with an update."""
 LOGGED_PARAMS = ("name", "source", "ratio_of")
 
 
@@ -43,7 +46,8 @@ def _metrics(content: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     for name, value in content["dense"].items():
         yield f"dense.{name}", value
     for row in content["rows"]:
-        cell = f"{row['ratio']:g}.{row['layout']}.{row['method']}"
+        method = _NOT_IN_KEYS.sub("_", row["method"])
+        cell = f"{row['ratio']:g}.{row['layout']}.{method}"
         for model in ("pruned", "finetuned"):
             for metric, statistics in (row[model] or {}).items():
                 for suffix, field in (("", "mean"), ("_to_dense", "to_dense")):

@@ -27,6 +27,13 @@ CONTENT: dict[str, Any] = {
             "finetuned": {"t_ppl": statistics(20.0, 2.0)},
         },
         {
+            "method": "flap+update",
+            "ratio": 0.5,
+            "layout": "uniform",
+            "pruned": {"t_ppl": statistics(40.0, 4.0)},
+            "finetuned": None,
+        },
+        {
             "method": "magnitude",
             "ratio": 0.5,
             "layout": "uniform",
@@ -57,6 +64,8 @@ def test_a_comparison_is_one_run_with_a_metric_for_each_finite_cell(
         "dense.t_ppl": 10.0,
         "pruned.0.5.uniform.adapruner.t_ppl": 30.0,
         "pruned.0.5.uniform.adapruner.t_ppl_to_dense": 3.0,
+        "pruned.0.5.uniform.flap_update.t_ppl": 40.0,
+        "pruned.0.5.uniform.flap_update.t_ppl_to_dense": 4.0,
         "finetuned.0.5.uniform.adapruner.t_ppl": 20.0,
         "finetuned.0.5.uniform.adapruner.t_ppl_to_dense": 2.0,
     }
