@@ -99,6 +99,7 @@ def read_config(checkpoint: Path) -> Any:
         raise UserError(f"'{checkpoint}' is not a checkpoint: it has no config.json")
     _add_family(checkpoint)
     with refused_as(f"'{file}' is not a readable model config"):
+        read_json(file)  # Transformers takes half a character, which no file in UTF-8 can hold
         config = AutoConfig.from_pretrained(
             checkpoint, local_files_only=True, trust_remote_code=False
         )

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from adapruner.config import ModelConfig
@@ -86,6 +86,7 @@ def test_the_checkpoint_that_is_changed_is_valid(tmp_path: Path) -> None:
     assert not outcome("config.json", FILES["config.json"], tmp_path)
 
 
+@example(file=("config.json", FILES["config.json"].decode().replace("silu", "\\ud800")))
 @given(
     file=st.sampled_from(sorted(JSON_FILES)).flatmap(
         lambda name: st.tuples(
