@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sqlite3
 import sys
@@ -291,6 +292,7 @@ claimed_folder(Path({str(folder)!r}), 'x~')
         AutoModelForCausalLM.from_pretrained(uri.removeprefix("file://"))
         assert client.get_run(version.run_id).data.params["name"] == "small"
     assert result.ran >= BEFORE_PRUNING | AFTER_PRUNING
-    assert "models:/small-pruned/1 @candidate" in result.out
+    # Which version it is depends on the text, which other tests replace.
+    assert re.search(r"models:/small-pruned/\d+ @candidate", result.out), result.out
     report = work.python("-m", "pipelines.cli", "report", "runs/small")
     assert report.code == 0, report.err

@@ -125,7 +125,9 @@ def _lock_at_begin(engine: sa.Engine) -> None:
 def _schema_lock(url: URL) -> Iterator[None]:
     if _is_sqlite(url):
         file = sqlite_file(str(url))
-        lock = nullcontext() if file is None else FileLock(f"{file}.lock", timeout=WAIT_S)
+        # A lock would create a folder that is missing, which SQLite refuses.
+        has_place = file is not None and file.parent.is_dir()
+        lock = FileLock(f"{file}.lock", timeout=WAIT_S) if has_place else nullcontext()
         with lock:
             yield
         return
