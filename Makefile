@@ -24,7 +24,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet 
 help:
 	@echo "make setup      install into $(VENV); does nothing when that is up to date"
 	@echo "make demo       compress a real model of 135 million parameters: less than an hour"
-	@echo "make test       all tests: about 25 minutes"
+	@echo "make test       all tests: about half an hour"
 	@echo "make test-fast  the quick ones: about 4 minutes"
 	@echo "make verify-exports  llama.cpp and vLLM on the exports, built in VERIFY: an hour or more"
 	@echo "make verify-extras   whether all extras resolve with constraints.txt: minutes, needs PyPI"
