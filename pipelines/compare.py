@@ -12,6 +12,7 @@ from adapruner.comparison.cells import (
     uses_reference,
 )
 from adapruner.config import PruningConfig, RunConfig
+from adapruner.importance.terms import GRADIENT_GROUPS
 from adapruner.pruning.reconstruction import uses_gram_matrices
 from pipelines.shared_steps import run_shared_steps
 from steps.compare_candidates import compare_candidates
@@ -34,13 +35,17 @@ TEACHER_LOGITS = "compute_teacher_logits"
 def compare(config: RunConfig, comparison: ComparisonConfig) -> None:
     """Measures every candidate of the comparison; what they share is computed once.
 
+    The importance table has all statistics, so that another method leaves it as it is.
+
     A method that draws samples gets, for each further seed, an importance table with the samples
     of that seed.
     """
     model = config.model
     plans = {cell: candidate_config(cell, config, comparison) for cell in cells(config, comparison)}
     has_search = any(plan.search.is_searched for plan in plans.values())
-    shared = run_shared_steps(config, serving(config, comparison), has_search, COMPARISON)
+    shared = run_shared_steps(
+        config, serving(config, comparison), has_search, GRADIENT_GROUPS, COMPARISON
+    )
     dense, pool, table = shared.dense, shared.pool, shared.importance_table
     teacher = config.finetune.teacher if comparison.finetune else None
     teachers = dict.fromkeys([teacher, *(plan.finetune.teacher for plan in plans.values())])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from zenml import pipeline
 
 from adapruner.config import RunConfig
+from adapruner.importance.needs import gradient_groups
 from adapruner.pruning.reconstruction import uses_gram_matrices
 from pipelines.shared_steps import run_shared_steps
 from steps.compare_behaviour import compare_behaviour
@@ -30,7 +31,8 @@ def compress(config: RunConfig) -> None:
     leaves the steps before it cached.
     """
     model, device, evaluation = config.model, config.model.device_config, config.evaluation
-    shared = run_shared_steps(config, config.serving, config.search.is_searched)
+    groups = gradient_groups(config)
+    shared = run_shared_steps(config, config.serving, config.search.is_searched, groups)
     dense, pool, texts = shared.dense, shared.pool, shared.test_texts
 
     is_used = uses_gram_matrices(config.reconstruction.method)

@@ -32,13 +32,17 @@ class SharedOutputs(NamedTuple):
 
 
 def run_shared_steps(
-    config: RunConfig, serving: ServingConfig, has_search: bool, result_file: str = REPORT
+    config: RunConfig,
+    serving: ServingConfig,
+    has_search: bool,
+    gradient_groups: tuple[str, ...],
+    result_file: str = REPORT,
 ) -> SharedOutputs:
     """From the sources to the importance table and the evaluation of the dense model.
 
-    The dense model is checked against `serving`. `has_search` is whether any plan is searched, and
-    `result_file` identifies results of this kind of run, see `resolve_source`. Call it inside a
-    pipeline function.
+    The dense model is checked against `serving`. `has_search` is whether any plan is searched,
+    `gradient_groups` are those of the importance table, and `result_file` identifies results of
+    this kind of run, see `resolve_source`. Call it inside a pipeline function.
     """
     expire_damaged_results()
     model, seed = config.model, config.seed
@@ -51,7 +55,7 @@ def run_shared_steps(
         model.device_config if config.calibration.is_self_generated else None,
     )  # fmt: skip
     test_texts = select_test_texts(pool)
-    table = estimate_importance(dense, pool, model, config.search.set_size, seed)
+    table = estimate_importance(dense, pool, model, config.search.set_size, seed, gradient_groups)
     quality = config.evaluation.quality
     dense_evaluation = evaluate(
         dense, test_texts, tasks, model.device_config, quality, id="evaluate_dense"

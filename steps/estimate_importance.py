@@ -12,9 +12,17 @@ from steps.zenml_support.workspace import stage
 
 @cached_step
 def estimate_importance(
-    checkpoint: Path, pool: Path, model: ModelConfig, reference_size: int, seed: int
+    checkpoint: Path,
+    pool: Path,
+    model: ModelConfig,
+    reference_size: int,
+    seed: int,
+    groups: tuple[str, ...],
 ) -> Annotated[Path, "importance_table"]:
-    """The importance table; `seed` draws its reference subset of `reference_size` samples."""
+    """The importance table; `seed` draws its reference subset of `reference_size` samples.
+
+    `groups` are the statistics of weight gradients that it has.
+    """
     from adapruner.data.pool import Pool
     from adapruner.importance.processes import ImportanceRequest, table_of_processes
     from adapruner.importance.statistics import importance_table, reference_subset
@@ -27,11 +35,11 @@ def estimate_importance(
         if model.processes > 1:
             request = ImportanceRequest(
                 checkpoint=checkpoint.absolute(), device=model.device_config,
-                reference=tuple(reference), domain=domain,
+                reference=tuple(reference), domain=domain, groups=groups,
             )  # fmt: skip
             table = table_of_processes(request, tokens, model.processes)
         else:
             dense = load_or_stream(checkpoint, model, "2 reads")
-            table = importance_table(dense, tokens, reference, domain)
+            table = importance_table(dense, tokens, reference, domain, groups=groups)
         table.write(out)
     return out

@@ -27,7 +27,8 @@ from adapruner.models.structures import (
 from adapruner.progress import track
 
 Watched = Projection | Expert
-Sink = Callable[[int, str, Watched, Tensor, Tensor], None]
+Sink = Callable[[int, str, Watched, Tensor, Tensor, Tensor], None]
+"""Gets layer, name, projection, input [B, T, in], output [B, T, out] and the output's gradient."""
 Loss = Callable[[Tensor, Tensor], Tensor]
 """From logits [B, T - 1, V] in float32 and the next tokens [B, T - 1] to a number, in nats."""
 
@@ -142,22 +143,28 @@ def _of_layer(sink: Sink, index: int, _: int, *rest: Any) -> None:
 def watched(
     layers: list[LayerModules], sink: Sink, names: Collection[str] = PROJECTIONS
 ) -> Iterator[None]:
-    """Within it, `sink` gets layer, name, projection, input [B, T, in] and output gradient.
+    """Within it, `sink` gets the projections' inputs, outputs and output gradients, see `Sink`.
 
     Only the projections `names` are watched. Those of experts are watched expert by expert; tokens
-    that an expert is not chosen for are 0 in its inputs and gradients.
+    that an expert is not chosen for are 0 in its inputs, outputs and gradients.
     """
 
     def watch(
         layer: int, name: str, part: Projection, _: nn.Module, args: Any, output: Tensor
     ) -> None:
-        inputs, rows = args[0].detach(), placed(part)[1]
-        reduce: Any = lambda grad: sink(layer, name, part, inputs, grad[..., rows])  # noqa: E731
+        rows = placed(part)[1]
+        inputs, outputs = args[0].detach(), output.detach()[..., rows]
+
+        def reduce(grad: Tensor) -> None:
+            sink(layer, name, part, inputs, outputs, grad[..., rows])
+
         output.register_hook(reduce)  # type: ignore[no-untyped-call]
 
     def watch_expert(layer: int, name: str, part: Expert, inputs: Tensor, output: Tensor) -> None:
+        seen = inputs.detach(), output.detach()
+
         def reduce(grad: Tensor) -> None:
-            sink(layer, name, part, part.spread(inputs.detach()), part.spread(grad))
+            sink(layer, name, part, *map(part.spread, (*seen, grad)))
 
         if name in names:
             output.register_hook(reduce)  # type: ignore[no-untyped-call]

@@ -41,12 +41,14 @@ class Needs:
     """What a metric is computed from.
 
     `samples`: the whole calibration pool, the random reference subset, both, or none. `statistics`:
-    the groups of the importance table that it reads. `comparable`: scores of MLP channels in
+    the groups of the importance table that it reads, and `of_samples` those that its scores of
+    single samples are computed from, where they are others. `comparable`: scores of MLP channels in
     different layers can be ranked together. `seed`: the scores depend on the recipe's seed.
     """
 
     samples: Literal["pool", "reference", "both", "none"] = "pool"
     statistics: tuple[str, ...] = ()
+    of_samples: tuple[str, ...] = ()
     comparable: bool = False
     seed: bool = False
 
@@ -178,14 +180,14 @@ def vector(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
     """LLM-Pruner's vector-wise score (--taylor vectorize): sum over projections of |sum w g|."""
     rows = list(recipe.samples)
     weights = table.coarse["gate"][0].new_ones(len(rows), 1)
-    layers = range(len(table.fisher[kind]))
+    layers = range(len(table.units(kind)))
     return [coarse(table, kind, i, rows, weights, count_twice=True) for i in layers]
 
 
 @metric(
     "element1",
     "LLM-Pruner, element-wise of first order, random samples",
-    Needs("reference", ("element",)),
+    Needs("reference", ("element",), of_samples=("magnitude",)),
     preset="llm-pruner-element1",
     terms=_alone("magnitude"),
 )
@@ -215,7 +217,7 @@ def element2(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
 @metric(
     "mixed",
     "LLM-Pruner, element-wise of both orders, random samples",
-    Needs("reference", ("mixed",)),
+    Needs("reference", ("mixed",), of_samples=("magnitude",)),
     preset="llm-pruner-mixed",
     terms=_alone("magnitude"),
 )
@@ -267,7 +269,7 @@ def random(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
     from adapruner.importance.table import KINDS
 
     generator = torch.Generator().manual_seed(len(KINDS) * recipe.seed + KINDS.index(kind))
-    return [torch.rand(len(layer), generator=generator) for layer in table.element[kind]]
+    return [torch.rand(units, generator=generator) for units in table.units(kind)]
 
 
 def _of_reference(table: ImportanceTable, recipe: Recipe, scores: list[Tensor]) -> list[Tensor]:
@@ -283,8 +285,8 @@ def _by_column(
     table: ImportanceTable, kind: str, column_scores: Callable[[str, int], Tensor]
 ) -> list[Tensor]:
     """The scores of the units of `kind` from those of the columns of down or output."""
-    layers = table.element[kind]
+    layers = table.units(kind)
     if kind == "groups":
-        return [layer.new_zeros(len(layer)) for layer in layers]
+        return [table.coarse["gate"][0].new_zeros(units) for units in layers]
     part = "down" if kind == "mlp" else "output"
-    return [column_scores(part, i).view(len(layer), -1).sum(1) for i, layer in enumerate(layers)]
+    return [column_scores(part, i).view(units, -1).sum(1) for i, units in enumerate(layers)]

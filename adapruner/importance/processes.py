@@ -43,6 +43,7 @@ class ImportanceRequest(Artifact):
     device: DeviceConfig
     reference: tuple[int, ...]
     domain: tuple[int, ...]
+    groups: tuple[str, ...]
 
 
 def write_request(request: ImportanceRequest, tokens: Tensor, folder: Path) -> None:
@@ -75,7 +76,8 @@ def main(folder: Path) -> None:
     with process_group(folder, "gloo") as share:
         request, tokens = ImportanceRequest.read(folder), load_file(folder / SAMPLES)["tokens"]
         model = load_or_stream(request.checkpoint, own_device(request.device), "2 reads")
-        table = importance_table(model, tokens, list(request.reference), request.domain, share)
+        reference, domain, groups = list(request.reference), request.domain, request.groups
+        table = importance_table(model, tokens, reference, domain, share, groups)
         for tensor in table.tensors().values():
             dist.reduce(tensor.view(torch.int32), dst=0)
         if share[0] == 0:

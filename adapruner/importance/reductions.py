@@ -9,7 +9,7 @@ from torch import Tensor
 
 from adapruner.importance.gradients import Watched
 
-NUMBERS = 2**17
+NUMBERS = 2**19
 """Numbers of a weight gradient that a CPU reduces at once: they stay in its cache."""
 
 NUMBERS_OF_DEVICE = 2**24
@@ -52,13 +52,9 @@ def _with_bias(rows: Tensor, bias: Tensor | None) -> Tensor:
     return torch.cat([rows, bias.float().unsqueeze(1)], 1)
 
 
-def unit_sums(product: Tensor, rows: int) -> Tensor:
-    """[3, units] on the CPU: sums, absolute sums and sums of squares over a unit's `rows` rows."""
-    sums = torch.stack(
-        [
-            product.sum(1),
-            torch.linalg.vector_norm(product, 1, dim=1),
-            torch.linalg.vector_norm(product, 2, dim=1).square(),
-        ]
+def unit_sums(product: Tensor, rows: int, order: int) -> Tensor:
+    """[units] on the CPU: the sum of |product|^order over the `rows` rows of each unit."""
+    norms: Tensor = torch.linalg.vector_norm(
+        product.view(-1, rows * product.shape[1]), order, dim=1
     )
-    return sums.view(3, -1, rows).sum(2).cpu()
+    return norms.pow(order).cpu()

@@ -27,11 +27,16 @@ Only coarse parts that differ are stored: coarse(up) = coarse(down) for a channe
 coarse(value) = coarse(output) and coarse(key) = coarse(query) summed over the heads of a KV group.
 A bias belongs to its structure. Tokens that an expert is not chosen for are zeros to its channels,
 see `models.experts`.
+
+Sums of w_j dL_n/dw_j over all weights of a vector need no weight gradient: they are sums over the
+tokens of the projection's output (of down and output: of its input) times the gradient there.
+Magnitude, fisher, element and mixed do (`GRADIENT_GROUPS`), and cost more than the backward pass.
+They are computed where a metric reads them, see `importance.needs`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,6 +54,7 @@ from adapruner.importance.table import (
     ImportanceTable,
     empty_table,
 )
+from adapruner.importance.terms import GRADIENT_GROUPS, REFERENCE_GROUPS
 from adapruner.models.experts import Expert
 from adapruner.models.streamed.layers import is_streamed
 from adapruner.models.structures import (
@@ -61,6 +67,9 @@ from adapruner.progress import announce
 
 MICRO_BATCH = 4
 """Samples of one forward-backward pass, except for the reference subset, which is one batch."""
+
+_ORDERS = {"magnitude": 1, "fisher": 2}
+"""Group of a sum over the weights of |w_j dL_n/dw_j| -> the power in it."""
 
 
 def reference_subset(samples: int, size: int, seed: int) -> list[int]:
@@ -82,8 +91,14 @@ def with_reference(
     Only the samples of that subset are run.
     """
     drawn = reference_subset(len(tokens), len(table.reference), seed)
-    exact = importance_table(model, tokens[drawn], list(range(len(drawn))))
-    return replace(table, element=exact.element, mixed=exact.mixed, reference=tuple(drawn))
+    groups = [group for group in REFERENCE_GROUPS if getattr(table, group)]
+    if not groups:
+        return replace(table, reference=tuple(drawn))
+    everyone = list(range(len(drawn)))
+    exact = importance_table(model, tokens[drawn], everyone, groups=groups)
+    return replace(
+        table, reference=tuple(drawn), **{group: getattr(exact, group) for group in groups}
+    )
 
 
 def importance_table(
@@ -92,19 +107,21 @@ def importance_table(
     reference: list[int],
     domain: tuple[int, ...] | None = None,
     share: tuple[int, int] = (0, 1),
+    groups: Collection[str] = GRADIENT_GROUPS,
 ) -> ImportanceTable:
     """The table of `model` (weights frozen) over `tokens`, int [N, T].
 
     `reference` are the indices of the reference subset; `domain` is each sample's domain (default:
-    all of one). Gradients are reduced some rows at a time while the backward pass runs: beside the
-    weights, memory holds the activations of one batch, which has MICRO_BATCH samples or those of
-    the reference subset, whichever are more. The table of a streamed model is the same.
+    all of one). `groups` are the GRADIENT_GROUPS of the table. Weight gradients are reduced some
+    rows at a time while the backward pass runs: beside the weights, memory holds the activations of
+    one batch, which has MICRO_BATCH samples or those of the reference subset, whichever are more.
+    The table of a streamed model is the same.
 
     With a `share` (r, n) it is the part of process r of n, with zeros for the other processes'
     batches, and for the weights' statistics but in the first process.
     """
     structures, layers = describe_model(model), layer_modules(model)
-    table = empty_table(structures.layers, structures.head_dim, tokens, tuple(reference))
+    table = empty_table(structures.layers, structures.head_dim, tokens, tuple(reference), groups)
     if domain is not None:
         table = replace(table, domain=domain)
     _announce_cost(model, structures, tokens, len(reference))
@@ -113,7 +130,8 @@ def importance_table(
 
     def sink_of(number: int) -> _Accumulator:
         is_reference = bool(reference) and process == number == 0
-        return _Accumulator(table, structures.head_dim, batches[number], is_reference)
+        wanted = set(groups) if is_reference else set(groups) - set(REFERENCE_GROUPS)
+        return _Accumulator(table, structures.head_dim, batches[number], frozenset(wanted))
 
     passed = GradientPass(model, [tokens[batch] for batch in batches], sink_of)
     for index in passed.layers("importance"):
@@ -136,19 +154,23 @@ class _Accumulator:
     table: ImportanceTable
     head_dim: int
     batch: list[int]
-    is_reference: bool
+    groups: frozenset[str]
 
     def __call__(
-        self, layer: int, name: str, module: Watched, inputs: Tensor, grads: Tensor
+        self, layer: int, name: str, module: Watched, inputs: Tensor, outputs: Tensor, grads: Tensor
     ) -> None:
-        """`inputs` [B, T, in] and output gradients `grads` [B, T, out] of one projection."""
+        """`inputs` [B, T, in], `outputs` and their gradients [B, T, out] of one projection."""
         rows, by_column, first = self._rows(name), name in INPUT_PARTS, _first_unit(module)
-        for some, of_samples in products(module, inputs, grads, rows, by_column):
-            units = slice(first + some.start, first + some.stop)
-            self._add_products(layer, name, units, of_samples)
+        if self.groups:
+            for some, of_samples in products(module, inputs, grads, rows, by_column):
+                units = slice(first + some.start, first + some.stop)
+                self._add_products(layer, name, units, of_samples)
         if by_column:
             for position, sample in enumerate(self.batch):
                 self._add_inputs(layer, name, module, inputs[position], grads[position], sample)
+        elif name in COARSE_PARTS:
+            sums = (outputs.float() * grads.float()).sum(1).view(len(self.batch), -1, rows).sum(2)
+            self.table.coarse[name][layer][self.batch, _units(module)] = sums.cpu()
 
     def _add_products(
         self, layer: int, name: str, units: slice, of_samples: Iterator[Tensor]
@@ -157,19 +179,21 @@ class _Accumulator:
         kind, rows, table = UNITS[name], self._rows(name), self.table
         first = second = None
         for sample, product in zip(self.batch, of_samples, strict=True):
-            total, magnitude, square = unit_sums(product, rows)
-            if name in COARSE_PARTS:
-                table.coarse[name][layer][sample, units] = total
-            table.magnitude[kind][layer][sample, units] += magnitude
-            table.fisher[kind][layer][sample, units] += square
-            if self.is_reference:
+            for group, order in _ORDERS.items():
+                if group in self.groups:
+                    of_layer = getattr(table, group)[kind][layer]
+                    of_layer[sample, units] += unit_sums(product, rows, order)
+            if not self.groups.isdisjoint(REFERENCE_GROUPS):
                 squares = product.square()
                 first = product if first is None else first.add_(product)
                 second = squares if second is None else second.add_(squares)
-        if first is not None and second is not None:
-            table.element[kind][layer][units] += unit_sums(first, rows)[1]
+        if first is None or second is None:
+            return
+        if "element" in self.groups:
+            table.element[kind][layer][units] += unit_sums(first, rows, 1)
+        if "mixed" in self.groups:
             mixed = first.sub_(second, alpha=0.5).div_(len(self.batch))
-            table.mixed[kind][layer][units] += unit_sums(mixed, rows)[1]
+            table.mixed[kind][layer][units] += unit_sums(mixed, rows, 1)
 
     def _add_inputs(
         self, layer: int, name: str, module: Watched, inputs: Tensor, grad: Tensor, sample: int
@@ -180,6 +204,8 @@ class _Accumulator:
         self.table.input_square[name][layer][sample, units] = x.square().sum(0)
         masks = (grad @ module.weight).float().mul_(x).view(len(x), -1, self._rows(name)).sum(2)
         self.table.token[name][layer][sample, units] = masks.square().sum(0)
+        if name in COARSE_PARTS:
+            self.table.coarse[name][layer][sample, units] = masks.sum(0)
 
     def _rows(self, name: str) -> int:
         """Rows (of down and output: columns) of a projection that make one unit."""

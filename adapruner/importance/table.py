@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NoReturn, Self
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from adapruner.files import Artifact
+from adapruner.importance.terms import GRADIENT_GROUPS, REFERENCE_GROUPS
 from adapruner.models.structures import LayerWidths
 
 KINDS = ("mlp", "heads", "groups")
@@ -41,6 +43,20 @@ class ImportanceSummary(Artifact):
     reference: tuple[int, ...]
 
 
+class Lacking(dict[str, Any]):
+    """A group of statistics that a table does not have."""
+
+    def __init__(self, group: str) -> None:
+        super().__init__()
+        self.group = group
+
+    def __missing__(self, part: str) -> NoReturn:
+        raise ValueError(
+            f"the importance table has no statistic {self.group}: name it in the statistics of "
+            "the metric that reads it"
+        )
+
+
 @dataclass(frozen=True)
 class ImportanceTable:
     """Statistics of every structure of every layer. All tensors are float32.
@@ -56,6 +72,8 @@ class ImportanceTable:
     `weight_square[kind][layer]` [units], the sum of squares of all coupled weights, and for the
     parts down and output `column_mean[part][layer]` and `column_square[part][layer]` [columns],
     the mean magnitude and the sum of squares of a column.
+
+    A table may lack some of the `GRADIENT_GROUPS`; to read one that it lacks is a ValueError.
     """
 
     FILE: ClassVar[str] = "importance.safetensors"
@@ -79,6 +97,10 @@ class ImportanceTable:
     def samples(self) -> int:
         """Number of samples."""
         return len(self.coarse["gate"][0])
+
+    def units(self, kind: str) -> list[int]:
+        """Number of structures of a kind, by layer."""
+        return [len(layer) for layer in self.weight_square[kind]]
 
     @property
     def domains(self) -> int:
@@ -116,15 +138,21 @@ class ImportanceTable:
         for name in sorted(tensors):
             group, part, _ = name.split(".")
             groups.setdefault(group, {}).setdefault(part, []).append(tensors[name])
-        return cls(**groups, reference=reference, length=length, domain=domain)
+        lacking = {group: Lacking(group) for group in GRADIENT_GROUPS if group not in groups}
+        return cls(**groups, **lacking, reference=reference, length=length, domain=domain)
 
 
 def empty_table(
-    layers: tuple[LayerWidths, ...], head_dim: int, tokens: Tensor, reference: tuple[int, ...]
+    layers: tuple[LayerWidths, ...],
+    head_dim: int,
+    tokens: Tensor,
+    reference: tuple[int, ...],
+    groups: Collection[str],
 ) -> ImportanceTable:
     """A table of zeros for a model of these layers and the samples `tokens`, int [N, T].
 
-    All samples count as those of one domain.
+    It has these `groups` of the GRADIENT_GROUPS, and all other statistics. All samples count as
+    those of one domain.
     """
     samples, length = tokens.shape
 
@@ -137,16 +165,18 @@ def empty_table(
     def units(widths: LayerWidths, part: str) -> int:
         return int(getattr(widths, _WIDTHS[UNITS.get(part, part)]))
 
+    def of_gradients(group: str) -> dict[str, list[Tensor]]:
+        if group not in groups:
+            return Lacking(group)
+        return zeros(KINDS) if group in REFERENCE_GROUPS else zeros(KINDS, samples)
+
     def columns(widths: LayerWidths, part: str) -> int:
         return widths.mlp_channels if part == "down" else widths.query_heads * head_dim
 
     return ImportanceTable(
         coarse=zeros(COARSE_PARTS, samples),
-        magnitude=zeros(KINDS, samples),
-        fisher=zeros(KINDS, samples),
+        **{group: of_gradients(group) for group in GRADIENT_GROUPS},
         token=zeros(INPUT_PARTS, samples),
-        element=zeros(KINDS),
-        mixed=zeros(KINDS),
         input_sum=zeros(INPUT_PARTS, samples, size=columns),
         input_square=zeros(INPUT_PARTS, samples, size=columns),
         weight_square=zeros(KINDS),

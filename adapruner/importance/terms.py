@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from adapruner.importance.table import ImportanceTable
 
 
+REFERENCE_GROUPS = ("element", "mixed")
+"""Statistics of the reference subset alone."""
+
+GRADIENT_GROUPS = ("magnitude", "fisher", *REFERENCE_GROUPS)
+"""Statistics that cost a gradient of every weight for every sample: tables have them by request."""
+
+
 class Term(NamedTuple):
     """A metric for one kind of structures.
 
@@ -37,7 +44,7 @@ def statistic_term(
     `statistic` is coarse, magnitude, fisher or token.
     """
     rows, weights = list(recipe.samples), sample_weights(table, recipe)
-    layers = range(len(table.fisher[kind]))
+    layers = range(len(table.units(kind)))
     if statistic == "coarse":
         values = [coarse(table, kind, i, rows, weights, count_twice=False) for i in layers]
     else:
@@ -52,7 +59,7 @@ def saap_terms(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Term]:
 
     The element-wise score of one sample is `magnitude`: its second-order term is left out.
     """
-    rows, layers = list(recipe.samples), range(len(table.fisher[kind]))
+    rows, layers = list(recipe.samples), range(len(table.units(kind)))
     vector = Term(
         "coarse",
         1.0,
@@ -126,7 +133,7 @@ def _additive(table: ImportanceTable, statistic: str, kind: str, layer: int) -> 
         return of_layer
     part = {"mlp": "down", "heads": "output"}.get(kind)
     if part is None:
-        return table.fisher[kind][layer].new_zeros(table.fisher[kind][layer].shape)
+        return table.coarse["gate"][0].new_zeros(table.samples, table.units(kind)[layer])
     return table.token[part][layer]
 
 
@@ -146,7 +153,7 @@ def _vectors(
     heads = [sums("query"), sums("output")]
     if kind == "heads":
         return [(1, of_heads) for of_heads in heads]
-    groups = table.fisher["groups"][layer].shape[1]
+    groups = table.units("groups")[layer]
     count = 1 if count_twice else 0
     return [(count, of_heads.view(len(rows), groups, -1).sum(2)) for of_heads in heads]
 

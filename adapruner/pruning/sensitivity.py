@@ -104,7 +104,7 @@ def _layers_with_records(model: Any, windows: Tensor) -> Iterator[tuple[int, _Ba
     held: dict[int, _Batches] = defaultdict(lambda: [[] for _ in batches])
 
     def record(
-        batch: int, layer: int, _: str, part: Watched, inputs: Tensor, gradients: Tensor
+        batch: int, layer: int, _: str, part: Watched, inputs: Tensor, __: Tensor, gradients: Tensor
     ) -> None:
         flat = inputs.flatten(0, 1).cpu(), gradients.flatten(0, 1).cpu()
         if isinstance(part, Expert):

@@ -220,7 +220,7 @@ def test_metric_scores_every_structure_and_reads_only_what_it_declares(name: str
         assert all(torch.isfinite(layer).all() for layer in layers)
         again = metric.function(case.table, recipe, kind)
         assert all(map(torch.equal, layers, again)), "the same recipe gives the same scores"
-    shapes = {"fisher", "element", "coarse", "length", "reference"}
+    shapes = {"units", "samples", "coarse", "length", "reference"}
     assert read - shapes <= set(metric.needs.statistics)
     assert metric.function.__doc__, "the docstring gives the formula and its source"
     assert metric.summary

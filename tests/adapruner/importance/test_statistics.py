@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 from adapruner.errors import UserError
 from adapruner.importance.statistics import importance_table, reference_subset, with_reference
 from adapruner.importance.table import UNITS, ImportanceTable
+from adapruner.importance.terms import GRADIENT_GROUPS
 from adapruner.models.structures import describe_model, layer_modules, placed
 from tests.models import KINDS, small_model, tokens, with_linear_experts
 
@@ -127,3 +129,22 @@ def test_reference_subset_is_seeded_and_needs_enough_samples() -> None:
     assert len(set(reference_subset(64, 10, 3))) == 10
     with pytest.raises(UserError, match="has 4 samples"):
         reference_subset(4, 10, 0)
+
+
+def test_a_table_without_weight_gradients_has_the_other_statistics_unchanged(case: Any) -> None:
+    model, ids, whole = case
+    cheap = importance_table(model, ids, REFERENCE, groups=())
+    tensors = cheap.tensors()
+    assert {name.split(".")[0] for name in whole.tensors()} - {
+        n.split(".")[0] for n in tensors
+    } == {*GRADIENT_GROUPS}
+    assert all(torch.equal(tensor, whole.tensors()[name]) for name, tensor in tensors.items())
+
+
+def test_a_statistic_that_a_table_lacks_is_named(tmp_path: Path) -> None:
+    table = importance_table(small_model("llama"), tokens(4, 8), [0, 1], groups=("fisher",))
+    table.write(tmp_path)
+    for lacking in (table, ImportanceTable.read(tmp_path)):
+        assert lacking.fisher["mlp"][0].any()
+        with pytest.raises(ValueError, match="has no statistic magnitude"):
+            lacking.magnitude["mlp"]
