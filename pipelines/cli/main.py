@@ -11,6 +11,7 @@ import click
 from pipelines.cli.commands.clean import clean
 from pipelines.cli.commands.compare import compare
 from pipelines.cli.commands.compress import compress
+from pipelines.cli.commands.estimate import estimate
 from pipelines.cli.commands.export import export
 from pipelines.cli.commands.gate import gate
 from pipelines.cli.commands.listen import listen
@@ -40,7 +41,7 @@ def main() -> None:
 
 
 for command in (
-    compress, compare, methods, settings, report, gate, export,
+    compress, compare, estimate, methods, settings, report, gate, export,
     recompress, status, promote, rollback, schedule, listen, work, clean,
 ):  # fmt: skip
     main.add_command(command)

@@ -1,0 +1,259 @@
+"""What each stage of a compression will take, from the configuration and the model's config alone.
+
+Times are counts of passes over tokens, times the measured costs of a layer (`units`); memory and
+disk are counts of numbers. Both leave out what is small in every model: scores, plans, reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from adapruner.config import RunConfig
+from adapruner.estimation.units import Units
+from adapruner.evaluation.behaviour import NEW_TOKENS
+from adapruner.importance.needs import gradient_groups
+from adapruner.importance.statistics import MICRO_BATCH
+from adapruner.models.structures import Structures
+from adapruner.pruning.allocation.widths import REMOVED
+from adapruner.pruning.sensitivity import WINDOWS
+from adapruner.recovery.teacher_logits import BYTES_PER_TOKEN
+
+FLOAT = 4
+"""Bytes of a number in float32."""
+
+BACKWARD, HEAD_BACKWARD = 1.0, 2.0
+"""Backward pass to the inputs / forward pass: of a layer, of head and loss."""
+
+MASKS = 0.4
+"""The statistic of tokens: the down and output projections once more, as a share of a layer."""
+
+MAGNITUDE = 1.5
+"""Weight gradients that are reduced by two sums / by one."""
+
+TRIAL = 0.7
+"""The part of the objective text that a trial sees on average, as hopeless ones are stopped."""
+
+TRAINED = {"lora": 1.2, "grouped": 2.0, "ast": 2.0}
+"""Fine-tuning method -> its backward pass, and what it does to the weights, / a forward pass."""
+
+HASHED, CONVERTED = 1e-9, 1.9e-7
+"""Seconds: to copy and hash a byte of a checkpoint, to convert a weight of a GGUF file."""
+
+
+class StageCost(NamedTuple):
+    """Seconds, and bytes of memory beside the libraries and of disk."""
+
+    seconds: float = 0.0
+    memory: int = 0
+    disk: int = 0
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A run of `config` with a model of these structures; a number has `item` bytes."""
+
+    config: RunConfig
+    structures: Structures
+    vocabulary: int
+    units: Units
+    item: int
+
+    @property
+    def depth(self) -> int:
+        """Number of layers."""
+        return len(self.structures.layers)
+
+    @property
+    def kept(self) -> float:
+        """The share of the layers' parameters that stays."""
+        pruning, sizes = self.config.pruning, self.structures
+        of_blocks = sizes.total_params / sizes.block_params if pruning.ratio_of == "all" else 1.0
+        return max(1 - pruning.ratio * of_blocks, 0.0)
+
+    @property
+    def weights(self) -> int:
+        """Bytes of the dense model in memory."""
+        return self.item * self.structures.total_params
+
+    @property
+    def update_tokens(self) -> int:
+        """Tokens that cut layers are updated on."""
+        return self.config.calibration.update_size * self.config.calibration.sequence_length
+
+    @property
+    def domains(self) -> int:
+        """Number of domains of the calibration text."""
+        source = self.config.calibration.source
+        count = 1 if isinstance(source, str) else len(source)
+        return max(count, self.config.calibration.clusters)
+
+    def forward(self, tokens: int, kept: float = 1.0, backward: float = 0.0) -> float:
+        """Seconds of a pass with logits and loss, and `backward` times that of the layers."""
+        layers = self.depth * self.units.layer * kept * (1 + backward)
+        return tokens * (layers + self.units.head * (1 + (HEAD_BACKWARD if backward else 0)))
+
+    def layers(self, tokens: int) -> float:
+        """Seconds of a pass through the layers alone."""
+        return tokens * self.depth * self.units.layer
+
+    def activations(self, tokens: int, depth: int, kept: float = 1.0) -> int:
+        """Bytes that a forward pass over `tokens` keeps for the backward pass, with the logits."""
+        sizes, widths = self.structures, self.structures.layers[0]
+        heads = sizes.head_dim * (widths.query_heads + widths.kv_groups)
+        width = 7 * sizes.hidden_size + 3 * heads + 5 * int(sizes.active_channels(widths) * kept)
+        return tokens * (depth * width * self.item + 3 * FLOAT * self.vocabulary)
+
+    def gram_matrix(self, size: int = FLOAT) -> int:
+        """Bytes of the square matrices of one layer."""
+        widths = self.structures.layers[0]
+        return size * widths.mlps * widths.mlp_width**2
+
+    def states(self, tokens: int) -> int:
+        """Bytes of one hidden state per token."""
+        return tokens * self.structures.hidden_size * self.item
+
+
+def load_model(work: Workload) -> StageCost:
+    params = work.structures.total_params
+    is_converted = work.config.model.source.startswith("package:") or (
+        work.config.model.source.endswith(".gguf")
+    )
+    if is_converted:
+        return StageCost(CONVERTED * params, 2 * FLOAT * params, FLOAT * params)
+    return StageCost(2 * HASHED * work.weights)
+
+
+def estimate_importance(work: Workload) -> StageCost:
+    calibration, search = work.config.calibration, work.config.search
+    groups, samples = gradient_groups(work.config), calibration.pool_size
+    tokens = samples * calibration.sequence_length
+    seconds = work.forward(tokens, backward=BACKWARD + MASKS)
+    gradients = work.depth * work.units.fisher
+    if {"fisher", "magnitude"} <= set(groups):
+        seconds += samples * gradients * MAGNITUDE
+    elif {"fisher", "magnitude"} & set(groups):
+        seconds += samples * gradients
+    if {"element", "mixed"} & set(groups):
+        seconds += search.set_size * gradients
+    batch = max(search.set_size, MICRO_BATCH) * calibration.sequence_length
+    channels = sum(widths.mlp_channels for widths in work.structures.layers)
+    table = samples * channels * FLOAT * (5 + len({"fisher", "magnitude"} & set(groups)))
+    return StageCost(seconds, work.weights + table + work.activations(batch, work.depth), table)
+
+
+def compute_gram_matrices(work: Workload) -> StageCost:
+    if work.config.reconstruction.method != "least_squares":
+        return StageCost()
+    tokens = work.update_tokens
+    return StageCost(
+        work.layers(tokens) + tokens * work.depth * work.units.gram,
+        work.weights + work.states(tokens) + 3 * work.domains * work.gram_matrix(),
+        work.domains * work.depth * work.gram_matrix(2),
+    )
+
+
+def search(work: Workload) -> StageCost:
+    settings, calibration = work.config.search, work.config.calibration
+    objective = calibration.objective_tokens
+    held_out = calibration.held_out_tokens or objective
+    solves = work.depth * work.units.solve * (work.config.reconstruction.method == "least_squares")
+    judged = solves + work.forward(objective, work.kept)
+    memory = work.weights + 3 * work.gram_matrix() + work.states(objective)
+    if settings.planner == "gates":
+        return StageCost(memory=memory)
+    if not settings.is_searched:
+        return StageCost(work.forward(objective) + judged, memory)
+    seconds = 2 * work.forward(objective + held_out) + settings.trials * TRIAL * judged
+    seconds += (settings.finalists + 5) * (solves + work.forward(held_out, work.kept))
+    if "widths" in settings.vary and work.config.pruning.layout == "per_layer":
+        window = min(WINDOWS * calibration.sequence_length, objective)
+        seconds += work.forward(window, backward=BACKWARD) + len(REMOVED) * solves
+    return StageCost(seconds, memory)
+
+
+def prune(work: Workload) -> StageCost:
+    settings, sizes = work.config.reconstruction, work.structures
+    written = int(work.weights * work.kept)
+    if settings.method != "least_squares":
+        tokens = work.config.calibration.pool_size * work.config.calibration.sequence_length
+        is_updated = settings.method != "none"
+        return StageCost(work.layers(tokens) * is_updated, work.weights, written)
+    tokens = work.update_tokens
+    mlp = sizes.layers[0].mlp_channels * sizes.channel_params
+    share = mlp * work.depth / sizes.block_params
+    fitted = 3 * settings.epochs * share * work.kept
+    seconds = work.layers(tokens) * (2 + fitted) + tokens * work.depth * work.units.gram
+    text = 3 * work.states(tokens) + 3 * work.gram_matrix()
+    return StageCost(
+        seconds + work.depth * work.units.solve,
+        work.weights + text + 4 * FLOAT * mlp * bool(settings.epochs),
+        written,
+    )
+
+
+def compute_teacher_logits(work: Workload) -> StageCost:
+    teacher = work.config.finetune.teacher
+    if teacher is None:
+        return StageCost()
+    tokens = teacher.examples * teacher.sequence_length
+    disk = tokens * teacher.top_k * BYTES_PER_TOKEN
+    return StageCost(work.forward(tokens) + tokens * work.units.head, work.weights + disk, disk)
+
+
+def finetune(work: Workload) -> StageCost:
+    settings = work.config.finetune
+    if not settings.is_enabled:
+        return StageCost()
+    batch = settings.batch_size * settings.sequence_length
+    backward = TRAINED.get(settings.method, 2.0) + settings.recomputes
+    depth = 1 if settings.recomputes else work.depth
+    written = int(work.weights * work.kept)
+    return StageCost(
+        settings.steps * work.forward(batch, work.kept, backward),
+        written + work.activations(batch, depth, work.kept),
+        written,
+    )
+
+
+def evaluate(work: Workload) -> StageCost:
+    """Of the texts, by the dense, the pruned and the fine-tuned model; tasks are not included."""
+    settings = work.config.evaluation
+    texts = len(settings.texts) or work.domains
+    tokens = texts * (settings.max_windows or 0) * settings.sequence_length
+    models = 2 if work.config.finetune.is_enabled else 1
+    seconds = work.forward(tokens) + models * work.forward(tokens, work.kept)
+    return StageCost(seconds, work.weights)
+
+
+def measure_efficiency(work: Workload) -> StageCost:
+    settings = work.config.evaluation
+    if not settings.speed:
+        return StageCost()
+    step = work.depth * work.units.decode
+    seconds = sum(
+        work.layers(batch * prompt) + settings.new_tokens * (step + work.layers(batch))
+        for batch in settings.batch_sizes
+        for prompt in settings.prompt_tokens
+    )
+    return StageCost((settings.repeats + 1) * (1 + work.kept) * seconds, 2 * work.weights)
+
+
+def compare_behaviour(work: Workload) -> StageCost:
+    settings = work.config.evaluation
+    texts = len(settings.texts) or work.domains
+    windows = texts * settings.behaviour_windows * settings.sequence_length
+    step = work.depth * work.units.decode + work.units.head
+    seconds = 3 * len(settings.prompts) * NEW_TOKENS * step + 4 * work.forward(windows)
+    return StageCost(seconds, 2 * work.weights)
+
+
+STAGES: dict[str, Callable[[Workload], StageCost]] = {
+    stage.__name__: stage
+    for stage in (
+        load_model, estimate_importance, compute_gram_matrices, search, prune,
+        compute_teacher_logits, finetune, evaluate, measure_efficiency, compare_behaviour,
+    )
+}  # fmt: skip
+"""Step -> its cost, in the order of the pipeline; the steps that are left out take seconds."""

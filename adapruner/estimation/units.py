@@ -1,0 +1,119 @@
+"""What the parts of a model cost on a device: one layer of it, with random weights, is timed.
+
+Costs of one layer do not depend on the number of layers, so that a model of any depth is estimated
+without its weights. Only one layer is in memory.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adapruner.evaluation.normalizer import log_sum_exp
+from adapruner.importance.reductions import products, unit_sums
+from adapruner.models.shallow import shallow_model
+from adapruner.models.streamed.passes import LayerRunner
+from adapruner.models.structures import Structures
+from adapruner.pruning.update import RIDGE, updated_weight
+
+TOKENS = 512
+"""Tokens of a timed pass, about those of a micro-batch."""
+
+VOCABULARY, WIDTH = 2**13, 2**11
+"""The most that is timed: larger vocabularies and matrices of a layer's channels are scaled up."""
+
+REPEATS, SECONDS = 3, 0.3
+"""Repeats of a timing, and the time that it takes at least."""
+
+
+@dataclass(frozen=True)
+class Units:
+    """Seconds on one device.
+
+    `layer`: a layer's forward pass, per token of a batch of samples. `decode`: the same for a
+    single new token. `head`: the output projection and the loss, per token. `gram`: X^T X of the
+    inputs of a down projection, per token. `solve`: the closed-form update of a down projection.
+    `fisher`: a layer's weight gradients of one sample and their squares.
+    """
+
+    layer: float
+    decode: float
+    head: float
+    gram: float
+    solve: float
+    fisher: float
+
+
+@torch.no_grad()
+def measure_units(
+    config: Any, structures: Structures, length: int, dtype: torch.dtype, device: torch.device
+) -> Units:
+    """The costs of a model of `config` on samples of `length` tokens, in `dtype` on `device`.
+
+    Memory: one layer, or a matrix of `WIDTH` x `WIDTH` in float32, whichever is larger.
+    """
+    torch.manual_seed(0)
+    clock, hidden = _Clock(device), structures.hidden_size
+    runner = LayerRunner(shallow_model(config, 1, 256, dtype).to(device))
+    ids = torch.randint(3, 256, (max(TOKENS // length, 1), length), device=device)
+    batch, single = (runner.enter(input_ids=tokens) for tokens in (ids, ids[:1, :1]))
+    mlps, width = structures.layers[0].mlps, min(structures.layers[0].mlp_width, WIDTH)
+    scale = structures.layers[0].mlp_width / width
+    down = nn.Linear(width, hidden, bias=False, dtype=dtype, device=device)
+    inputs = torch.randn(ids.numel(), width, dtype=dtype, device=device)
+    weights = structures.block_params / len(structures.layers) / down.weight.numel()
+    return Units(
+        layer=clock.seconds(lambda: runner.run(0, batch)) / ids.numel(),
+        decode=clock.seconds(lambda: runner.run(0, single)),
+        head=_head_seconds(batch.flatten(0, 1), config.vocab_size, clock) / ids.numel(),
+        gram=clock.seconds(lambda: inputs.T @ inputs) / ids.numel() * scale**2 * mlps,
+        solve=_solve_seconds(down, inputs.float(), clock) * scale**3 * mlps,
+        fisher=_fisher_seconds(down, inputs[:length], batch[0], clock) * weights,
+    )
+
+
+def _head_seconds(states: Tensor, vocabulary: int, clock: _Clock) -> float:
+    """Of the logits of `states` [N, hidden] and the losses of their tokens."""
+    rows = min(vocabulary, VOCABULARY)
+    weight = torch.randn(rows, states.shape[1], dtype=states.dtype, device=states.device)
+    return clock.seconds(lambda: log_sum_exp(states @ weight.T)) * vocabulary / rows
+
+
+def _solve_seconds(down: nn.Linear, inputs: Tensor, clock: _Clock) -> float:
+    """Of the update of `down` with three of four channels, from its `inputs` [N, channels]."""
+    gram, kept = inputs.T @ inputs, [c for c in range(down.in_features) if c % 4]
+    return clock.seconds(lambda: updated_weight(down.weight, gram, kept, RIDGE))
+
+
+def _fisher_seconds(down: nn.Linear, inputs: Tensor, grads: Tensor, clock: _Clock) -> float:
+    """Of the weight gradients of `down` for one sample, and the sums of their squares."""
+
+    def reduce() -> None:
+        for _, of_samples in products(down, inputs.unsqueeze(0), grads.unsqueeze(0), 1, True):
+            for product in of_samples:
+                unit_sums(product, 1, 2)
+
+    return clock.seconds(reduce)
+
+
+class _Clock:
+    """Times calls on a device: the median of repeats, the first one not counted."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def seconds(self, call: Callable[[], object]) -> float:
+        times: list[float] = []
+        while len(times) <= REPEATS or sum(times) < SECONDS:
+            start = time.perf_counter()
+            call()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            times.append(time.perf_counter() - start)
+        return statistics.median(times[1:])
