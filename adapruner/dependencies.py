@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -38,16 +38,17 @@ def source_files(module: str, packages: tuple[str, ...]) -> list[Path]:
     A string constant that is the path of a module counts as an import of it, as in a table of
     implementations; one that names a file beside the module counts as a dependency.
     """
-    reached: set[str] = set()
+    reached: dict[str, _Reached] = {}
     queue = [module]
     while queue:
         name = queue.pop()
         if name not in reached:
-            reached.add(name)
-            queue += [n for n in _imports(name) if _is_tracked(n, packages)]
-    return sorted({file for name in reached for file in _files_of(name)})
+            reached[name] = _read(name)
+            queue += [n for n in reached[name].modules if _is_tracked(n, packages)]
+    return sorted({file for module in reached.values() for file in module.files})
 
 
+@cache
 def module_file(module: str) -> Path | None:
     """The file of a module of this project; None for any other name."""
     if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", module):
@@ -65,40 +66,38 @@ def _is_tracked(module: str, packages: tuple[str, ...]) -> bool:
     return module.startswith(tuple(f"{package}." for package in packages))
 
 
-@cache
-def _imports(module: str) -> frozenset[str]:
-    """Modules of this project that `module` imports, or names as a string, anywhere in its text."""
-    path = module_file(module)
-    if path is None:
-        return frozenset()
-    return frozenset(n for n in _imported_names(_tree(path), module, path) if module_file(n))
+class _Reached(NamedTuple):
+    """The modules that a module imports, or names as a string, and its files."""
 
-
-def _imported_names(tree: ast.AST, module: str, path: Path) -> Iterator[str]:
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield node.value
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                above = package.split(".")[: len(package.split(".")) - node.level + 1]
-                base = ".".join([*above, *([base] if base else [])])
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+    modules: frozenset[str]
+    files: frozenset[Path]
 
 
 @cache
-def _files_of(module: str) -> frozenset[Path]:
+def _read(module: str) -> _Reached:
     path = module_file(module)
     assert path is not None, module
-    strings = (n.value for n in ast.walk(_tree(path)) if isinstance(n, ast.Constant))
-    named = {path.parent / s for s in strings if isinstance(s, str) and s.endswith(_DATA_SUFFIXES)}
-    return frozenset({path, *(file for file in named if file.is_file())})
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    names, strings = set[str](), set[str]()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant):
+            if isinstance(node.value, str):
+                strings.add(node.value)
+        elif isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = _base(node, package)
+            names.update((base, *(f"{base}.{alias.name}" for alias in node.names)))
+    files = {path.parent / s for s in strings if s.endswith(_DATA_SUFFIXES)}
+    return _Reached(
+        frozenset(filter(module_file, names | strings)),
+        frozenset({path, *filter(Path.is_file, files)}),
+    )
 
 
-@cache
-def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
+def _base(node: ast.ImportFrom, package: str) -> str:
+    """The module from which a statement in `package` imports."""
+    if not node.level:
+        return node.module or ""
+    above = package.split(".")[: len(package.split(".")) - node.level + 1]
+    return ".".join([*above, *([node.module] if node.module else [])])

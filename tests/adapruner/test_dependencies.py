@@ -42,9 +42,8 @@ def project(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
         path.write_text(text)
     monkeypatch.setattr(dependencies, "ROOT", tmp_path)
     yield tmp_path
-    dependencies._imports.cache_clear()
-    dependencies._files_of.cache_clear()
-    dependencies._tree.cache_clear()
+    dependencies._read.cache_clear()
+    dependencies.module_file.cache_clear()
 
 
 def names(project: Path, module: str) -> set[str]:
