@@ -36,7 +36,6 @@ def resolve_source(
     from adapruner.data.texts.sources import resolve_texts
     from adapruner.evaluation.tasks.objective_rows import resolve_objective_tasks
     from adapruner.evaluation.tasks.selection import resolve_tasks
-    from adapruner.search.parallel.storage import open_storage
     from steps.mlflow_support import registered_checkpoints, tracking
     from steps.publishing import results
 
@@ -44,6 +43,8 @@ def resolve_source(
         results.check_target(config, result_file)
     tracking.connect()
     if has_search and config.search.storage is not None:
+        from adapruner.search.parallel.storage import open_storage  # it imports Optuna
+
         open_storage(config.search.storage)
     with (
         stage("source") as source,

@@ -19,7 +19,7 @@ from adapruner.config import DeviceConfig
 from adapruner.config.pruning import LatencyPhase
 from adapruner.errors import UserError
 from adapruner.files import Artifact, Record
-from adapruner.models.checkpoint import compute_dtype, device_of
+from adapruner.models.devices import compute_dtype, device_of
 
 Part = Literal["mlp", "experts", "attention"]
 """A part of all layers: the MLPs without experts, those with, or the attention."""

@@ -11,8 +11,8 @@ from typing import Any
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from adapruner.models import modeling
-from adapruner.models.families import FAMILIES, SHIPPED, Family
+from adapruner.models import families, modeling
+from adapruner.models.families import FAMILIES, Family
 
 
 class _ByConfig:
@@ -46,10 +46,9 @@ def register(family: Family) -> None:
 
 
 def add(family: Family) -> None:
-    """Adds a family that was found to the table, unless its type is in the table as shipped."""
-    if family.model_type not in SHIPPED:
-        FAMILIES[family.model_type] = family
-        register(family)
+    """`families.add`, and registers the family's classes."""
+    families.add(family)
+    register(FAMILIES[family.model_type])
 
 
 for _family in FAMILIES.values():

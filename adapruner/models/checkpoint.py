@@ -20,11 +20,16 @@ from adapruner.config import DeviceConfig
 from adapruner.errors import UserError, refused_as
 from adapruner.files import link_or_copy, read_json
 from adapruner.models import auto_classes, modeling
+from adapruner.models.devices import compute_dtype, device_of
 from adapruner.models.families import PER_LAYER_CLASS, Family, family_of
 from adapruner.models.files import (
+    BRANCH,
+    CONFIG_FILE,
     FAMILY_FILE,
     PLAN_FILE,
     checkpoint_files,
+    config_fields,
+    family_beside,
     small_files,
     timed_tokens,
     update_shares,
@@ -51,6 +56,7 @@ __all__ = [
     "PLAN_FILE",
     "auto_map",
     "checkpoint_files",
+    "compute_dtype",
     "copy_checkpoint",
     "device_of",
     "inspect",
@@ -68,9 +74,6 @@ __all__ = [
 
 MODELING_FILE = "modeling_adapruner.py"
 """The copy of `modeling.py` in a per-layer checkpoint, which its `auto_map` names."""
-
-BRANCH = "adapter"
-"""The folder of a checkpoint with an adapter that belongs to it, which is not merged."""
 
 
 def inspect(checkpoint: Path) -> Structures:
@@ -102,22 +105,12 @@ def model_without_weights(config: Any, where: str) -> Any:
 
 def read_config(checkpoint: Path) -> Any:
     """The Transformers config of a checkpoint. Raises UserError for one that is not valid."""
-    file = checkpoint / "config.json"
-    if not file.is_file():
-        raise UserError(f"'{checkpoint}' is not a checkpoint: it has no config.json")
+    config_fields(checkpoint)
     _add_family(checkpoint)
-    with refused_as(f"'{file}' is not a readable model config"):
-        read_json(file)  # Transformers takes half a character, which no file in UTF-8 can hold
-        config = AutoConfig.from_pretrained(
+    with refused_as(f"'{checkpoint / CONFIG_FILE}' is not a readable model config"):
+        return AutoConfig.from_pretrained(
             checkpoint, local_files_only=True, trust_remote_code=False
         )
-    if quantization := getattr(config, "quantization_config", None):
-        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
-        raise UserError(
-            f"'{checkpoint}' is quantized ({method or 'quantization_config'}); give the checkpoint "
-            "in full precision, and quantize the result"
-        )
-    return config
 
 
 def check_context(checkpoint: Path, tokens: int) -> None:
@@ -168,37 +161,6 @@ def load_model(checkpoint: Path, model: DeviceConfig, dtype: torch.dtype | None 
     if not spread:
         loaded = loaded.to(device_of(model))
     return loaded.eval().requires_grad_(False)
-
-
-def compute_dtype(model: DeviceConfig) -> str:
-    """The data type of computation: float32 or bfloat16, also where `model.dtype` is auto."""
-    if model.dtype != "auto":
-        return model.dtype
-    device = device_of(model).type
-    if device == "cuda":
-        is_fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        is_fast = device == "cpu" and any(getattr(torch.cpu, c, bool)() for c in checks)
-    return "bfloat16" if is_fast else "float32"
-
-
-def device_of(model: DeviceConfig) -> torch.device:
-    """The device that `model.device` names. Raises UserError when it is not available."""
-    if model.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(model.device)
-    count = {
-        "cpu": 1,
-        "cuda": torch.cuda.device_count(),
-        "mps": int(torch.backends.mps.is_available()),
-    }[device.type]
-    if (device.index or 0) >= count:
-        raise UserError(
-            f"model.device '{model.device}' is not available: torch sees {count} devices of type "
-            f"{device.type}; use device: auto"
-        )
-    return device
 
 
 def load_tokenizer(checkpoint: Path) -> Any:
@@ -266,13 +228,9 @@ def rewrite_checkpoint(
 
 
 def _add_family(checkpoint: Path) -> None:
-    """Adds the row beside a checkpoint to the table."""
-    file = checkpoint / FAMILY_FILE
-    if file.is_file():
-        try:
-            auto_classes.add(Family(**read_json(file)))
-        except (TypeError, ValueError, AttributeError):
-            raise UserError(f"'{file}' is not the row of a family; fetch it again") from None
+    """Adds the row beside a checkpoint to the table, and its classes to the auto classes."""
+    if (family := family_beside(checkpoint)) is not None:
+        auto_classes.add(family)
 
 
 def auto_map(family: Family, stock_config: bool) -> dict[str, str]:

@@ -144,6 +144,12 @@ SHIPPED = frozenset(FAMILIES)
 """The stock types of the table as it is shipped; `model.family: auto` adds others."""
 
 
+def add(family: Family) -> None:
+    """Adds a family that was found to the table, unless its type is in the table as shipped."""
+    if family.model_type not in SHIPPED:
+        FAMILIES[family.model_type] = family
+
+
 def is_tried(model_type: str) -> bool:
     """Whether `model.family: auto` finds and proves the row of a checkpoint of this type.
 

@@ -10,9 +10,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from adapruner.errors import UserError
+from adapruner.errors import UserError, refused_as
 from adapruner.files import read_json
+from adapruner.models.families import Family
 from adapruner.models.weights import INDEX_FILE, weight_files
+
+BRANCH = "adapter"
+"""The folder of a checkpoint with an adapter that belongs to it, which is not merged."""
+
+CONFIG_FILE = "config.json"
 
 FAMILY_FILE = "adapruner_family.json"
 """The row of a family that is not in the table, in checkpoints of that family."""
@@ -34,7 +40,7 @@ TOKENIZER_FILES = frozenset(
     }
 )
 
-SMALL_FILES = TOKENIZER_FILES | {"config.json", "generation_config.json", INDEX_FILE, FAMILY_FILE}
+SMALL_FILES = TOKENIZER_FILES | {CONFIG_FILE, "generation_config.json", INDEX_FILE, FAMILY_FILE}
 """All files of a checkpoint but its weights and code."""
 
 
@@ -68,6 +74,36 @@ def _checked(files: list[Path], checkpoint: Path) -> list[Path]:
                 f"'{file}' is a link to a file outside of the checkpoint; put the file itself there"
             )
     return files
+
+
+def config_fields(checkpoint: Path) -> dict[str, Any]:
+    """The fields of a checkpoint's config, as its file has them.
+
+    Raises UserError for a checkpoint without a config or with quantized weights.
+    """
+    file = checkpoint / CONFIG_FILE
+    if not file.is_file():
+        raise UserError(f"'{checkpoint}' is not a checkpoint: it has no {CONFIG_FILE}")
+    with refused_as(f"'{file}' is not a readable model config"):
+        fields = dict(read_json(file))
+    if quantization := fields.get("quantization_config"):
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+        raise UserError(
+            f"'{checkpoint}' is quantized ({method or 'quantization_config'}); give the checkpoint "
+            "in full precision, and quantize the result"
+        )
+    return fields
+
+
+def family_beside(checkpoint: Path) -> Family | None:
+    """The row of a family beside a checkpoint. Raises UserError for a file that is none."""
+    file = checkpoint / FAMILY_FILE
+    if not file.is_file():
+        return None
+    try:
+        return Family(**read_json(file))
+    except (TypeError, ValueError, AttributeError):
+        raise UserError(f"'{file}' is not the row of a family; fetch it again") from None
 
 
 def update_shares(checkpoint: Path) -> tuple[float, ...]:

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from adapruner.errors import UnreachableError
 from adapruner.models.families import SHIPPED
-from adapruner.models.modeling import WRITERS
 from adapruner.models.structures import LayerWidths, Structures
 
 SUBSETS = ("attention_in", "attention_out", "mlp_in", "mlp_out")
@@ -27,6 +26,8 @@ Count = TypeVar("Count", int, Tensor)
 
 def check_residual(structures: Structures) -> None:
     """Raises UnreachableError for a model whose blocks can't read and write subsets exactly."""
+    from adapruner.models.modeling import WRITERS  # it imports Transformers
+
     family = structures.family
     writers = tuple(name.rsplit(".", 1)[-1] for name in (family.output, family.down))
     if family.model_type not in SHIPPED or writers != WRITERS:

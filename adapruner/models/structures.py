@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from adapruner.errors import UserError
 from adapruner.models.experts import ExpertProjection
 from adapruner.models.families import PRE_NORMS, Family, family_of
-from adapruner.models.modeling import RESIDUAL_WIDTHS
 
 MLP_PARTS = ("gate", "up", "down")
 ATTENTION_PARTS = ("query", "key", "value", "output")
@@ -198,6 +197,8 @@ def describe_model(model: Any) -> Structures:
 
 def residual_widths(config: Any) -> list[list[int]]:
     """The values of `ResidualWidths` of each layer; none where all read and write everything."""
+    from adapruner.models.modeling import RESIDUAL_WIDTHS  # it imports Transformers
+
     return getattr(config, RESIDUAL_WIDTHS, None) or []
 
 

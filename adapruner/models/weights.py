@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from transformers.core_model_loading import revert_weight_conversion
 
 from adapruner.errors import UserError, first_line
 from adapruner.files import read_json
@@ -153,7 +152,7 @@ def size_on_disk(checkpoint: Path) -> int:
 
 def check_tensors(model: Any, shapes: dict[str, tuple[int, ...]]) -> None:
     """Raises UserError unless a checkpoint's tensors are exactly those of `model`."""
-    stored = revert_weight_conversion(model, model.state_dict())
+    stored = _as_stored(model, model.state_dict())
     expected = {name: tuple(tensor.shape) for name, tensor in stored.items()}
     optional = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
     for name, shape in expected.items():
@@ -198,8 +197,17 @@ def stored_weights(
         is_left_out = tensor.is_meta or (is_tied and name == "lm_head.weight")
         if is_left_out or not name.startswith(prefix):
             continue
-        for stored, part in revert_weight_conversion(model, {name: tensor.cpu()}).items():
+        for stored, part in _as_stored(model, {name: tensor.cpu()}).items():
             yield stored, _separate(part.to((dtypes or {}).get(stored, part.dtype)))
+
+
+def _as_stored(model: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Name -> tensor as in a checkpoint, which holds experts one by one."""
+    # Not at the top: files are also read where no model is built, and Transformers takes seconds.
+    from transformers.core_model_loading import revert_weight_conversion
+
+    stored: dict[str, Tensor] = revert_weight_conversion(model, tensors)
+    return stored
 
 
 def _separate(tensor: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import SerializerFunctionWrapHandler, model_serializer
@@ -21,8 +21,10 @@ from adapruner.errors import UserError
 from adapruner.files import Artifact, Record, write_json
 from adapruner.models.residual import SUBSETS, subset_params
 from adapruner.models.structures import LayerWidths, Structures
-from adapruner.pruning.costs.costs import TargetCost
-from adapruner.pruning.target import PruningTarget
+from adapruner.pruning.costs.scale import TargetCost
+
+if TYPE_CHECKING:  # who reads a plan needs no module of Transformers
+    from adapruner.pruning.target import PruningTarget
 
 
 class ResidualPlan(Record):

@@ -8,41 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from adapruner.config import PruningConfig
-from adapruner.config.pruning import LatencyPhase, RatioBase
+from adapruner.config.pruning import RatioBase
 from adapruner.efficiency.cost import group_kv_bytes, kv_bytes
 from adapruner.efficiency.latency_table import LatencyTable, Part
 from adapruner.errors import UserError
-from adapruner.files import Record
 from adapruner.models import checkpoint as ckpt
 from adapruner.models.structures import LayerWidths, Structures
+from adapruner.pruning.costs.scale import CostScale
 
 DEFAULT_CONTEXT = {"memory": 4096, "latency": 256}
 """Tokens by `pruning.ratio_of`, where the settings and the model's context allow them."""
-
-
-class CostScale(Record):
-    """What a cost that is not a number of parameters counts.
-
-    `bytes` are those of weights and of a KV cache of `tokens` tokens in the data type
-    `conditions`; `ns` are the time of a phase at `tokens` tokens on the hardware `conditions`.
-    """
-
-    unit: Literal["bytes", "ns"]
-    tokens: int
-    phase: LatencyPhase | None = None
-    conditions: str
-
-
-class TargetCost(CostScale):
-    """The cost that the ratio is a share of, of the dense and, as planned, of the cut model."""
-
-    dense: int
-    pruned: int
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from adapruner.pruning.costs.costs import TargetCost
+from adapruner.pruning.costs.scale import TargetCost
 from adapruner.pruning.plan import PruningPlan, Ratio
 from adapruner.report.sections.headline import tiles, verdict
 from adapruner.report.sections.target import rows, view
