@@ -190,3 +190,15 @@ def test_a_large_pool_estimates_fisher_from_parts() -> None:
         assert not torch.allclose(one, other, rtol=0.1)
         ratio = other.sum(0) / one.sum(0)
         assert float((ratio.log().abs()).mean()) < 0.15, "sums over the pool are close"
+
+
+def test_estimates_do_not_depend_on_the_number_of_processes() -> None:
+    model, ids = small_model("llama"), tokens(SAMPLED, 8)
+    groups = ("fisher",)
+    whole = importance_table(model, ids, REFERENCE, groups=groups).tensors()
+    shares = [
+        importance_table(model, ids, REFERENCE, share=(process, 3), groups=groups).tensors()
+        for process in range(3)
+    ]
+    for name, tensor in whole.items():
+        assert torch.equal(sum(share[name] for share in shares), tensor), name
