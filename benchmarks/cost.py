@@ -31,7 +31,6 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from adapruner.config import ModelConfig, PruningConfig
 from adapruner.evaluation.perplexity import mean_loss
-from adapruner.importance import statistics as importance
 from adapruner.importance.recipe import Recipe
 from adapruner.importance.scores import score
 from adapruner.importance.statistics import MICRO_BATCH, importance_table, reference_subset
@@ -55,8 +54,7 @@ LARGE = {
 
 GROUPS = {
     "no weight gradients": (),
-    "fisher of a large pool": ("fisher",),
-    "fisher of all weights": ("fisher",),
+    "fisher": ("fisher",),
     "all": GRADIENT_GROUPS,
 }
 """What is measured -> the statistics of weight gradients in the table."""
@@ -102,12 +100,9 @@ def measure_importance(model: Any, samples: int) -> None:
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(0, model.config.vocab_size, (samples, LENGTH), generator=generator)
 
-    def run(name: str) -> None:
-        # A large pool is measured on a few of its samples.
-        importance.SAMPLED = 0 if "large" in name else samples + 1
-        importance.importance_table(model, tokens, [], groups=GROUPS[name])
-
-    calls = [partial(run, name) for name in GROUPS]
+    calls = [
+        partial(importance_table, model, tokens, [], groups=groups) for groups in GROUPS.values()
+    ]
     *ours, plain = interleaved(*calls, lambda: plain_pass(model, tokens))
     for name, seconds in zip(GROUPS, ours, strict=True):
         show(f"importance, {name} / plain forward and backward", seconds, plain)

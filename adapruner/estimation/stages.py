@@ -14,8 +14,7 @@ from adapruner.config import RunConfig
 from adapruner.estimation.units import Units
 from adapruner.evaluation.behaviour import NEW_TOKENS
 from adapruner.importance.needs import gradient_groups
-from adapruner.importance.reductions import PARTS
-from adapruner.importance.statistics import MICRO_BATCH, SAMPLED
+from adapruner.importance.statistics import MICRO_BATCH
 from adapruner.models.structures import Structures
 from adapruner.pruning.allocation.width_profile import REMOVED
 from adapruner.pruning.sensitivity import WINDOWS
@@ -135,7 +134,7 @@ def estimate_importance(work: Workload) -> StageCost:
     if "magnitude" in by_sample:
         seconds += samples * gradients * MAGNITUDE
     elif by_sample:
-        seconds += samples * gradients / (PARTS if samples >= SAMPLED else 1)
+        seconds += samples * gradients
     if groups:
         seconds += search.set_size * gradients
     batch = max(search.set_size, MICRO_BATCH) * calibration.sequence_length

@@ -16,41 +16,23 @@ NUMBERS_OF_DEVICE = 2**24
 """The same on other devices, where each operation has a cost of its own."""
 
 
-PARTS = 4
-"""Parts of the numbers of each row or column, of which `products` can give one."""
-
-
 def products(
-    module: Watched,
-    inputs: Tensor,
-    grads: Tensor,
-    rows: int,
-    by_column: bool,
-    part: int | None = None,
+    module: Watched, inputs: Tensor, grads: Tensor, rows: int, by_column: bool
 ) -> Iterator[tuple[slice, Iterator[Tensor]]]:
     """Some units of a projection, and for each sample their weights times the weights' gradient.
 
     `inputs` [B, T, in] and output gradients `grads` [B, T, out] are those of a batch. A unit is
     `rows` rows of the weight, or columns if `by_column`. The products are [units * rows, numbers],
     float32, one row or column of the weight a row; a bias is one more number.
-
-    With a `part` below PARTS, they are that part of the numbers, times the root of PARTS: the mean
-    of their squares' sums over all parts is the sum over all numbers.
     """
     weight = module.weight.T if by_column else module.weight
     left, right = (inputs, grads) if by_column else (grads, inputs)
-    bias = None if by_column or part else module.bias
-    if part is not None:
-        size = weight.shape[1]
-        numbers = slice(part * size // PARTS, (part + 1) * size // PARTS)
-        weight, right = weight[:, numbers], right[..., numbers]
+    bias = None if by_column else module.bias
     at_once = NUMBERS if weight.device.type == "cpu" else NUMBERS_OF_DEVICE
     step = max(at_once // (weight.shape[1] * rows), 1) * rows
     for start in range(0, len(weight), step):
         some = slice(start, start + step)
         factor = _with_bias(weight[some].float(), None if bias is None else bias[some])
-        if part is not None:
-            factor.mul_(PARTS**0.5)
         units = slice(start // rows, start // rows + len(factor) // rows)
         yield units, _of_samples(left[..., some], right, factor, bias is not None)
 

@@ -8,10 +8,7 @@ made of the weights w_j, the table holds
 - *magnitude*: sum_j |w_j dL_n/dw_j|. Summed over samples it is an upper bound of the element-wise
   score of the summed gradient, not that score.
 - *fisher*: sum_j (w_j dL_n/dw_j)^2, the second-order term with the Fisher information in place of
-  the Hessian. Additive over samples by definition. With `SAMPLED` samples or more, each batch but
-  the reference subset has it of a quarter of every row or column, times 4, in turns over batches
-  and layers: the sum over samples is an unbiased estimate at a quarter of the cost, and all units
-  of a projection are estimated from the same numbers. It is exact where magnitude is computed too.
+  the Hessian. Additive over samples by definition.
 - *token*: sum_t (sum_c x_tc dL_n/dx_tc)^2 over the sample's tokens t and the structure's columns c
   of down or output, where x is the input of that projection. It is the Fisher information of a mask
   on the structure (Kwon et al., arXiv 2204.09656) with a token, not a sample, as the observation.
@@ -49,7 +46,7 @@ from torch import Tensor
 
 from adapruner.errors import UserError
 from adapruner.importance.gradients import GradientPass, Watched
-from adapruner.importance.reductions import PARTS, products, unit_sums
+from adapruner.importance.reductions import products, unit_sums
 from adapruner.importance.table import (
     COARSE_PARTS,
     INPUT_PARTS,
@@ -70,9 +67,6 @@ from adapruner.progress import announce
 
 MICRO_BATCH = 4
 """Samples of one forward-backward pass, except for the reference subset, which is one batch."""
-
-SAMPLED = 64
-"""Samples from which on the fisher statistic is estimated, see the module's docstring."""
 
 _ORDERS = {"magnitude": 1, "fisher": 2}
 """Group of a sum over the weights of |w_j dL_n/dw_j| -> the power in it."""
@@ -132,17 +126,14 @@ def importance_table(
         table = replace(table, domain=domain)
     _announce_cost(model, structures, tokens, len(reference))
     process, processes = share
-    batches = list(enumerate(batches_of(len(tokens), reference)))[process::processes]
-    is_sampled = "magnitude" not in groups and len(tokens) >= SAMPLED
+    batches = batches_of(len(tokens), reference)[process::processes]
 
     def sink_of(number: int) -> _Accumulator:
-        place, batch = batches[number]
-        is_reference = bool(reference) and place == 0
+        is_reference = bool(reference) and process == number == 0
         wanted = set(groups) if is_reference else set(groups) - set(REFERENCE_GROUPS)
-        part = place if is_sampled and not is_reference else None
-        return _Accumulator(table, structures.head_dim, batch, frozenset(wanted), part)
+        return _Accumulator(table, structures.head_dim, batches[number], frozenset(wanted))
 
-    passed = GradientPass(model, [tokens[batch] for _, batch in batches], sink_of)
+    passed = GradientPass(model, [tokens[batch] for batch in batches], sink_of)
     for index in passed.layers("importance"):
         if process == 0:
             _add_weight_statistics(table, index, layers[index], structures.head_dim)
@@ -164,7 +155,6 @@ class _Accumulator:
     head_dim: int
     batch: list[int]
     groups: frozenset[str]
-    part: int | None
 
     def __call__(
         self, layer: int, name: str, module: Watched, inputs: Tensor, outputs: Tensor, grads: Tensor
@@ -172,8 +162,7 @@ class _Accumulator:
         """`inputs` [B, T, in], `outputs` and their gradients [B, T, out] of one projection."""
         rows, by_column, first = self._rows(name), name in INPUT_PARTS, _first_unit(module)
         if self.groups:
-            part = None if self.part is None else (self.part + layer) % PARTS
-            for some, of_samples in products(module, inputs, grads, rows, by_column, part):
+            for some, of_samples in products(module, inputs, grads, rows, by_column):
                 units = slice(first + some.start, first + some.stop)
                 self._add_products(layer, name, units, of_samples)
         if by_column:

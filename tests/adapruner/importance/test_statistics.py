@@ -10,10 +10,7 @@ import torch
 from torch import Tensor
 
 from adapruner.errors import UserError
-from adapruner.importance.gradients import backward, watched
-from adapruner.importance.reductions import PARTS, products, unit_sums
 from adapruner.importance.statistics import (
-    SAMPLED,
     importance_table,
     reference_subset,
     with_reference,
@@ -155,50 +152,3 @@ def test_a_statistic_that_a_table_lacks_is_named(tmp_path: Path) -> None:
         assert lacking.fisher["mlp"][0].any()
         with pytest.raises(ValueError, match="has no statistic magnitude"):
             lacking.magnitude["mlp"]
-
-
-def test_parts_of_the_weight_gradients_average_to_all_of_them(case: Any) -> None:
-    model, ids, _ = case
-    sink: dict[tuple[int, str, int | None], Tensor] = {}
-
-    def record(
-        layer: int, name: str, module: Any, inputs: Tensor, outputs: Tensor, grads: Tensor
-    ) -> None:
-        by_column = name in ("down", "output")
-        for part in (None, *range(PARTS)):
-            sums = [
-                torch.stack([unit_sums(product, 1, 2) for product in of_samples])
-                for _, of_samples in products(module, inputs, grads, 1, by_column, part)
-            ]
-            sink[layer, name, part] = torch.cat(sums, 1)
-
-    with watched(layer_modules(model), record):
-        backward(model, ids)
-    for (layer, name, part), sums in sink.items():
-        if part is None:
-            parts = [sink[layer, name, number] for number in range(PARTS)]
-            torch.testing.assert_close(sum(parts) / PARTS, sums, rtol=1e-4, atol=1e-12)
-
-
-def test_a_large_pool_estimates_fisher_from_parts() -> None:
-    model, ids = small_model("llama"), tokens(SAMPLED, 8)
-    exact = importance_table(model, ids, REFERENCE)
-    sampled = importance_table(model, ids, REFERENCE, groups=("fisher",))
-    for kind in ("mlp", "heads", "groups"):
-        one, other = (table.fisher[kind][LAYER] for table in (exact, sampled))
-        torch.testing.assert_close(one[REFERENCE], other[REFERENCE], rtol=1e-4, atol=1e-12)
-        assert not torch.allclose(one, other, rtol=0.1)
-        ratio = other.sum(0) / one.sum(0)
-        assert float((ratio.log().abs()).mean()) < 0.15, "sums over the pool are close"
-
-
-def test_estimates_do_not_depend_on_the_number_of_processes() -> None:
-    model, ids = small_model("llama"), tokens(SAMPLED, 8)
-    groups = ("fisher",)
-    whole = importance_table(model, ids, REFERENCE, groups=groups).tensors()
-    shares = [
-        importance_table(model, ids, REFERENCE, share=(process, 3), groups=groups).tensors()
-        for process in range(3)
-    ]
-    for name, tensor in whole.items():
-        assert torch.equal(sum(share[name] for share in shares), tensor), name
