@@ -1,15 +1,17 @@
 """The cost of the importance pass and of a trial, against the plain computation.
 
-    python benchmarks/cost.py [CHECKPOINT]
+    python benchmarks/cost.py [CHECKPOINT | large]
 
-Three ratios, each of medians of interleaved repeats in one process:
+Ratios of medians of interleaved repeats in one process:
 
-- importance: the per-sample table against a plain forward and backward pass over the same samples
-  that leaves every weight a gradient;
+- importance: the table, with fewer and more statistics of weight gradients, against a plain forward
+  and backward pass over the same samples that leaves every weight a gradient;
 - trial: scoring and planning against the dense forward pass over the objective text;
 - slicing: the forward pass of the narrowed dense model against that of the cut model.
 
-Without CHECKPOINT the embedded SmolLM2-135M is used. A small run takes about two minutes.
+Without CHECKPOINT the embedded SmolLM2-135M is used, in the data type that suits the device.
+`large` is a random Llama of 1.1 billion parameters, of which only the importance pass is measured.
+A run takes some minutes.
 """
 
 from __future__ import annotations
@@ -20,16 +22,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from adapruner.config import ModelConfig, PruningConfig
 from adapruner.evaluation.perplexity import mean_loss
 from adapruner.importance.recipe import Recipe
 from adapruner.importance.scores import score
 from adapruner.importance.statistics import MICRO_BATCH, importance_table, reference_subset
+from adapruner.importance.terms import GRADIENT_GROUPS
 from adapruner.models import checkpoint, sources
 from adapruner.pruning.allocation.allocate import allocate
 from adapruner.pruning.surgery import apply, narrowed
@@ -37,9 +42,31 @@ from adapruner.pruning.target import PruningTarget
 
 SAMPLES, LENGTH, REPEATS = 12, 128, 3
 
+LARGE = {
+    "model_type": "llama",
+    "hidden_size": 2048,
+    "intermediate_size": 5632,
+    "num_hidden_layers": 22,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 4,
+    "vocab_size": 32000,
+}
+
+GROUPS = {
+    "no weight gradients": (),
+    "fisher": ("fisher",),
+    "all": GRADIENT_GROUPS,
+}
+"""What is measured -> the statistics of weight gradients in the table."""
+
 
 def main(source: str) -> None:
-    settings = ModelConfig(source=source)
+    if source == "large":
+        config = AutoConfig.for_model(**LARGE)
+        large = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        measure_importance(large.eval().requires_grad_(False), 4)
+        return
+    settings = ModelConfig(source=source, dtype="auto")
     with tempfile.TemporaryDirectory() as folder:
         sources.materialize(sources.resolve(settings), Path(folder))
         model = checkpoint.load_model(Path(folder), settings)
@@ -48,12 +75,8 @@ def main(source: str) -> None:
     tokens = torch.randint(0, model.config.vocab_size, (SAMPLES, LENGTH), generator=generator)
     reference = reference_subset(SAMPLES, MICRO_BATCH, 0)
 
+    measure_importance(model, SAMPLES)
     table = importance_table(model, tokens, reference)
-    ours, plain = interleaved(
-        lambda: importance_table(model, tokens, reference), lambda: plain_pass(model, tokens)
-    )
-    show("importance pass / plain forward and backward", ours, plain)
-
     recipe = Recipe(samples=tuple(range(SAMPLES)))
     target = PruningTarget(structures, PruningConfig(ratio_of="blocks"))
     plan = allocate(score(table, recipe), target, {})
@@ -71,6 +94,18 @@ def main(source: str) -> None:
     apply(cut, plan)
     narrow, forward = interleaved(run_narrow, lambda: mean_loss(cut, tokens))
     show("forward of the narrowed model / of the cut model", narrow, forward)
+
+
+def measure_importance(model: Any, samples: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(0, model.config.vocab_size, (samples, LENGTH), generator=generator)
+
+    calls = [
+        partial(importance_table, model, tokens, [], groups=groups) for groups in GROUPS.values()
+    ]
+    *ours, plain = interleaved(*calls, lambda: plain_pass(model, tokens))
+    for name, seconds in zip(GROUPS, ours, strict=True):
+        show(f"importance, {name} / plain forward and backward", seconds, plain)
 
 
 def plain_pass(model: Any, tokens: torch.Tensor) -> None:

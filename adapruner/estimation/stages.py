@@ -16,7 +16,7 @@ from adapruner.evaluation.behaviour import NEW_TOKENS
 from adapruner.importance.needs import gradient_groups
 from adapruner.importance.statistics import MICRO_BATCH
 from adapruner.models.structures import Structures
-from adapruner.pruning.allocation.widths import REMOVED
+from adapruner.pruning.allocation.width_profile import REMOVED
 from adapruner.pruning.sensitivity import WINDOWS
 from adapruner.recovery.teacher_logits import BYTES_PER_TOKEN
 
@@ -84,10 +84,10 @@ class Workload:
 
     @property
     def domains(self) -> int:
-        """Number of domains of the calibration text."""
+        """Number of domains of the calibration text: its sources, or the clusters of one."""
         source = self.config.calibration.source
         count = 1 if isinstance(source, str) else len(source)
-        return max(count, self.config.calibration.clusters)
+        return count if count > 1 else self.config.calibration.clusters
 
     def forward(self, tokens: int, kept: float = 1.0, backward: float = 0.0) -> float:
         """Seconds of a pass with logits and loss, and `backward` times that of the layers."""
@@ -130,16 +130,16 @@ def estimate_importance(work: Workload) -> StageCost:
     groups, samples = gradient_groups(work.config), calibration.pool_size
     tokens = samples * calibration.sequence_length
     seconds = work.forward(tokens, backward=BACKWARD + MASKS)
-    gradients = work.depth * work.units.fisher
-    if {"fisher", "magnitude"} <= set(groups):
+    gradients, by_sample = work.depth * work.units.fisher, {"fisher", "magnitude"} & set(groups)
+    if "magnitude" in by_sample:
         seconds += samples * gradients * MAGNITUDE
-    elif {"fisher", "magnitude"} & set(groups):
+    elif by_sample:
         seconds += samples * gradients
-    if {"element", "mixed"} & set(groups):
+    if groups:
         seconds += search.set_size * gradients
     batch = max(search.set_size, MICRO_BATCH) * calibration.sequence_length
     channels = sum(widths.mlp_channels for widths in work.structures.layers)
-    table = samples * channels * FLOAT * (5 + len({"fisher", "magnitude"} & set(groups)))
+    table = samples * channels * FLOAT * (5 + len(by_sample))
     return StageCost(seconds, work.weights + table + work.activations(batch, work.depth), table)
 
 

@@ -74,7 +74,7 @@ def measure_units(
         head=_head_seconds(batch.flatten(0, 1), config.vocab_size, clock) / ids.numel(),
         gram=clock.seconds(lambda: inputs.T @ inputs) / ids.numel() * scale**2 * mlps,
         solve=_solve_seconds(down, inputs.float(), clock) * scale**3 * mlps,
-        fisher=_fisher_seconds(down, inputs[:length], batch[0], clock) * weights,
+        fisher=_fisher_seconds(down, inputs.view(*ids.shape, -1), batch, clock) * weights,
     )
 
 
@@ -92,14 +92,17 @@ def _solve_seconds(down: nn.Linear, inputs: Tensor, clock: _Clock) -> float:
 
 
 def _fisher_seconds(down: nn.Linear, inputs: Tensor, grads: Tensor, clock: _Clock) -> float:
-    """Of the weight gradients of `down` for one sample, and the sums of their squares."""
+    """Of the weight gradients of `down` for each of some samples, and the sums of their squares.
+
+    `inputs` [B, T, in] and output gradients `grads` [B, T, out] are those of the samples.
+    """
 
     def reduce() -> None:
-        for _, of_samples in products(down, inputs.unsqueeze(0), grads.unsqueeze(0), 1, True):
+        for _, of_samples in products(down, inputs, grads, 1, True):
             for product in of_samples:
                 unit_sums(product, 1, 2)
 
-    return clock.seconds(reduce)
+    return clock.seconds(reduce) / len(inputs)
 
 
 class _Clock:

@@ -19,12 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from adapruner.importance.fusion import fuse
-from adapruner.importance.terms import (
-    Term,
-    coarse,
-    saap_terms,
-    statistic_term,
-)
+from adapruner.importance.terms import Term, coarse, saap_terms, statistic_term
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -120,6 +115,19 @@ def fisher(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
 
 
 @metric(
+    "token",
+    "Fisher information of masks, a token at a time: no weight gradients (arXiv 2204.09656)",
+    Needs(statistics=("token",)),
+    preset="mask-fisher",
+    terms=_alone("token"),
+)
+def token(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
+    """sum_n sum_t (sum_c X_tc dL_n/dX_tc)^2, over a structure's columns c: the Fisher information
+    of a mask on it, of tokens in place of samples. Keys and values score nothing."""
+    return statistic_term(table, recipe, kind, "token").values
+
+
+@metric(
     "flap",
     "fluctuation score, adaptive widths, bias compensation (arXiv 2312.11983)",
     Needs(statistics=("input_sum", "input_square", "column_square"), comparable=True),
@@ -207,10 +215,8 @@ def element1(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
     terms=_alone("fisher"),
 )
 def element2(table: ImportanceTable, recipe: Recipe, kind: str) -> list[Tensor]:
-    """LLM-Pruner's element-wise score of second order (param_second): sum |w^2 F|.
-
-    F = sum_n g_n^2 / R. It orders structures as `fisher` does, on the reference subset.
-    """
+    """LLM-Pruner's element-wise score of second order (param_second): sum |w^2 F|, with
+    F = sum_n g_n^2 / R. It orders structures as `fisher` does, on the reference subset."""
     return fisher(table, recipe, kind)
 
 

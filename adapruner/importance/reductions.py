@@ -27,14 +27,14 @@ def products(
     """
     weight = module.weight.T if by_column else module.weight
     left, right = (inputs, grads) if by_column else (grads, inputs)
+    bias = None if by_column else module.bias
     at_once = NUMBERS if weight.device.type == "cpu" else NUMBERS_OF_DEVICE
     step = max(at_once // (weight.shape[1] * rows), 1) * rows
-    bias = None if by_column else module.bias
     for start in range(0, len(weight), step):
-        part = slice(start, start + step)
-        factor = _with_bias(weight[part].float(), None if bias is None else bias[part])
+        some = slice(start, start + step)
+        factor = _with_bias(weight[some].float(), None if bias is None else bias[some])
         units = slice(start // rows, start // rows + len(factor) // rows)
-        yield units, _of_samples(left[..., part], right, factor, bias is not None)
+        yield units, _of_samples(left[..., some], right, factor, bias is not None)
 
 
 def _of_samples(left: Tensor, right: Tensor, factor: Tensor, has_bias: bool) -> Iterator[Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from typing import Any
 
 import pytest
@@ -194,6 +195,46 @@ def test_flap_is_the_standardized_fluctuation_of_inputs(case: Case) -> None:
     check(case, "flap", expected)
 
 
+def test_token_is_the_fisher_information_of_masks_on_tokens(case: Case) -> None:
+    total = {"down": 0.0, "output": 0.0}
+    for row in case.ids:
+        for part, sums in masks_of_tokens(case, row[None].long()).items():
+            total[part] = total[part] + sums.square().sum(0)
+
+    def expected(kind: str) -> Tensor:
+        return total["down" if kind == "mlp" else "output"]
+
+    check(case, "token", expected, kinds=("mlp", "heads"))
+    assert not case.scores("token").groups[LAYER].any()
+
+
+def masks_of_tokens(case: Case, row: Tensor) -> dict[str, Tensor]:
+    """The gradient of a mask on each structure at each token of a sample, [tokens, units]."""
+    inputs: dict[str, Tensor] = {}
+
+    def record(_: Any, args: Any, name: str) -> Any:
+        inputs[name] = args[0].requires_grad_() if args[0].is_leaf else args[0]
+        inputs[name].retain_grad()
+        return (inputs[name],)
+
+    handles = [
+        layer_modules(case.model)[LAYER]
+        .projections[name]
+        .register_forward_pre_hook(partial(record, name=name))
+        for name in ("down", "output")
+    ]
+    with torch.enable_grad():
+        embedded = case.model.get_input_embeddings()(row).detach().requires_grad_()
+        case.model(inputs_embeds=embedded, labels=row).loss.backward()
+    for handle in handles:
+        handle.remove()
+    sizes = {"down": 1, "output": case.head_dim}
+    return {
+        name: (x.detach() * x.grad)[0].unflatten(-1, (-1, sizes[name])).sum(-1)
+        for name, x in inputs.items()
+    }
+
+
 def test_random_scores_follow_the_seed(case: Case) -> None:
     drawn = [score(case.table, recipe_of("random", case.table, seed)) for seed in (3, 3, 4)]
     for kind in KINDS_OF_UNITS:
@@ -220,7 +261,7 @@ def test_metric_scores_every_structure_and_reads_only_what_it_declares(name: str
         assert all(torch.isfinite(layer).all() for layer in layers)
         again = metric.function(case.table, recipe, kind)
         assert all(map(torch.equal, layers, again)), "the same recipe gives the same scores"
-    shapes = {"units", "samples", "coarse", "length", "reference"}
+    shapes = {"units", "samples", "coarse", "length", "reference", "domain"}
     assert read - shapes <= set(metric.needs.statistics)
     assert metric.function.__doc__, "the docstring gives the formula and its source"
     assert metric.summary

@@ -10,7 +10,11 @@ import torch
 from torch import Tensor
 
 from adapruner.errors import UserError
-from adapruner.importance.statistics import importance_table, reference_subset, with_reference
+from adapruner.importance.statistics import (
+    importance_table,
+    reference_subset,
+    with_reference,
+)
 from adapruner.importance.table import UNITS, ImportanceTable
 from adapruner.importance.terms import GRADIENT_GROUPS
 from adapruner.models.structures import describe_model, layer_modules, placed
