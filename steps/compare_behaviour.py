@@ -22,7 +22,8 @@ def compare_behaviour(
     """`behaviour.json`; without fine-tuning it has the pruned model alone."""
     from adapruner.data.pool import TestTexts
     from adapruner.evaluation.behaviour import compare_behaviour as compare
-    from adapruner.recovery.finetune import CHECKPOINT, RecoveryResult
+    from adapruner.recovery.finetune import CHECKPOINT
+    from adapruner.recovery.results import RecoveryResult
 
     models = {"pruned": pruned}
     if RecoveryResult.read(finetuned).is_trained:

@@ -29,7 +29,7 @@ def compare_candidates(
 ) -> Annotated[Path, "comparison"]:
     """`comparison.json`, `.md`, `.svg` and `.png`; `candidates` are in the order of the cells."""
     from adapruner.comparison import chart, table
-    from adapruner.evaluation.quality import Evaluation
+    from adapruner.evaluation.results import Evaluation
     from adapruner.files import write_json
     from steps.mlflow_support.comparison import log
     from steps.publishing.provenance import publishable

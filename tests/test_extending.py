@@ -29,7 +29,8 @@ from adapruner.pruning import reconstruction
 from adapruner.pruning.allocation import RULES, widths
 from adapruner.pruning.plan import PruningPlan
 from adapruner.pruning.surgery import apply
-from adapruner.recovery.finetune import CHECKPOINT, RecoveryRequest, RecoveryResult, finetune
+from adapruner.recovery.finetune import CHECKPOINT, RecoveryRequest, finetune
+from adapruner.recovery.results import RecoveryResult
 from adapruner.report import sections
 from adapruner.report.page import page
 from adapruner.search.inputs import SearchInputs

@@ -13,7 +13,8 @@ from typing import ClassVar
 from adapruner.comparison.cells import CandidateConfig
 from adapruner.data.pool import TestTexts
 from adapruner.errors import UnreachableError
-from adapruner.evaluation.quality import Evaluation, evaluate
+from adapruner.evaluation.quality import evaluate
+from adapruner.evaluation.results import Evaluation
 from adapruner.files import Artifact, read_json, write_json
 from adapruner.models import checkpoint as ckpt
 from adapruner.progress import announce

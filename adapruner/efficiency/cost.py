@@ -17,56 +17,14 @@ within sliding windows.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 
 from adapruner.config import EvaluationConfig, ModelConfig
-from adapruner.efficiency.peak_memory import PeakMemory, measure_peak_memory
-from adapruner.files import Artifact, Record
+from adapruner.efficiency.peak_memory import measure_peak_memory
+from adapruner.efficiency.results import Cost, CostProtocol, Flops, ModelCost, PeakMemory
 from adapruner.models import checkpoint as ckpt
 from adapruner.models.structures import ResidualWidths, Structures
-
-
-class Flops(Record):
-    """FLOPs per token, by length of the prompt (prefill) or of the context (decode)."""
-
-    prefill: dict[str, float]
-    decode: dict[str, int]
-
-
-class ModelCost(Record):
-    """The cost of one checkpoint.
-
-    The cache (`kv_bytes`, by length) is that of one sequence in the configured data type. `memory`
-    is None where it was not measured.
-    """
-
-    params: int
-    weight_bytes: int
-    flops_per_token: Flops
-    kv_bytes_per_token: int
-    kv_bytes: dict[str, int]
-    memory: PeakMemory | None
-
-
-class CostProtocol(Record):
-    """The settings of the measurement; memory is that of one prompt of `memory_tokens`."""
-
-    lengths: tuple[int, ...]
-    dtype: str
-    memory_tokens: int
-    memory_new_tokens: int
-
-
-class Cost(Artifact):
-    """The cost of the dense and of the pruned checkpoint."""
-
-    FILE: ClassVar[str] = "cost.json"
-
-    dense: ModelCost
-    pruned: ModelCost
-    protocol: CostProtocol
 
 
 def measure_cost(

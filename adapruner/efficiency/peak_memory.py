@@ -19,26 +19,16 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from adapruner.config import DeviceConfig, EvaluationConfig
 from adapruner.efficiency.decode import decode, synthetic_prompt
+from adapruner.efficiency.results import PeakMemory
 from adapruner.files import Record
 from adapruner.models import checkpoint as ckpt
 from adapruner.progress import announce
-
-
-class PeakMemory(Record):
-    """Peak memory in bytes, of the whole process or of torch's allocations on CUDA.
-
-    `libraries_bytes` is the part of the process before the model was loaded; 0 on CUDA.
-    """
-
-    peak_bytes: int
-    libraries_bytes: int
-    of: Literal["process", "cuda"]
 
 
 class MemoryRequest(Record):

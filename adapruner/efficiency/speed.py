@@ -12,13 +12,13 @@ import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
 from adapruner.config import EvaluationConfig, ModelConfig
 from adapruner.efficiency.decode import Decoded, decode, synthetic_prompt
-from adapruner.files import Artifact, Record
+from adapruner.efficiency.results import Speed, SpeedProtocol, Speedup, Spread, Throughput
 from adapruner.models import checkpoint as ckpt
 from adapruner.progress import announce, track
 
@@ -27,53 +27,6 @@ SHORTEST = 1e-9
 
 Setting = tuple[int, int]
 """Batch size and tokens of the prompt."""
-
-
-class Spread(Record):
-    """Median, quartiles and range of the repeats."""
-
-    median: float
-    q1: float
-    q3: float
-    min: float
-    max: float
-
-
-class Throughput(Record):
-    """Tokens per second in one setting."""
-
-    prefill_tokens_per_s: Spread
-    decode_tokens_per_s: Spread
-
-
-class Speedup(Record):
-    """The pruned model's median speed / the dense model's, in one setting."""
-
-    prefill: float
-    decode: float
-
-
-class SpeedProtocol(Record):
-    """The settings of the measurement."""
-
-    batch_sizes: tuple[int, ...]
-    prompt_tokens: tuple[int, ...]
-    new_tokens: int
-    repeats: int
-    threads: int
-    device: str
-    dtype: str
-
-
-class Speed(Artifact):
-    """Throughput of both models and their ratio, by setting: `batch_<B>_prompt_<T>`."""
-
-    FILE: ClassVar[str] = "speed.json"
-
-    dense: dict[str, Throughput]
-    pruned: dict[str, Throughput]
-    speedup: dict[str, Speedup]
-    protocol: SpeedProtocol
 
 
 def measure_speed(

@@ -10,58 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import GenerationConfig
 
 from adapruner.config import DeviceConfig, EvaluationConfig
 from adapruner.evaluation.perplexity import windows_of
-from adapruner.files import Artifact, Record
+from adapruner.evaluation.results import Agreement, Behaviour, Continuation, TextComparison
 from adapruner.models import checkpoint as ckpt
 from adapruner.progress import announce, track
 
 NEW_TOKENS = 40
 """Maximum tokens of a continuation; it ends earlier at the end-of-text token."""
-
-
-class Agreement(Record):
-    """`agreement` is a share from 0 to 1, `kl_divergence` in nats per token."""
-
-    agreement: float
-    kl_divergence: float
-
-
-class Continuation(BaseModel):
-    """A prompt and, by model (`dense`, `pruned`, `finetuned`), its continuation."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-    __pydantic_extra__: dict[str, str]
-
-    prompt: str
-
-
-class TextComparison(BaseModel):
-    """A test text's compared windows and positions and, by model, the agreement with dense."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-    __pydantic_extra__: dict[str, Agreement]
-
-    windows: int
-    positions: int
-
-
-class Behaviour(Artifact):
-    """Continuations of the prompts, and comparisons by test text."""
-
-    FILE: ClassVar[str] = "behaviour.json"
-
-    continuations: tuple[Continuation, ...]
-    new_tokens: int
-    texts: dict[str, TextComparison]
 
 
 def compare_behaviour(

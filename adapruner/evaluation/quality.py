@@ -8,42 +8,20 @@ filter applied to its answers.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from adapruner.config import DeviceConfig, QualityConfig
 from adapruner.errors import UserError
 from adapruner.evaluation.perplexity import perplexity, windows_of
-from adapruner.evaluation.results import TaskResult, write_rows
+from adapruner.evaluation.results import Evaluation, write_rows
 from adapruner.evaluation.tasks.selection import batch_size_of
 from adapruner.evaluation.tasks.zero_shot import zero_shot
-from adapruner.files import Artifact, write_json
+from adapruner.files import write_json
 from adapruner.models import checkpoint as ckpt
 from adapruner.models.streamed.choice import load_or_stream
 
 FAILED = "failed.json"
 """Task -> error. A stage with this file is not reused, as the cause may be temporary."""
-
-
-class Evaluation(Artifact):
-    """The quality and size of a checkpoint.
-
-    `windows` is the number of windows of each test text, `sequence_length` their tokens,
-    `weight_bytes` the size of the weight files.
-    """
-
-    FILE: ClassVar[str] = "evaluation.json"
-
-    metrics: dict[str, float]
-    tasks: dict[str, TaskResult]
-    windows: dict[str, int]
-    sequence_length: int
-    params: int
-    weight_bytes: int
-
-    @property
-    def failed(self) -> dict[str, str]:
-        """Task -> error, of the tasks that failed."""
-        return {name: task.error for name, task in self.tasks.items() if task.error}
 
 
 def evaluate(

@@ -1,11 +1,16 @@
-"""The result of a zero-shot task, and the file with the result of each of its rows."""
+"""The results of evaluations, and the files with the results of the rows of zero-shot tasks.
+
+Who reads them needs no module of Transformers.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import ClassVar, TypedDict, cast
 
-from adapruner.files import Record, read_json, write_json
+from pydantic import BaseModel, ConfigDict
+
+from adapruner.files import Artifact, Record, read_json, write_json
 
 ROWS = "rows"
 """The folder of an evaluation with one `<task>.json` per task."""
@@ -47,3 +52,61 @@ def read_rows(directory: Path) -> dict[str, list[RowResult]]:
     """Task -> row results of the evaluation in `directory`; empty where no task has any."""
     files = sorted((directory / ROWS).glob("*.json"))
     return {file.stem: cast(list[RowResult], read_json(file)) for file in files}
+
+
+class Evaluation(Artifact):
+    """The quality and size of a checkpoint.
+
+    `windows` is the number of windows of each test text, `sequence_length` their tokens,
+    `weight_bytes` the size of the weight files.
+    """
+
+    FILE: ClassVar[str] = "evaluation.json"
+
+    metrics: dict[str, float]
+    tasks: dict[str, TaskResult]
+    windows: dict[str, int]
+    sequence_length: int
+    params: int
+    weight_bytes: int
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Task -> error, of the tasks that failed."""
+        return {name: task.error for name, task in self.tasks.items() if task.error}
+
+
+class Agreement(Record):
+    """`agreement` is a share from 0 to 1, `kl_divergence` in nats per token."""
+
+    agreement: float
+    kl_divergence: float
+
+
+class Continuation(BaseModel):
+    """A prompt and, by model (`dense`, `pruned`, `finetuned`), its continuation."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[str, str]
+
+    prompt: str
+
+
+class TextComparison(BaseModel):
+    """A test text's compared windows and positions and, by model, the agreement with dense."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[str, Agreement]
+
+    windows: int
+    positions: int
+
+
+class Behaviour(Artifact):
+    """Continuations of the prompts, and comparisons by test text."""
+
+    FILE: ClassVar[str] = "behaviour.json"
+
+    continuations: tuple[Continuation, ...]
+    new_tokens: int
+    texts: dict[str, TextComparison]

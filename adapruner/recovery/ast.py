@@ -16,8 +16,9 @@ from adapruner.models import checkpoint as ckpt
 from adapruner.models.semi_structured import Owner, check_sparse, mask_of, projections
 from adapruner.progress import announce
 from adapruner.recovery.branch import add_branch, save_branch
-from adapruner.recovery.finetune import RecoveryRequest, RecoveryResult
+from adapruner.recovery.finetune import RecoveryRequest
 from adapruner.recovery.masks import MaskedWeights
+from adapruner.recovery.results import RecoveryResult
 from adapruner.recovery.training import train
 from adapruner.recovery.training_data import result_of, training_data
 

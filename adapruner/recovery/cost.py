@@ -14,38 +14,23 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import ClassVar
 
 import accelerate  # noqa: F401 (the base of the measurement has all libraries that methods import)
 import peft  # noqa: F401
 
 from adapruner.config import EvaluationConfig
-from adapruner.efficiency.peak_memory import PeakMemory, measure_apart, peak_since, resident_bytes
-from adapruner.efficiency.speed import Throughput, measure_throughput
+from adapruner.efficiency.peak_memory import measure_apart, peak_since, resident_bytes
+from adapruner.efficiency.results import PeakMemory, Throughput
+from adapruner.efficiency.speed import measure_throughput
 from adapruner.efficiency.torchao import load_4bit
-from adapruner.files import Artifact
 from adapruner.models.checkpoint import device_of, load_model
 from adapruner.models.groups import GROUPS_FILE
 from adapruner.progress import announce
 from adapruner.recovery import METHODS
 from adapruner.recovery.finetune import CHECKPOINT, RecoveryRequest, from_json, to_json
+from adapruner.recovery.results import RecoveryCost
 
 STEPS = 2
-
-
-class RecoveryCost(Artifact):
-    """`memory` of fine-tuning; for a model in 4 bit `bytes_4bit`, the size of its GGUF file, and
-    the speed of generation in bfloat16, `speed`, and with int4 weights in torchao, `speed_4bit`.
-
-    None where it was not measured.
-    """
-
-    FILE: ClassVar[str] = "recovery_cost.json"
-
-    memory: PeakMemory | None = None
-    bytes_4bit: int | None = None
-    speed: Throughput | None = None
-    speed_4bit: Throughput | None = None
 
 
 def measure_recovery(

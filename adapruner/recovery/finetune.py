@@ -6,15 +6,14 @@ import shutil
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import ClassVar
 
 from pydantic import TypeAdapter
 
 from adapruner.config import DeviceConfig, FinetuneConfig
 from adapruner.config.recovery import LORA
-from adapruner.files import Artifact, Record
 from adapruner.models.checkpoint import PLAN_FILE, update_shares
 from adapruner.recovery import METHODS
+from adapruner.recovery.results import RecoveryResult
 
 CHECKPOINT = "checkpoint"
 """The folder of the recovered checkpoint."""
@@ -71,38 +70,6 @@ def to_json(request: RecoveryRequest) -> str:
 def from_json(text: str) -> RecoveryRequest:
     """The request that `to_json` wrote."""
     return _REQUEST.validate_json(text)
-
-
-class CurvePoint(Record):
-    """Losses after one step, in nats per token; `held_out` is None where it was not measured."""
-
-    step: int
-    loss: float
-    held_out: float | None = None
-
-
-class RecoveryResult(Artifact):
-    """How a checkpoint was recovered.
-
-    `loss` names the training loss, None without training; `examples` is the number of examples,
-    `examples_by_domain` that of each domain of the pool, empty where the texts have none;
-    `branch_params` are the parameters of an adapter that the result needs, in its folder `adapter`;
-    `curve` has one point per step.
-    """
-
-    FILE: ClassVar[str] = "recovery.json"
-
-    method: str
-    loss: str | None = None
-    examples: int = 0
-    examples_by_domain: tuple[int, ...] = ()
-    branch_params: int = 0
-    curve: tuple[CurvePoint, ...] = ()
-
-    @property
-    def is_trained(self) -> bool:
-        """Whether the weights differ from those of the pruned checkpoint."""
-        return self.loss is not None
 
 
 def finetune(request: RecoveryRequest, out: Path) -> RecoveryResult:

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from adapruner.models import checkpoint as ckpt
 from adapruner.models.groups import GROUPS_FILE, write_groups
-from adapruner.recovery.finetune import RecoveryRequest, RecoveryResult
+from adapruner.recovery.finetune import RecoveryRequest
 from adapruner.recovery.groups.model import grouped_layers, load_grouped
+from adapruner.recovery.results import RecoveryResult
 from adapruner.recovery.training import train
 from adapruner.recovery.training_data import result_of, training_data
 

@@ -13,7 +13,8 @@ from adapruner.models import checkpoint as ckpt
 from adapruner.progress import announce
 from adapruner.recovery.adapters import add_adapters, weight_changes
 from adapruner.recovery.distributed.processes import recover_by_processes
-from adapruner.recovery.finetune import RecoveryRequest, RecoveryResult
+from adapruner.recovery.finetune import RecoveryRequest
+from adapruner.recovery.results import RecoveryResult
 from adapruner.recovery.training import train
 from adapruner.recovery.training_data import result_of, training_data
 

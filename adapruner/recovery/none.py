@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from adapruner.models.checkpoint import copy_checkpoint
-from adapruner.recovery.finetune import RecoveryRequest, RecoveryResult
+from adapruner.recovery.finetune import RecoveryRequest
+from adapruner.recovery.results import RecoveryResult
 
 
 def recover(request: RecoveryRequest, out: Path) -> RecoveryResult:

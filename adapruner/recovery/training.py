@@ -25,7 +25,7 @@ from adapruner.progress import announce, track
 from adapruner.recovery.backward import TOKENS_AT_ONCE, add_gradients
 from adapruner.recovery.distributed.share import ALONE, Share
 from adapruner.recovery.examples import Example, batches, pad
-from adapruner.recovery.finetune import CurvePoint
+from adapruner.recovery.results import CurvePoint
 from adapruner.recovery.teacher_logits import logits_of
 
 HELD_OUT_CHECKS = 8

@@ -8,7 +8,8 @@ from adapruner.data.pool import Pool
 from adapruner.errors import UserError
 from adapruner.models.checkpoint import load_tokenizer
 from adapruner.recovery.examples import select_examples
-from adapruner.recovery.finetune import CurvePoint, RecoveryRequest, RecoveryResult
+from adapruner.recovery.finetune import RecoveryRequest
+from adapruner.recovery.results import CurvePoint, RecoveryResult
 from adapruner.recovery.teacher_logits import read_teacher_logits
 from adapruner.recovery.training import TrainingData
 

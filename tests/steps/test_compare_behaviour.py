@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from adapruner.config import EvaluationConfig
-from adapruner.evaluation.behaviour import Behaviour
-from adapruner.recovery.finetune import RecoveryResult
+from adapruner.evaluation.results import Behaviour
+from adapruner.recovery.results import RecoveryResult
 from steps.compare_behaviour import compare_behaviour
 from tests.adapruner.conftest import Workplace
 

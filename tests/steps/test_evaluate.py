@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from adapruner.config import EvaluationConfig
-from adapruner.evaluation.quality import Evaluation
+from adapruner.evaluation.results import Evaluation
 from adapruner.evaluation.tasks.selection import resolve_tasks
 from steps.evaluate import evaluate
 from tests.adapruner.conftest import Workplace

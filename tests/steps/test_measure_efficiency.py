@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from adapruner.config import EvaluationConfig
-from adapruner.efficiency.cost import Cost
 from adapruner.efficiency.latency_table import Hardware, describe_hardware
-from adapruner.efficiency.speed import Speed
+from adapruner.efficiency.results import Cost, Speed
 from adapruner.errors import UserError
 from steps.measure_efficiency import measure_efficiency
 from tests.adapruner.conftest import Workplace

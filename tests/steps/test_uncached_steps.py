@@ -13,15 +13,16 @@ from tests.models import small_model
 
 ROOT = Path(__file__).parents[2]
 STEPS = ("describe_hardware", "resolve_source", "report", "register")
-NEEDED_BY_MODELS = ("transformers", "peft", "datasets", "lm_eval", "optuna", "torch._dynamo")
+NEEDED_BY_MODELS = ("transformers", "peft", "datasets", "lm_eval", "torch._dynamo")
 SCRIPT = f"""
 import ast, sys
 from pathlib import Path
 from adapruner.config import DeviceConfig, ModelConfig
 from pipelines import stack
 stack.use_home(Path(sys.argv[2]))
-for name in {STEPS}:
-    for node in ast.parse(Path("steps", f"{{name}}.py").read_text()).body:
+files = [Path("steps", f"{{name}}.py") for name in {STEPS}]
+for file in files + list(Path("adapruner/report/sections").glob("*.py")):
+    for node in ast.parse(file.read_text()).body:
         for line in [node, *getattr(node, "body", [])]:
             if isinstance(line, ast.ImportFrom) and line.module != "__future__":
                 exec(ast.unparse(line))
@@ -29,7 +30,8 @@ describe(DeviceConfig())
 registered_checkpoints.resolve(ModelConfig(source=sys.argv[1]))
 print("imported:", *(name for name in {NEEDED_BY_MODELS} if name in sys.modules))
 """
-"""Imports what the steps that are never cached import when they run, and calls two of them."""
+"""Imports what the steps that are never cached import when they run, and the report's sections;
+calls two of the steps' functions."""
 
 
 @pytest.mark.slow

@@ -33,7 +33,8 @@ from adapruner.models.streamed.saving import save_layers
 from adapruner.progress import announce
 from adapruner.recovery.adapters import add_adapters, weight_changes
 from adapruner.recovery.distributed.share import Share
-from adapruner.recovery.finetune import RecoveryRequest, RecoveryResult, from_json, to_json
+from adapruner.recovery.finetune import RecoveryRequest, from_json, to_json
+from adapruner.recovery.results import RecoveryResult
 from adapruner.recovery.training import train
 from adapruner.recovery.training_data import result_of, training_data
 

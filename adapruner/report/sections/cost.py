@@ -180,8 +180,8 @@ def _params(inputs: Inputs) -> dict[str, int]:
 
 def _weight_bytes(inputs: Inputs) -> dict[str, int | None]:
     """Model -> bytes of its weight files; null for a model that was not evaluated."""
-    from adapruner.evaluation.quality import Evaluation
-    from adapruner.recovery.finetune import RecoveryResult
+    from adapruner.evaluation.results import Evaluation
+    from adapruner.recovery.results import RecoveryResult
 
     recovery = inputs.read("finetune", RecoveryResult)
     is_trained = recovery is not None and recovery.is_trained
@@ -194,13 +194,13 @@ def _weight_bytes(inputs: Inputs) -> dict[str, int | None]:
 
 
 def _cost(inputs: Inputs) -> dict[str, Any] | None:
-    from adapruner.efficiency.cost import Cost
+    from adapruner.efficiency.results import Cost
 
     return inputs.content("measure_efficiency", Cost)
 
 
 def _speed(inputs: Inputs) -> dict[str, Any] | None:
-    from adapruner.efficiency.speed import Speed
+    from adapruner.efficiency.results import Speed
 
     return inputs.content("measure_efficiency", Speed)
 

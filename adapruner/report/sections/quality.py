@@ -141,7 +141,7 @@ def _text_rows(report: Report, name: str, text: Report) -> list[Row]:
 
 def _metrics(inputs: Inputs) -> dict[str, Any]:
     """Model -> metric -> value; null for a model that was not evaluated."""
-    from adapruner.evaluation.quality import Evaluation
+    from adapruner.evaluation.results import Evaluation
 
     evaluations = {m: inputs.read(stage, Evaluation) for m, stage in EVALUATIONS.items()}
     return {
@@ -166,7 +166,7 @@ def _retention(inputs: Inputs) -> dict[str, Any]:
 
 def _failed_tasks(inputs: Inputs) -> dict[str, str]:
     """Task -> the reason why it has no result, of the first model for which it failed."""
-    from adapruner.evaluation.quality import Evaluation
+    from adapruner.evaluation.results import Evaluation
 
     failed: dict[str, str] = {}
     for stage in EVALUATIONS.values():
@@ -177,7 +177,7 @@ def _failed_tasks(inputs: Inputs) -> dict[str, str]:
 
 
 def _behaviour(inputs: Inputs) -> dict[str, Any] | None:
-    from adapruner.evaluation.behaviour import Behaviour
+    from adapruner.evaluation.results import Behaviour
 
     return inputs.content("compare_behaviour", Behaviour)
 

@@ -95,7 +95,7 @@ def _running_mean(values: Sequence[float]) -> list[float]:
 
 def _recovery(inputs: Inputs) -> dict[str, Any] | None:
     from adapruner.data.pool import PoolSummary
-    from adapruner.recovery.finetune import RecoveryResult
+    from adapruner.recovery.results import RecoveryResult
 
     content = inputs.content("finetune", RecoveryResult)
     pool = inputs.read("filter_calibration_pool", PoolSummary)
@@ -108,7 +108,7 @@ def _recovery(inputs: Inputs) -> dict[str, Any] | None:
 
 
 def _cost(inputs: Inputs) -> dict[str, Any] | None:
-    from adapruner.recovery.cost import RecoveryCost
+    from adapruner.recovery.results import RecoveryCost
 
     return inputs.content("measure_recovery", RecoveryCost)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from adapruner.config import EvaluationConfig
-from adapruner.efficiency.speed import Speed, Spread, measure_speed, spread
+from adapruner.efficiency.results import Speed, Spread
+from adapruner.efficiency.speed import measure_speed, spread
 from tests.adapruner.conftest import Workplace
 
 SETTINGS = EvaluationConfig(prompt_tokens=(8, 4, 8), batch_sizes=(1, 2), new_tokens=4, repeats=3)

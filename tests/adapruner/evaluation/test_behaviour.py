@@ -13,13 +13,12 @@ from adapruner.config import EvaluationConfig
 from adapruner.data.pool import TestTexts
 from adapruner.evaluation.behaviour import (
     NEW_TOKENS,
-    Agreement,
-    Behaviour,
     agreement,
     compare_behaviour,
     continuation,
     select_windows,
 )
+from adapruner.evaluation.results import Agreement, Behaviour
 from adapruner.models import checkpoint as ckpt
 from adapruner.pruning.surgery import apply
 from tests.adapruner.conftest import Workplace

@@ -12,8 +12,8 @@ from adapruner.config import EvaluationConfig, QualityConfig
 from adapruner.data.pool import TestTexts
 from adapruner.errors import UserError
 from adapruner.evaluation.perplexity import perplexity, windows_of
-from adapruner.evaluation.quality import FAILED, Evaluation, evaluate, measure_perplexity
-from adapruner.evaluation.results import read_rows
+from adapruner.evaluation.quality import FAILED, evaluate, measure_perplexity
+from adapruner.evaluation.results import Evaluation, read_rows
 from adapruner.evaluation.tasks.selection import resolve_tasks
 from adapruner.models import checkpoint as ckpt
 from tests.adapruner.conftest import Workplace

@@ -16,7 +16,8 @@ from adapruner.evaluation.perplexity import mean_loss
 from adapruner.models.checkpoint import BRANCH, load_model, save_checkpoint
 from adapruner.models.semi_structured import mask_of, projections
 from adapruner.pruning.semi_structured import make_sparse
-from adapruner.recovery.finetune import CHECKPOINT, RecoveryResult
+from adapruner.recovery.finetune import CHECKPOINT
+from adapruner.recovery.results import RecoveryResult
 from adapruner.recovery.training_data import HELD_OUT_WINDOWS
 from tests.adapruner.conftest import Workplace
 from tests.adapruner.recovery.requests import recovered, settings, start_and_end

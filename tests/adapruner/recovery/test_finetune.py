@@ -12,7 +12,8 @@ from adapruner.files import read_json
 from adapruner.hashing import hash_directory
 from adapruner.models.checkpoint import PLAN_FILE, inspect, load_model, load_tokenizer
 from adapruner.recovery import METHODS
-from adapruner.recovery.finetune import CHECKPOINT, CurvePoint, RecoveryResult
+from adapruner.recovery.finetune import CHECKPOINT
+from adapruner.recovery.results import CurvePoint, RecoveryResult
 from tests.adapruner.conftest import Workplace
 from tests.adapruner.recovery.requests import recovered, settings
 from tests.models import tokens

@@ -15,15 +15,11 @@ from adapruner.data.pool import (
     SplitSummary,
     TokenizerSummary,
 )
-from adapruner.efficiency.cost import Cost
-from adapruner.efficiency.speed import Speed
-from adapruner.evaluation.behaviour import Behaviour
-from adapruner.evaluation.quality import Evaluation
-from adapruner.evaluation.results import RowResult, TaskResult, write_rows
+from adapruner.efficiency.results import Cost, Speed
+from adapruner.evaluation.results import Behaviour, Evaluation, RowResult, TaskResult, write_rows
 from adapruner.files import Artifact
 from adapruner.pruning.plan import Params, PruningPlan, Ratio, Sparsity
-from adapruner.recovery.cost import RecoveryCost
-from adapruner.recovery.finetune import CurvePoint, RecoveryResult
+from adapruner.recovery.results import CurvePoint, RecoveryCost, RecoveryResult
 from adapruner.report.build import build_report
 from adapruner.report.sections import Inputs
 from tests.adapruner.report.searches import HOSTILE, trials, write_search

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from adapruner.recovery.finetune import RecoveryResult
+from adapruner.recovery.results import RecoveryResult
 from adapruner.report.sections.cost import (
     rows,
     speed_chart,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from adapruner.recovery.finetune import RecoveryResult
+from adapruner.recovery.results import RecoveryResult
 from adapruner.report.sections.headline import tiles, verdict, view
 from tests.adapruner.report.reports import (
     build,

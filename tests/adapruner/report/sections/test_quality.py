@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from adapruner.evaluation.quality import Evaluation
-from adapruner.recovery.finetune import RecoveryResult
+from adapruner.evaluation.results import Evaluation
+from adapruner.recovery.results import RecoveryResult
 from adapruner.report.sections.quality import retention_chart, rows, tasks, view
 from tests.adapruner.report.reports import RIGHT_ROWS, build, minimal_report, settings
 

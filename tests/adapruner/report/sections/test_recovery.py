@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from adapruner.efficiency.peak_memory import PeakMemory
-from adapruner.recovery.cost import RecoveryCost
-from adapruner.recovery.finetune import RecoveryResult
+from adapruner.efficiency.results import PeakMemory
+from adapruner.recovery.results import RecoveryCost, RecoveryResult
 from adapruner.report.page import page
 from adapruner.report.sections.recovery import loss_chart, view
 from tests.adapruner.report.reports import build, pool_summary, recovery, settings, speed
