@@ -27,8 +27,8 @@ from adapruner.models.checkpoint import device_of, load_model
 from adapruner.models.groups import GROUPS_FILE
 from adapruner.progress import announce
 from adapruner.recovery import METHODS
+from adapruner.recovery.cost_result import RecoveryCost
 from adapruner.recovery.finetune import CHECKPOINT, RecoveryRequest, from_json, to_json
-from adapruner.recovery.results import RecoveryCost
 
 STEPS = 2
 

@@ -1,13 +1,12 @@
-"""The results of a recovery and of its measurement.
+"""The result of a recovery.
 
-Who reads them needs no module of Transformers.
+Who reads it needs no module of Transformers.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from adapruner.efficiency.results import PeakMemory, Throughput
 from adapruner.files import Artifact, Record
 
 
@@ -41,18 +40,3 @@ class RecoveryResult(Artifact):
     def is_trained(self) -> bool:
         """Whether the weights differ from those of the pruned checkpoint."""
         return self.loss is not None
-
-
-class RecoveryCost(Artifact):
-    """`memory` of fine-tuning; for a model in 4 bit `bytes_4bit`, the size of its GGUF file, and
-    the speed of generation in bfloat16, `speed`, and with int4 weights in torchao, `speed_4bit`.
-
-    None where it was not measured.
-    """
-
-    FILE: ClassVar[str] = "recovery_cost.json"
-
-    memory: PeakMemory | None = None
-    bytes_4bit: int | None = None
-    speed: Throughput | None = None
-    speed_4bit: Throughput | None = None

@@ -8,9 +8,9 @@ import pytest
 from adapruner.config import EvaluationConfig, ExportConfig
 from adapruner.efficiency.latency_table import describe_hardware
 from adapruner.models.groups import GROUPS_FILE
+from adapruner.recovery.cost_result import RecoveryCost
 from adapruner.recovery.finetune import CHECKPOINT
 from adapruner.recovery.grouped import write_merged
-from adapruner.recovery.results import RecoveryCost
 from steps.export import export
 from steps.measure_recovery import measure_recovery
 from tests.adapruner.conftest import Workplace

@@ -108,7 +108,7 @@ def _recovery(inputs: Inputs) -> dict[str, Any] | None:
 
 
 def _cost(inputs: Inputs) -> dict[str, Any] | None:
-    from adapruner.recovery.results import RecoveryCost
+    from adapruner.recovery.cost_result import RecoveryCost
 
     return inputs.content("measure_recovery", RecoveryCost)
 

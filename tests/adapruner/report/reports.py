@@ -19,7 +19,8 @@ from adapruner.efficiency.results import Cost, Speed
 from adapruner.evaluation.results import Behaviour, Evaluation, RowResult, TaskResult, write_rows
 from adapruner.files import Artifact
 from adapruner.pruning.plan import Params, PruningPlan, Ratio, Sparsity
-from adapruner.recovery.results import CurvePoint, RecoveryCost, RecoveryResult
+from adapruner.recovery.cost_result import RecoveryCost
+from adapruner.recovery.results import CurvePoint, RecoveryResult
 from adapruner.report.build import build_report
 from adapruner.report.sections import Inputs
 from tests.adapruner.report.searches import HOSTILE, trials, write_search

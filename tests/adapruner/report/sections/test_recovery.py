@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from adapruner.efficiency.results import PeakMemory
-from adapruner.recovery.results import RecoveryCost, RecoveryResult
+from adapruner.recovery.cost_result import RecoveryCost
+from adapruner.recovery.results import RecoveryResult
 from adapruner.report.page import page
 from adapruner.report.sections.recovery import loss_chart, view
 from tests.adapruner.report.reports import build, pool_summary, recovery, settings, speed
