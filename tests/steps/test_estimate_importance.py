@@ -14,9 +14,15 @@ def test_the_table_is_of_all_samples_with_the_reference_subset_of_the_seed(
 ) -> None:
     pool = Pool.read(workplace.pool)
     out = estimate_importance.entrypoint(
-        workplace.checkpoint, workplace.pool, workplace.model, reference_size=4, seed=3
+        workplace.checkpoint,
+        workplace.pool,
+        workplace.model,
+        reference_size=4,
+        seed=3,
+        groups=("fisher", "mixed"),
     )
     table = ImportanceTable.read(out)
     assert table.samples == len(pool.calibration)
     assert table.domain == pool.calibration_domain
     assert list(table.reference) == reference_subset(len(pool.calibration), 4, 3)
+    assert table.fisher and table.mixed and not table.magnitude and not table.element

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from adapruner.importance.table import ImportanceTable
+from adapruner.importance.terms import GRADIENT_GROUPS
 from steps.estimate_importance import estimate_importance
 from steps.redraw_reference_subset import redraw_reference_subset
 from tests.adapruner.conftest import Workplace
@@ -15,7 +16,9 @@ def test_a_redrawn_table_equals_the_table_that_is_estimated_with_that_seed(
 ) -> None:
     checkpoint, pool, model = workplace.checkpoint, workplace.pool, workplace.model
     first, expected = (
-        estimate_importance.entrypoint(checkpoint, pool, model, reference_size=4, seed=seed)
+        estimate_importance.entrypoint(
+            checkpoint, pool, model, reference_size=4, seed=seed, groups=GRADIENT_GROUPS
+        )
         for seed in (0, 5)
     )
     redrawn = redraw_reference_subset.entrypoint(checkpoint, pool, first, model, seed=5)

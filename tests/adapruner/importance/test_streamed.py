@@ -81,7 +81,8 @@ def test_the_table_of_processes_that_torchrun_starts_is_that_of_one(tmp_path: Pa
         device=DeviceConfig(device="cpu", streaming=True),
         reference=tuple(reference),
         domain=domain,
+        groups=("fisher", "element"),
     )
-    one = importance_table(model, ids, reference, domain)
+    one = importance_table(model, ids, reference, domain, groups=request.groups)
     several = table_of_processes(request, ids, 3)
     assert written(one, tmp_path / "one") == written(several, tmp_path / "several")

@@ -109,6 +109,7 @@ def test_a_tracking_uri_that_does_not_answer_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    small.write_checkpoint(tmp_path / "model", 0)
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(small.config(tmp_path)))
     started = time.perf_counter()
     result = adapruner("compress", "-c", "run.yaml", cwd=tmp_path)
