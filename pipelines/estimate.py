@@ -28,7 +28,7 @@ def show(config: RunConfig, home: Path, model: Path | None) -> None:
         markup=False,
     )
     console.print(_table(costs))
-    for line in lacks(costs):
+    for line in _lacks(costs):
         console.print(line, markup=False)
 
 
@@ -52,7 +52,7 @@ def _table(costs: Estimate) -> Table:
     return table
 
 
-def lacks(costs: Estimate) -> list[str]:
+def _lacks(costs: Estimate) -> list[str]:
     """A line for memory and for disk that the machine lacks, with the setting to change."""
     lines = []
     stage, cost = max(costs.stages.items(), key=lambda item: item[1].memory)

@@ -1,14 +1,11 @@
-"""The pruning plan: which structures each layer keeps. Small, readable, editable JSON.
-
-Deciding is separated from cutting: `allocation` makes a plan, `surgery` applies it.
-"""
+"""The pruning plan, as JSON to read and edit: `allocation` makes it, `surgery` applies it."""
 
 from __future__ import annotations
 
-import functools
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -288,7 +285,7 @@ def parse_ranges(text: str) -> list[int]:
     return list(_parsed(text))
 
 
-@functools.lru_cache(maxsize=4096)  # a trial parses the same ranges for every batch
+@lru_cache(maxsize=4096)  # a trial parses the same ranges for every batch
 def _parsed(text: str) -> tuple[int, ...]:
     parts = text.split(",")
     if not all(re.fullmatch(r"[0-9]{1,9}(-[0-9]{1,9})?", part) for part in parts):
