@@ -63,7 +63,8 @@ GROUPS = {
 def main(source: str) -> None:
     if source == "large":
         config = AutoConfig.for_model(**LARGE)
-        large = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+            large = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
         measure_importance(large.eval().requires_grad_(False), 4)
         return
     settings = ModelConfig(source=source, dtype="auto")
@@ -110,7 +111,7 @@ def measure_importance(model: Any, samples: int) -> None:
 
 def plain_pass(model: Any, tokens: torch.Tensor) -> None:
     model.requires_grad_(True)
-    for batch in tokens.split(MICRO_BATCH):
+    for batch in tokens.to(model.device).split(MICRO_BATCH):
         model(batch, labels=batch, use_cache=False).loss.backward()
     model.zero_grad(set_to_none=True)
     model.requires_grad_(False)
@@ -123,6 +124,8 @@ def interleaved(*calls: Callable[[], object]) -> list[list[float]]:
         for call, times in zip(calls, seconds, strict=True):
             start = time.perf_counter()
             call()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             if turn:
                 times.append(time.perf_counter() - start)
     return seconds

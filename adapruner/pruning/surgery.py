@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -66,9 +66,10 @@ def cut_layer(
     """Removes from the named projections of one layer, in place, what the plan does not keep."""
     if isinstance(modules.down, ExpertProjection) and "down" in names:
         modules.down.put(modules.down.weights.keeping(kept.channels()))
-    for linear, weight, bias in _slices(modules, dense, kept, head_dim, names):
-        _put(linear, weight, bias)
-        linear.out_features, linear.in_features = weight.shape
+    for cut in list(_cuts(modules, dense, kept, head_dim, names)):
+        weight, bias = cut.slices()
+        _put(cut.linear, weight, bias)
+        cut.linear.out_features, cut.linear.in_features = weight.shape
     if "query" in names:
         _set_heads(modules.attention, kept_widths(dense, kept))
 
@@ -125,11 +126,13 @@ def narrowed(
     handles = []
     layers = zip(layer_modules(model), structures.layers, plan.layers, strict=True)
     for index, (modules, dense, kept) in enumerate(layers):
-        if (dense.mlp_channels, dense.query_heads) == (len(kept.channels()), len(kept.heads())):
-            continue
         updated = partial((down or {}).get, index)
         swap = _Swap(modules, dense, kept, structures.head_dim, updated)
-        for module in (modules.mlp, modules.attention):
+        is_cut = {
+            modules.mlp: len(kept.channels()) < dense.mlp_channels,
+            modules.attention: len(kept.heads()) < dense.query_heads,
+        }
+        for module in (module for module, cut in is_cut.items() if cut):
             handles.append(module.register_forward_pre_hook(swap.enter))
             handles.append(module.register_forward_hook(swap.leave, always_call=True))
     try:
@@ -159,14 +162,30 @@ def cut_for_now(model: Any, kept: Sequence[LayerPlan]) -> Iterator[None]:
             swap.leave(swap.modules.attention)
 
 
-def _slices(
+class _Cut(NamedTuple):
+    """The rows (axis 0) or columns (axis 1) of a linear layer that are kept."""
+
+    linear: nn.Linear
+    axis: int
+    kept: Tensor
+
+    def slices(self) -> tuple[Tensor, Tensor | None]:
+        """The weight and the bias after the cut."""
+        weight = self.linear.weight.detach().index_select(self.axis, self.kept)
+        bias: Tensor | None = self.linear.bias
+        if bias is not None and self.axis == 0:
+            bias = bias.detach().index_select(0, self.kept)
+        return weight, bias
+
+
+def _cuts(
     modules: LayerModules,
     dense: LayerWidths,
     kept: LayerPlan,
     head_dim: int,
     names: tuple[str, ...],
-) -> Iterator[tuple[nn.Linear, Tensor, Tensor | None]]:
-    """The linear layers of the named projections, each with its weight and bias after the cut."""
+) -> Iterator[_Cut]:
+    """The cuts of the linear layers of the named projections."""
     heads = kept.heads()
     rows = {
         "gate": kept.channels(),
@@ -185,13 +204,7 @@ def _slices(
         of_linear.setdefault(linear, []).extend(placement.start + i for i in kept_here)
     for linear, indices in of_linear.items():
         axis = 1 if linear in (modules.down, modules.output) else 0
-        index = torch.tensor(indices, device=linear.weight.device)
-        weight = linear.weight.detach().index_select(axis, index)
-        bias: Tensor | None = linear.bias
-        if bias is not None and axis == 0:
-            yield linear, weight, bias.detach().index_select(0, index)
-        else:
-            yield linear, weight, bias
+        yield _Cut(linear, axis, torch.tensor(indices, device=linear.weight.device))
 
 
 def _rows_of_heads(heads: list[int], head_dim: int) -> list[int]:
@@ -231,6 +244,7 @@ class _Swap:
         """`updated` gives the updated down projection, if any, while the layer is whole."""
         self.modules, self.dense, self.kept, self.head_dim = modules, dense, kept, head_dim
         self.updated = updated
+        self.cuts: dict[nn.Module, list[_Cut]] = {}
         self.whole: dict[nn.Linear, tuple[Tensor, Tensor | None]] = {}
         self.whole_experts: ExpertWeights | None = None
         self.config = modules.attention.config
@@ -239,12 +253,14 @@ class _Swap:
         names = MLP_PARTS if module is self.modules.mlp else ATTENTION_PARTS
         if module is self.modules.mlp and isinstance(self.modules.down, ExpertProjection):
             self._enter_experts(self.modules.down)
-        slices = _slices(self.modules, self.dense, self.kept, self.head_dim, names)
-        for linear, weight, bias in slices:
+        if module not in self.cuts:
+            cuts = _cuts(self.modules, self.dense, self.kept, self.head_dim, names)
+            self.cuts[module] = list(cuts)
+        for cut in self.cuts[module]:
+            linear = cut.linear
             self.whole[linear] = (linear.weight, linear.bias)
-            if linear is self.modules.down and (down := self.updated()) is not None:
-                weight = down
-            _put(linear, weight, bias)
+            down = self.updated() if linear is self.modules.down else None
+            _put(linear, *(cut.slices() if down is None else (down, linear.bias)))
         if module is self.modules.attention:
             _set_heads(module, kept_widths(self.dense, self.kept))
 
