@@ -70,10 +70,11 @@ def input_norms(model: Any, tokens: Tensor) -> dict[str, Tensor]:
     hooks = [
         module.register_forward_pre_hook(partial(add, name)) for name, (module, _) in owners.items()
     ]
+    decoder = model.get_decoder()  # logits are not needed
     device = model.get_input_embeddings().weight.device
     try:
         for batch in track(torch.split(tokens, MICRO_BATCH), "wanda"):
-            model(batch.to(device).long(), use_cache=False, logits_to_keep=1)
+            decoder(batch.to(device).long(), use_cache=False)
     finally:
         for hook in hooks:
             hook.remove()

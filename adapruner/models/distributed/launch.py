@@ -16,6 +16,7 @@ from adapruner.config import DeviceConfig
 from adapruner.errors import UserError
 from adapruner.files import replace_text
 from adapruner.progress import console
+from adapruner.threads import IS_SET, cores
 
 _ERROR = "error.txt"
 """The file of the folder with the message of a UserError that ended a process."""
@@ -28,10 +29,10 @@ def run_processes(module: str, folder: Path, processes: int, failure: str) -> No
     the others. Raises UserError then: the one that a process raised within `process_group`, else
     with the message `failure`, and the error is on standard error.
     """
-    cores = str(max((os.cpu_count() or 1) // processes, 1))
+    threads = {"OMP_NUM_THREADS": str(max(cores() // processes, 1))}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc-per-node={processes}", "-m", module, str(folder)]
-    environment = {"OMP_NUM_THREADS": cores} | os.environ
+    environment = threads | os.environ if IS_SET else os.environ | threads
     if subprocess.run(command, env=environment, check=False).returncode:
         error = folder / _ERROR
         raise UserError(error.read_text(encoding="utf-8") if error.is_file() else failure)

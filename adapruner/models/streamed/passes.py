@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -64,6 +64,8 @@ class LayerRunner:
                 if args[0].shape[:2] in self._arguments:
                     raise _Stop
             arguments.append(kwargs)
+            if len(arguments) == len(self.layers) and self._in_tuple is not None:
+                raise _Stop  # the logits would need copies of the head
 
         with ExitStack() as stack:
             for layer in self.layers:
@@ -73,11 +75,9 @@ class LayerRunner:
                 stack.callback(self.layers[0].register_forward_hook(self._note).remove)
             for layer in self.layers[self._in_tuple is None :]:
                 stack.enter_context(replaced(layer, lambda hidden, *_, **__: self._form(hidden)))
-            try:
+            with suppress(_Stop):
                 self.model(**inputs, use_cache=False, logits_to_keep=1)
-                self._arguments[entered[0].shape[:2]] = arguments
-            except _Stop:
-                pass
+        self._arguments.setdefault(entered[0].shape[:2], arguments)
         return entered[0]
 
     def run(self, index: int, hidden: Tensor) -> Tensor:

@@ -104,11 +104,12 @@ def input_means(model: Any, tokens: Tensor) -> dict[str, list[Tensor]]:
         for name in _COUPLED
     }
     announce(f"bias: {len(tokens)} x {tokens.shape[1]} tokens forward")
+    decoder = model.get_decoder()  # logits are not needed
     device = model.get_input_embeddings().weight.device
     batches = torch.split(tokens, MICRO_BATCH)
     with _summed(layers, sums):
         for batch in track(forward_passes(model, batches), "bias", len(batches)):
-            model(batch.to(device).long(), use_cache=False, logits_to_keep=1)
+            decoder(batch.to(device).long(), use_cache=False)
     return {name: [total / tokens.numel() for total in totals] for name, totals in sums.items()}
 
 
