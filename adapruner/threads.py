@@ -17,18 +17,23 @@ _QUOTAS = (
 )
 """Files with the CPU time of a period and the period, of version 2 and of version 1."""
 
+_SPINS = "1000"
+"""How often a thread looks for work before it sleeps: microseconds, the time between two loops."""
+
 IS_SET = "OMP_NUM_THREADS" in os.environ
 """Whether the user decides how many threads each process has."""
 
 
 def set_defaults() -> None:
-    """Threads that wait sleep, and a container's quota of CPUs is the number of threads.
+    """Threads that wait sleep soon, and a container's quota of CPUs is the number of threads.
 
     Threads that spin while they wait take the time of other processes, and of each other: on a
     machine whose cores are busy a pass takes ten times as long. PyTorch would start a thread for
     each core of the machine, whatever the quota.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ["OMP_WAIT_POLICY"] = "passive"
+        os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)  # of GNU's OpenMP, which PyTorch has
     if cores() < _available():
         os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
 

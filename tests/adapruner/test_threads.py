@@ -11,7 +11,7 @@ import pytest
 
 from adapruner.threads import cores
 
-NAMES = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS")
+NAMES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS")
 SHOW = "import adapruner, os, json; print(json.dumps([os.environ.get(n) for n in {!r}]))"
 
 
@@ -24,13 +24,13 @@ def variables(**own: str) -> str:
     ).stdout.strip()
 
 
-def test_waiting_threads_sleep() -> None:
-    assert variables().startswith('["passive"')
+def test_waiting_threads_sleep_soon() -> None:
+    assert variables().startswith('["passive", "1000"')
 
 
 def test_the_users_settings_stay() -> None:
     own = variables(OMP_WAIT_POLICY="active", OMP_NUM_THREADS="3")
-    assert own == '["active", "3"]'
+    assert own == '["active", null, "3"]'
 
 
 @pytest.mark.parametrize(
