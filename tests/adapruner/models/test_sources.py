@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
+import gguf
 import pytest
 import torch
 from gguf import GGUFReader
@@ -159,6 +161,22 @@ def test_a_whole_gguf_file_becomes_a_checkpoint(gguf_file: Path, tmp_path: Path)
     torch.testing.assert_close(
         AutoModelForCausalLM.from_pretrained(out)(ids).logits, dense(ids).logits
     )
+
+
+def test_a_gguf_file_is_parsed_once(
+    gguf_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[str] = []
+    build = GGUFReader._build_fields
+
+    def count(reader: GGUFReader, *args: Any) -> Any:
+        parsed.append(str(reader))
+        return build(reader, *args)
+
+    monkeypatch.setattr(GGUFReader, "_build_fields", count)
+    materialized(Path(shutil.copy(gguf_file, tmp_path)))
+    assert len(parsed) == 1
+    assert gguf.GGUFReader is GGUFReader
 
 
 def test_a_gguf_file_without_one_of_its_tensors_is_refused(gguf_file: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 
 from adapruner.models.structures import layer_modules
 from adapruner.pruning.activations import MICRO_BATCH, ActivationStream
+from adapruner.pruning.reconstruction.bias import input_means
+from adapruner.pruning.semi_structured import input_norms
 from tests.models import KINDS, small_model, tokens, with_linear_experts
 
 
@@ -52,3 +55,11 @@ def test_a_failed_pass_leaves_no_hook() -> None:
     with pytest.raises(RuntimeError):
         stream.observe(mlp, mlp.down_proj)
     assert not mlp._forward_pre_hooks and not mlp.down_proj._forward_pre_hooks
+
+
+@pytest.mark.parametrize("run", [ActivationStream, input_means, input_norms])
+def test_a_pass_that_needs_no_logits_computes_none(run: Callable[[Any, Tensor], object]) -> None:
+    model, computed = small_model("llama"), []
+    model.lm_head.register_forward_hook(lambda *_: computed.append(True))
+    run(model, tokens(MICRO_BATCH + 3, 12))
+    assert not computed
