@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 CALL_TOKENS = 64
-"""The fixed cost of a forward pass (reading the weights once), in tokens."""
+"""The fixed cost of a forward pass on a CPU (reading the weights once), in tokens."""
+
+LAUNCH_SECONDS, FLOPS = 8.5e-4, 2e14
+"""On a GPU: the seconds in which a layer's kernels are launched, and operations in a second."""
 
 T = TypeVar("T")
 
@@ -60,13 +63,27 @@ def groups_of(requests: Iterable[Request]) -> list[Group]:
     return groups
 
 
+def call_tokens(device: str, layers: int, params: int) -> int:
+    """The fixed cost of a forward pass, in tokens, of a model on a `device`, such as "cuda:0".
+
+    A GPU waits for the launch of the kernels, in which it could compute tokens of 2 `params`
+    operations each: thousands for a small model.
+    """
+    if device.startswith("cpu"):
+        return CALL_TOKENS
+    return max(int(LAUNCH_SECONDS * layers * FLOPS / (2 * params)), CALL_TOKENS)
+
+
 def packed(
-    items: Iterable[T], length: Callable[[T], int], fits: Callable[[int, int], bool]
+    items: Iterable[T],
+    length: Callable[[T], int],
+    fits: Callable[[int, int], bool],
+    fixed: int = CALL_TOKENS,
 ) -> list[list[T]]:
     """`items`, longest first, in the batches with the lowest total cost (by dynamic programming).
 
-    The cost of a batch is its padded tokens plus CALL_TOKENS. `fits(count, longest)` says whether a
-    batch is allowed; a batch of one item always is.
+    The cost of a batch is its padded tokens plus `fixed`, that of a pass in tokens, see
+    `call_tokens`. `fits(count, longest)` says whether a batch is allowed; one item always is.
     """
     ordered = sorted(items, key=length, reverse=True)
     lengths = [length(item) for item in ordered]
@@ -78,7 +95,7 @@ def packed(
             count = end - start
             if count > 1 and not fits(count, lengths[start]):
                 break
-            options.append((costs[start] + count * lengths[start] + CALL_TOKENS, start))
+            options.append((costs[start] + count * lengths[start] + fixed, start))
         cost, start = min(options)
         costs.append(cost)
         starts.append(start)

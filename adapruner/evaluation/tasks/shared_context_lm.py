@@ -21,7 +21,7 @@ from transformers import DynamicCache
 
 from adapruner.errors import first_line
 from adapruner.evaluation.normalizer import log_sum_exp
-from adapruner.evaluation.tasks.packing import Group, Request, groups_of, packed
+from adapruner.evaluation.tasks.packing import Group, Request, call_tokens, groups_of, packed
 from adapruner.progress import announce, console, track
 
 TOKENS_PER_SEQUENCE = 128
@@ -160,7 +160,10 @@ class SharedContextLM(HFLM):
 
     def _answers(self, groups: Sequence[Group], description: str = "") -> list[Answer]:
         budget = int(self.batch_size) * TOKENS_PER_SEQUENCE
-        batches = packed(groups, lambda g: g.shared, lambda n, longest: n * longest <= budget)
+        fixed = self._call_tokens()
+        batches = packed(
+            groups, lambda g: g.shared, lambda n, longest: n * longest <= budget, fixed
+        )
         sums = [_Sum() for group in groups for _ in group.members]
         for batch in track(batches, description):
             self._score(batch, sums, budget)
@@ -178,8 +181,12 @@ class SharedContextLM(HFLM):
             return in_cache <= CACHE_SHARE * budget and count * longest <= budget
 
         with_rest = [row for row in rows if row.rest]
-        for batch in packed(with_rest, lambda row: len(row.rest), fits):
+        for batch in packed(with_rest, lambda row: len(row.rest), fits, self._call_tokens()):
             self._continue(batch, width, cache, sums)
+
+    def _call_tokens(self) -> int:
+        layers = int(self.model.config.get_text_config().num_hidden_layers)
+        return call_tokens(str(self.device), layers, self.model.num_parameters())
 
     def _prefill(self, groups: list[Group], rows: list[_Row], width: int, sums: list[_Sum]) -> Any:
         """Computes the shared prefixes and returns their cache, or None where no row continues.

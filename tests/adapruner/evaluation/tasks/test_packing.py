@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 
-from adapruner.evaluation.tasks.packing import CALL_TOKENS, Request, groups_of, packed
+from adapruner.evaluation.tasks.packing import CALL_TOKENS, Request, call_tokens, groups_of, packed
 
 
 def requests(seed: int) -> list[Request]:
@@ -72,3 +72,16 @@ def test_batches_are_the_cheapest_that_are_allowed() -> None:
 def test_an_item_too_large_for_a_batch_is_a_batch_of_its_own() -> None:
     batches = packed([300, 5], lambda n: n, lambda count, longest: count * longest <= 200)
     assert batches == [[300], [5]]
+
+
+def test_a_gpu_gets_fewer_and_larger_batches() -> None:
+    fixed = call_tokens("cuda:0", layers=30, params=135_000_000)
+    assert call_tokens("cpu", layers=30, params=135_000_000) == CALL_TOKENS
+    assert CALL_TOKENS <= call_tokens("cuda", layers=80, params=70 * 10**9) < fixed / 100
+    lengths = [*range(1, 101)]
+    on_cpu, on_gpu = (
+        packed(lengths, lambda n: n, lambda count, longest: count * longest <= 8192, cost)
+        for cost in (CALL_TOKENS, fixed)
+    )
+    assert len(on_gpu) < len(on_cpu)
+    assert sorted(n for batch in on_gpu for n in batch) == lengths
