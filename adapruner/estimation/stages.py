@@ -116,6 +116,7 @@ class Workload:
 
 
 def load_model(work: Workload) -> StageCost:
+    """Copying the checkpoint, or converting a GGUF file to float32."""
     params = work.structures.total_params
     is_converted = work.config.model.source.startswith("package:") or (
         work.config.model.source.endswith(".gguf")
@@ -126,6 +127,7 @@ def load_model(work: Workload) -> StageCost:
 
 
 def estimate_importance(work: Workload) -> StageCost:
+    """The calibration pool forward and backward, with the statistics that the run reads."""
     calibration, search = work.config.calibration, work.config.search
     groups, samples = gradient_groups(work.config), calibration.pool_size
     tokens = samples * calibration.sequence_length
@@ -144,6 +146,7 @@ def estimate_importance(work: Workload) -> StageCost:
 
 
 def compute_gram_matrices(work: Workload) -> StageCost:
+    """The update samples through the layers, and X^T X of each down projection."""
     if work.config.reconstruction.method != "least_squares":
         return StageCost()
     tokens = work.update_tokens
@@ -155,6 +158,7 @@ def compute_gram_matrices(work: Workload) -> StageCost:
 
 
 def search(work: Workload) -> StageCost:
+    """The trials and finalists on the objective and the held-out text; the layers' sensitivity."""
     settings, calibration = work.config.search, work.config.calibration
     objective = calibration.objective_tokens
     held_out = calibration.held_out_tokens or objective
@@ -174,6 +178,7 @@ def search(work: Workload) -> StageCost:
 
 
 def prune(work: Workload) -> StageCost:
+    """The update samples twice through the layers, the update, and the epochs of each cut MLP."""
     settings, sizes = work.config.reconstruction, work.structures
     written = int(work.weights * work.kept)
     if settings.method != "least_squares":
@@ -194,6 +199,7 @@ def prune(work: Workload) -> StageCost:
 
 
 def compute_teacher_logits(work: Workload) -> StageCost:
+    """The examples of fine-tuning through the dense model."""
     teacher = work.config.finetune.teacher
     if teacher is None:
         return StageCost()
@@ -203,6 +209,7 @@ def compute_teacher_logits(work: Workload) -> StageCost:
 
 
 def finetune(work: Workload) -> StageCost:
+    """The steps of fine-tuning, without the loading and writing of the model."""
     settings = work.config.finetune
     if not settings.is_enabled:
         return StageCost()
@@ -228,6 +235,7 @@ def evaluate(work: Workload) -> StageCost:
 
 
 def measure_efficiency(work: Workload) -> StageCost:
+    """Prefill and decode of the dense and the pruned model, and one turn that is not counted."""
     settings = work.config.evaluation
     if not settings.speed:
         return StageCost()
@@ -241,6 +249,7 @@ def measure_efficiency(work: Workload) -> StageCost:
 
 
 def compare_behaviour(work: Workload) -> StageCost:
+    """Continuations by three models, and the windows on which they are compared."""
     settings = work.config.evaluation
     texts = len(settings.texts) or work.domains
     windows = texts * settings.behaviour_windows * settings.sequence_length
