@@ -25,10 +25,13 @@ ARG EXTRAS=server
 RUN make setup EXTRAS="${EXTRAS}" && mkdir .adapruner mlflow runs
 
 # Cache keys are computed from the source files below the root, also in the orchestrator's pod.
+# Waiting threads sleep (adapruner/threads.py), also where ZenML imports PyTorch before our package.
 ENV PATH=/app/.venv/bin:$PATH \
     ZENML_CUSTOM_SOURCE_ROOT=/app \
     ZENML_ANALYTICS_OPT_IN=false \
-    ZENML_LOGGING_COLORS_DISABLED=true
+    ZENML_LOGGING_COLORS_DISABLED=true \
+    OMP_WAIT_POLICY=passive \
+    GOMP_SPINCOUNT=1000
 
 ENTRYPOINT ["/app/.venv/bin/adapruner"]
 CMD ["compress", "-c", "configs/demo.yaml"]
