@@ -41,11 +41,12 @@ from adapruner.search.inputs import SearchInputs
 from adapruner.search.search import search
 
 SHAPES = {
+    "tiny": (64, 192, 14, 4, 2),
     "135M": (576, 1536, 30, 9, 3),
     "400M": (1024, 2816, 24, 16, 4),
     "1.1B": (2048, 5632, 22, 32, 4),
 }
-"""Size -> hidden size, MLP channels, layers, query heads, KV groups."""
+"""Size -> hidden size, MLP channels, layers, query heads, KV groups. The first is not measured."""
 
 VOCABULARY, LENGTH = 32000, 128
 GIB = 2**30
@@ -61,7 +62,7 @@ SETTINGS: dict[str, Any] = {
         "held_out_tokens": 8 * LENGTH,
     },
     "search": {"trials": 8, "finalists": 1, "objective": "kl", "set_size": 4},
-    "pruning": {"layout": "per_layer"},
+    "pruning": {"layout": "per_layer", "ratio_of": "blocks"},
     "finetune": {"steps": 6},
     "registry": {"name": "growth"},
 }
@@ -85,6 +86,7 @@ def main(sizes: list[str]) -> None:
 def measure(size: str, root: Path) -> Iterator[tuple[str, float]]:
     """Prints the costs of each stage at a size; yields its seconds."""
     apart(partial(make_inputs, root, size))
+    apart(partial(make_inputs, root / "tiny", "tiny"))
     expected = apart(partial(estimated, root))
     for name, stage in STAGES.items():
         seconds, peak = apart(partial(run, stage, root, root / name))
@@ -122,7 +124,7 @@ def make_inputs(root: Path, size: str) -> None:
     ids = torch.randint(3, VOCABULARY, (sum(windows) + windows[1], LENGTH), dtype=torch.int32)
     update, objective, held_out = (part.clone() for part in ids.split([*windows, windows[1]]))
     domain = torch.arange(len(update), dtype=torch.int32) % 2
-    (root / "pool").mkdir()
+    (root / "pool").mkdir(parents=True)
     Pool(update[: settings.pool_size].clone(), update, domain, objective, held_out).write(
         root / "pool"
     )
@@ -131,8 +133,13 @@ def make_inputs(root: Path, size: str) -> None:
 
 
 def run(stage: Stage, root: Path, out: Path) -> tuple[float, int]:
-    """The seconds of a stage, and the peak of its memory beyond that of the libraries, in bytes."""
-    out.mkdir()
+    """The seconds of a stage, and the peak of its memory beyond that of the libraries, in bytes.
+
+    A tiny model goes through it first: libraries import some of their parts when these are used.
+    """
+    for folder in (root / "tiny" / out.name, out):
+        folder.mkdir()
+    stage(root / "tiny", root / "tiny" / out.name)
     before, start = resident_bytes(), time.perf_counter()
     stage(root, out)
     seconds = time.perf_counter() - start
@@ -193,4 +200,4 @@ def exponent(seconds: dict[str, float]) -> float:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or [*SHAPES])
+    main(sys.argv[1:] or [*SHAPES][1:])

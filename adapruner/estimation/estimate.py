@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from adapruner.config import RunConfig
-from adapruner.estimation.stages import STAGES, StageCost, Workload
+from adapruner.estimation.stages import StageCost, Workload, costs
 from adapruner.estimation.units import measure_units
 from adapruner.models import checkpoint as ckpt
 from adapruner.models.streamed.memory import available_on
@@ -43,7 +43,7 @@ def estimate(config: RunConfig, model_config: Any, where: str, folder: Path) -> 
     return Estimate(
         structures,
         dtype,
-        {name: cost_of(work) for name, cost_of in STAGES.items()},
+        costs(work),
         available_on(device, all_devices=config.model.device == "auto"),
         shutil.disk_usage(folder).free,
     )

@@ -24,10 +24,10 @@ FLOAT = 4
 """Bytes of a number in float32."""
 
 BACKWARD, HEAD_BACKWARD = 1.0, 2.0
-"""Backward pass to the inputs / forward pass: of a layer, of head and loss."""
+"""Backward pass / that of a layer to its inputs, which is timed; of head and loss / forward."""
 
-MASKS = 0.4
-"""The statistic of tokens: the down and output projections once more, as a share of a layer."""
+MASKS = 0.2
+"""The statistic of tokens: the down and output projections once more, as a share of `BACKWARD`."""
 
 MAGNITUDE = 1.5
 """Weight gradients that are reduced by two sums / by one."""
@@ -35,11 +35,19 @@ MAGNITUDE = 1.5
 TRIAL = 0.7
 """The part of the objective text that a trial sees on average, as hopeless ones are stopped."""
 
-TRAINED = {"lora": 1.2, "grouped": 2.0, "ast": 2.0}
-"""Fine-tuning method -> its backward pass, and what it does to the weights, / a forward pass."""
+TRAINED = {"lora": 1.6, "grouped": 2.0, "ast": 2.0}
+"""Fine-tuning method -> its backward pass, and what it does to the weights, / `BACKWARD`."""
 
-HASHED, CONVERTED = 1e-9, 1.9e-7
-"""Seconds: to copy and hash a byte of a checkpoint, to convert a weight of a GGUF file."""
+ADAPTED = 2
+"""Activations with adapters / without: the outputs of both, and their sum."""
+
+HASHED, CONVERTED, SCALED = 1e-9, 1e-7, 4e-9
+"""Seconds: to copy and hash a byte of a checkpoint, to convert a weight of a GGUF file, to scale
+and write a byte of a gram matrix."""
+
+
+SCRATCH = 2**27
+"""Bytes that kernels and allocators hold beside the tensors: measured, the same for all sizes."""
 
 
 class StageCost(NamedTuple):
@@ -66,6 +74,12 @@ class Workload:
         return len(self.structures.layers)
 
     @property
+    def cut_layers(self) -> int:
+        """Number of layers that are not protected."""
+        pruning = self.config.pruning
+        return max(self.depth - pruning.protect_first - pruning.protect_last, 1)
+
+    @property
     def kept(self) -> float:
         """The share of the layers' parameters that stays."""
         pruning, sizes = self.config.pruning, self.structures
@@ -90,8 +104,8 @@ class Workload:
         return count if count > 1 else self.config.calibration.clusters
 
     def forward(self, tokens: int, kept: float = 1.0, backward: float = 0.0) -> float:
-        """Seconds of a pass with logits and loss, and `backward` times that of the layers."""
-        layers = self.depth * self.units.layer * kept * (1 + backward)
+        """Seconds of a pass with logits and loss, and `backward` times a backward pass."""
+        layers = self.depth * kept * (self.units.layer + backward * self.units.backward)
         return tokens * (layers + self.units.head * (1 + (HEAD_BACKWARD if backward else 0)))
 
     def layers(self, tokens: int) -> float:
@@ -149,11 +163,11 @@ def compute_gram_matrices(work: Workload) -> StageCost:
     """The update samples through the layers, and X^T X of each down projection."""
     if work.config.reconstruction.method != "least_squares":
         return StageCost()
-    tokens = work.update_tokens
+    tokens, written = work.update_tokens, work.domains * work.depth * work.gram_matrix(2)
     return StageCost(
-        work.layers(tokens) + tokens * work.depth * work.units.gram,
+        work.layers(tokens) + tokens * work.depth * work.units.gram + SCALED * written,
         work.weights + work.states(tokens) + 3 * work.domains * work.gram_matrix(),
-        work.domains * work.depth * work.gram_matrix(2),
+        written,
     )
 
 
@@ -162,7 +176,9 @@ def search(work: Workload) -> StageCost:
     settings, calibration = work.config.search, work.config.calibration
     objective = calibration.objective_tokens
     held_out = calibration.held_out_tokens or objective
-    solves = work.depth * work.units.solve * (work.config.reconstruction.method == "least_squares")
+    solves = (
+        work.cut_layers * work.units.solve * (work.config.reconstruction.method == "least_squares")
+    )
     judged = solves + work.forward(objective, work.kept)
     memory = work.weights + 3 * work.gram_matrix() + work.states(objective)
     if settings.planner == "gates":
@@ -173,6 +189,10 @@ def search(work: Workload) -> StageCost:
     seconds += (settings.finalists + 5) * (solves + work.forward(held_out, work.kept))
     if "widths" in settings.vary and work.config.pruning.layout == "per_layer":
         window = min(WINDOWS * calibration.sequence_length, objective)
+        batch = min(MICRO_BATCH * calibration.sequence_length, window)
+        widths = work.structures.layers[0].mlp_channels + work.structures.hidden_size
+        records = window * work.depth * widths * work.item
+        memory = max(memory, work.weights + work.activations(batch, work.depth) + records)
         seconds += work.forward(window, backward=BACKWARD) + len(REMOVED) * solves
     return StageCost(seconds, memory)
 
@@ -187,14 +207,13 @@ def prune(work: Workload) -> StageCost:
         return StageCost(work.layers(tokens) * is_updated, work.weights, written)
     tokens = work.update_tokens
     mlp = sizes.layers[0].mlp_channels * sizes.channel_params
-    share = mlp * work.depth / sizes.block_params
+    share = mlp * work.cut_layers / sizes.block_params
     fitted = 3 * settings.epochs * share * work.kept
-    seconds = work.layers(tokens) * (2 + fitted) + tokens * work.depth * work.units.gram
+    seconds = work.layers(tokens) * (2 + fitted) + tokens * work.cut_layers * work.units.gram
     text = 3 * work.states(tokens) + 3 * work.gram_matrix()
+    updated = int(share * written) + 4 * FLOAT * mlp * bool(settings.epochs)
     return StageCost(
-        seconds + work.depth * work.units.solve,
-        work.weights + text + 4 * FLOAT * mlp * bool(settings.epochs),
-        written,
+        seconds + work.cut_layers * work.units.solve, work.weights + text + updated, written
     )
 
 
@@ -219,7 +238,7 @@ def finetune(work: Workload) -> StageCost:
     written = int(work.weights * work.kept)
     return StageCost(
         settings.steps * work.forward(batch, work.kept, backward),
-        written + work.activations(batch, depth, work.kept),
+        written + work.activations(batch, depth, work.kept) * ADAPTED,
         written,
     )
 
@@ -266,3 +285,12 @@ STAGES: dict[str, Callable[[Workload], StageCost]] = {
     )
 }  # fmt: skip
 """Step -> its cost, in the order of the pipeline; the steps that are left out take seconds."""
+
+
+def costs(work: Workload) -> dict[str, StageCost]:
+    """The cost of each step that takes more than seconds, in the order of the pipeline."""
+    of_steps = {name: cost_of(work) for name, cost_of in STAGES.items()}
+    return {
+        name: cost._replace(memory=cost.memory + SCRATCH) if cost.memory else cost
+        for name, cost in of_steps.items()
+    }

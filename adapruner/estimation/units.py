@@ -36,13 +36,15 @@ REPEATS, SECONDS = 3, 0.3
 class Units:
     """Seconds on one device.
 
-    `layer`: a layer's forward pass, per token of a batch of samples. `decode`: the same for a
+    `layer`: a layer's forward pass, per token of a batch of samples; `backward`: its backward pass
+    to the inputs, whose share depends on the attention's kernel. `decode`: the same for a
     single new token. `head`: the output projection and the loss, per token. `gram`: X^T X of the
     inputs of a down projection, per token. `solve`: the closed-form update of a down projection.
     `fisher`: a layer's weight gradients of one sample and their squares.
     """
 
     layer: float
+    backward: float
     decode: float
     head: float
     gram: float
@@ -68,14 +70,23 @@ def measure_units(
     down = nn.Linear(width, hidden, bias=False, dtype=dtype, device=device)
     inputs = torch.randn(ids.numel(), width, dtype=dtype, device=device)
     weights = structures.block_params / len(structures.layers) / down.weight.numel()
+    layer = clock.seconds(lambda: runner.run(0, batch))
     return Units(
-        layer=clock.seconds(lambda: runner.run(0, batch)) / ids.numel(),
+        layer=layer / ids.numel(),
+        backward=max(clock.seconds(lambda: _both_passes(runner, batch)) - layer, 0.0) / ids.numel(),
         decode=clock.seconds(lambda: runner.run(0, single)),
         head=_head_seconds(batch.flatten(0, 1), config.vocab_size, clock) / ids.numel(),
         gram=clock.seconds(lambda: inputs.T @ inputs) / ids.numel() * scale**2 * mlps,
         solve=_solve_seconds(down, inputs.float(), clock) * scale**3 * mlps,
         fisher=_fisher_seconds(down, inputs.view(*ids.shape, -1), batch, clock) * weights,
     )
+
+
+@torch.enable_grad()
+def _both_passes(runner: LayerRunner, batch: Tensor) -> None:
+    """A layer's forward pass, and its backward pass to the inputs."""
+    output = runner.run(0, batch.detach().requires_grad_())
+    output.backward(torch.ones_like(output))  # type: ignore[no-untyped-call]
 
 
 def _head_seconds(states: Tensor, vocabulary: int, clock: _Clock) -> float:
