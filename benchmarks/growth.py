@@ -5,7 +5,8 @@
 Random Llamas in bfloat16 (SIZE: 135M, 400M, 1.1B; all by default) go through the stages with the
 same few samples, each stage in a process of its own that has imported the libraries. Printed:
 seconds and the largest resident size beyond the libraries', as measured and as estimated, and the
-exponent of the growth of the time with the number of parameters. On two cores: ten minutes.
+exponent of the growth of the time with the number of parameters. On two cores: a quarter of an
+hour or more.
 """
 
 from __future__ import annotations

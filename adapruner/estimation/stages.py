@@ -45,7 +45,6 @@ HASHED, CONVERTED, SCALED = 1e-9, 1e-7, 4e-9
 """Seconds: to copy and hash a byte of a checkpoint, to convert a weight of a GGUF file, to scale
 and write a byte of a gram matrix."""
 
-
 SCRATCH = 2**27
 """Bytes that kernels and allocators hold beside the tensors: measured, the same for all sizes."""
 
@@ -176,9 +175,8 @@ def search(work: Workload) -> StageCost:
     settings, calibration = work.config.search, work.config.calibration
     objective = calibration.objective_tokens
     held_out = calibration.held_out_tokens or objective
-    solves = (
-        work.cut_layers * work.units.solve * (work.config.reconstruction.method == "least_squares")
-    )
+    is_updated = work.config.reconstruction.method == "least_squares"
+    solves = work.cut_layers * work.units.solve * is_updated
     judged = solves + work.forward(objective, work.kept)
     memory = work.weights + 3 * work.gram_matrix() + work.states(objective)
     if settings.planner == "gates":

@@ -66,7 +66,7 @@ def cut_layer(
     """Removes from the named projections of one layer, in place, what the plan does not keep."""
     if isinstance(modules.down, ExpertProjection) and "down" in names:
         modules.down.put(modules.down.weights.keeping(kept.channels()))
-    for cut in list(_cuts(modules, dense, kept, head_dim, names)):
+    for cut in _cuts(modules, dense, kept, head_dim, names):
         weight, bias = cut.slices()
         _put(cut.linear, weight, bias)
         cut.linear.out_features, cut.linear.in_features = weight.shape
@@ -128,13 +128,13 @@ def narrowed(
     for index, (modules, dense, kept) in enumerate(layers):
         updated = partial((down or {}).get, index)
         swap = _Swap(modules, dense, kept, structures.head_dim, updated)
-        is_cut = {
-            modules.mlp: len(kept.channels()) < dense.mlp_channels,
-            modules.attention: len(kept.heads()) < dense.query_heads,
-        }
-        for module in (module for module, cut in is_cut.items() if cut):
-            handles.append(module.register_forward_pre_hook(swap.enter))
-            handles.append(module.register_forward_hook(swap.leave, always_call=True))
+        for module, is_cut in (
+            (modules.mlp, len(kept.channels()) < dense.mlp_channels),
+            (modules.attention, len(kept.heads()) < dense.query_heads),
+        ):
+            if is_cut:
+                handles.append(module.register_forward_pre_hook(swap.enter))
+                handles.append(module.register_forward_hook(swap.leave, always_call=True))
     try:
         yield
     finally:

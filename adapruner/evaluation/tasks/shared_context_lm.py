@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -160,10 +161,11 @@ class SharedContextLM(HFLM):
 
     def _answers(self, groups: Sequence[Group], description: str = "") -> list[Answer]:
         budget = int(self.batch_size) * TOKENS_PER_SEQUENCE
-        fixed = self._call_tokens()
-        batches = packed(
-            groups, lambda g: g.shared, lambda n, longest: n * longest <= budget, fixed
-        )
+
+        def fits(count: int, longest: int) -> bool:
+            return count * longest <= budget
+
+        batches = packed(groups, lambda g: g.shared, fits, self._call_tokens)
         sums = [_Sum() for group in groups for _ in group.members]
         for batch in track(batches, description):
             self._score(batch, sums, budget)
@@ -181,9 +183,10 @@ class SharedContextLM(HFLM):
             return in_cache <= CACHE_SHARE * budget and count * longest <= budget
 
         with_rest = [row for row in rows if row.rest]
-        for batch in packed(with_rest, lambda row: len(row.rest), fits, self._call_tokens()):
+        for batch in packed(with_rest, lambda row: len(row.rest), fits, self._call_tokens):
             self._continue(batch, width, cache, sums)
 
+    @cached_property
     def _call_tokens(self) -> int:
         layers = int(self.model.config.get_text_config().num_hidden_layers)
         return call_tokens(str(self.device), layers, self.model.num_parameters())
