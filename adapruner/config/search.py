@@ -70,10 +70,10 @@ class SearchConfig(Section):
     objective: Objective = Field(
         "perplexity",
         description="what a trial minimizes: perplexity or kl, the divergence from the dense "
-        "model's next-token distributions, both on the objective text; margin, the negative mean "
-        "margin of the right choice on rows of `tasks`; weights of several, such as "
-        "{kl: 1.0, margin: 0.5}, whose sum is in nats (perplexity as its logarithm); or a list of "
-        "several, such as [kl, margin], whose Pareto front is searched",
+        "model's next-token distributions, both on the objective text; margin, how "
+        "clearly the wrong choices win on rows of `tasks`, from -1 to 1; weights of several, such "
+        "as {kl: 1.0, margin: 0.5} (perplexity as its logarithm); or a list of several, such as "
+        "[kl, margin], whose Pareto front is searched",
     )
     tasks: tuple[str, ...] = Field(
         (), description="tasks whose margin is part of the objective, by lm-eval's names"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -48,13 +48,37 @@ class ObjectiveData:
     held_out: bool = False
 
 
+Batches = Callable[[Any], Iterator[list[float]]]
+"""Takes a model; its losses of all windows or rows, batch after batch."""
+
+
 @dataclass(frozen=True)
 class Part:
-    """A weighted objective: the losses of `count` windows or rows, batch after batch."""
+    """A weighted objective: the losses of `count` windows or rows.
+
+    `dense` are those of the dense model where they have been computed.
+    """
 
     weight: float
     count: int
-    batches: Callable[[Any], Iterator[list[float]]]
+    batches: Batches
+    dense: list[float] | None = None
+
+    def losses(self, model: Any) -> Iterator[list[float]]:
+        """The weighted losses of a model, batch after batch, without those that are not numbers."""
+        for losses in self.batches(model):
+            yield self._weighted(losses)
+
+    def dense_losses(self, dense: Any) -> list[float]:
+        """The weighted losses of the dense model."""
+        if self.dense is not None:
+            return self._weighted(self.dense)
+        return list(chain.from_iterable(self.losses(dense)))
+
+    def _weighted(self, losses: list[float]) -> list[float]:
+        values = torch.tensor(losses).nan_to_num(WORST, WORST, -WORST)
+        weighted: list[float] = (self.weight * values.clamp(-WORST, WORST)).tolist()
+        return weighted
 
 
 @dataclass(frozen=True)
@@ -62,8 +86,8 @@ class Objective:
     """What a trial minimizes: the value of each of `names`, see `SearchConfig.objective_names`.
 
     A single name is the weighted sum of the mean losses of all parts, each of several names the
-    mean loss of one part, in nats; but that named perplexity is the loss as a perplexity. `dense`
-    are the dense model's values.
+    mean loss of one part: nats for text, see `margins.row_losses` for rows. A value that is named
+    perplexity is the loss as a perplexity. `dense` are the dense model's values.
     """
 
     names: tuple[str, ...]
@@ -76,7 +100,7 @@ class Objective:
     ) -> Objective:
         """The objective for a dense model of which layers from `first_layer` on are cut."""
         parts = tuple(
-            _margin_part(weight, data)
+            _margin_part(weight, dense, data)
             if name == MARGIN
             else _text_part(weight, dense, data.windows, first_layer, is_kl=name == "kl")
             for name, weight in search.objectives.items()
@@ -84,14 +108,12 @@ class Objective:
         objective = cls(search.objective_names, parts)
         if [*search.objectives] == ["kl"]:
             return replace(objective, dense=(0.0,))  # the divergence from itself
-        return replace(objective, dense=objective.values(dense))
+        losses = chain.from_iterable(part.dense_losses(dense) for part in parts)
+        return replace(objective, dense=objective.values_of(list(losses)))
 
     def losses(self, model: Any) -> Iterator[list[float]]:
-        """The weighted losses of all windows and rows, in nats, batch after batch."""
-        for part in self.parts:
-            for losses in part.batches(model):
-                values = torch.tensor(losses).nan_to_num(WORST, WORST, -WORST)
-                yield (part.weight * values.clamp(-WORST, WORST)).tolist()
+        """The weighted losses of all windows and rows, batch after batch."""
+        return chain.from_iterable(part.losses(model) for part in self.parts)
 
     def values_of(self, losses: Sequence[float]) -> Values:
         """The values of a model with these losses of all windows and rows."""
@@ -105,19 +127,24 @@ class Objective:
 
     def values(self, model: Any) -> Values:
         """The values of a model."""
-        return self.values_of([loss for part in self.losses(model) for loss in part])
+        return self.values_of(list(chain.from_iterable(self.losses(model))))
 
 
-def _margin_part(weight: float, data: ObjectiveData) -> Part:
-    from adapruner.evaluation.tasks.margins import TaskMargins  # loads lm-eval, which takes seconds
+def _margin_part(weight: float, dense: Any, data: ObjectiveData) -> Part:
+    # lm-eval takes seconds to load.
+    from adapruner.evaluation.tasks.margins import TaskMargins, row_losses, task_scales
 
     half = slice(int(data.held_out), None, 2)
     margins = TaskMargins.read(ckpt.load_tokenizer(data.checkpoint), data.tasks, half)
+    of_dense = list(chain.from_iterable(margins.batches(dense)))
+    scales = task_scales(margins.questions, of_dense)
 
     def batches(model: Any) -> Iterator[list[float]]:
-        return ([-margin for margin in part] for part in margins.batches(model))
+        rest = iter(scales)
+        for part in margins.batches(model):
+            yield row_losses(part, islice(rest, len(part)))
 
-    return Part(weight, len(margins.questions), batches)
+    return Part(weight, len(scales), batches, row_losses(of_dense, scales))
 
 
 def _text_part(

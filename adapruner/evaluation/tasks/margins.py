@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from adapruner.evaluation.tasks.objective_rows import ObjectiveTasks
@@ -74,6 +76,27 @@ class TaskMargins:
             encode = self._lm.encode
             self._pairs = [[encode(*pair) for pair in q.requests] for q in self.questions]
         return self._lm
+
+
+def task_scales(questions: Sequence[Question], margins: Sequence[float]) -> list[float]:
+    """For each row the root mean square of its task's `margins`; 1 where that is 0 or no number.
+
+    It gives the margins of all tasks one unit, whether they are in nats or in nats per character.
+    """
+    squares: dict[str, list[float]] = {}
+    for question, margin in zip(questions, margins, strict=True):
+        squares.setdefault(question.task, []).append(margin**2)
+    scales = {task: math.sqrt(fmean(values)) for task, values in squares.items()}
+    return [scale if (scale := scales[question.task]) > 0 else 1.0 for question in questions]
+
+
+def row_losses(margins: Iterable[float], scales: Iterable[float]) -> list[float]:
+    """-tanh(margin / scale) for each row: between -1, clearly right, and 1, clearly wrong.
+
+    As in an accuracy, a row that is clearly right or wrong cannot outweigh others; unlike in an
+    accuracy, a row near the boundary counts before it changes sides.
+    """
+    return [-math.tanh(margin / scale) for margin, scale in zip(margins, scales, strict=True)]
 
 
 def _mixed(tasks: Sequence[Sequence[Question]]) -> list[Question]:

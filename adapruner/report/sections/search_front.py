@@ -23,7 +23,7 @@ from adapruner.report.svg import (
 AXES = {
     "perplexity": "held-out perplexity",
     "kl": "held-out KL divergence, nats per token",
-    "margin": "held-out negative margin, nats",
+    "margin": "held-out margin loss",
 }
 """Objective -> the label of its axis."""
 SHORT_AXES = {"kl": "held-out KL, nats per token"}

@@ -15,7 +15,7 @@ from adapruner.config import SearchConfig
 from adapruner.config.search import ObjectiveName
 from adapruner.evaluation.divergence import TOP_K, top_log_probs, window_divergences
 from adapruner.evaluation.perplexity import perplexity
-from adapruner.evaluation.tasks.margins import TaskMargins
+from adapruner.evaluation.tasks.margins import TaskMargins, row_losses, task_scales
 from adapruner.models.checkpoint import load_model, load_tokenizer
 from adapruner.models.streamed.layers import stream_model
 from adapruner.models.structures import describe_model
@@ -116,15 +116,16 @@ def test_margins_of_one_half_of_the_rows_are_minimized_and_the_other_half_is_hel
     tasks = resolved(workplace.model, folder, tmp_path / "tasks", "piqa", "openbookqa", rows=20)
     model, windows = load_model(workplace.checkpoint, workplace.model), tokens(4, 16)
     search = SearchConfig(objective={"kl": 1.0, "margin": 0.5}, tasks=("piqa", "openbookqa"))
-    tokenizer = load_tokenizer(workplace.checkpoint)
-    plan = plan_for(model, "channels")
+    plan, tokenizer = plan_for(model, "channels"), load_tokenizer(workplace.checkpoint)
+    halves = [TaskMargins.read(tokenizer, tasks, slice(n, None, 2)) for n in (0, 1)]
+    scales = [task_scales(half.questions, margins_of(half, model)) for half in halves]
+    assert [len(set(half)) for half in scales] == [2, 2]  # one of each task
     with narrowed(model, plan):
-        margins = [
-            margins_of(TaskMargins.read(tokenizer, tasks, slice(n, None, 2)), model) for n in (0, 1)
-        ]
+        margins = [margins_of(half, model) for half in halves]
         every = margins_of(TaskMargins.read(tokenizer, tasks), model)
     assert [len(half) for half in margins] == [20, 20]
     assert sorted(margins[0] + margins[1]) == pytest.approx(sorted(every), abs=1e-4)
+    losses = [fmean(row_losses(*half)) for half in zip(margins, scales, strict=True)]
     divergence, both = objective_of(model, windows, "kl"), ("margin", "kl")
     for held_out in (False, True):
         data = ObjectiveData(windows, workplace.checkpoint, tasks, held_out)
@@ -132,7 +133,7 @@ def test_margins_of_one_half_of_the_rows_are_minimized_and_the_other_half_is_hel
         listed = Objective.of(model, data, search.model_copy(update={"objective": both}))
         with narrowed(model, plan):
             (nats,) = divergence.values(model)
-            expected = nats - 0.5 * fmean(margins[held_out])
+            expected = nats + 0.5 * losses[held_out]
             assert objective.values(model) == pytest.approx((expected,), abs=1e-4)
-            separate = (-fmean(margins[held_out]), nats)
+            separate = (losses[held_out], nats)
             assert listed.values(model) == pytest.approx(separate, abs=1e-4)

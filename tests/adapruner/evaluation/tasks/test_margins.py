@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import random
 from itertools import islice
 from pathlib import Path
@@ -14,8 +15,9 @@ import pytest
 from adapruner.config import EvaluationConfig, ModelConfig, RunConfig
 from adapruner.evaluation.results import RowResult
 from adapruner.evaluation.tasks import margins as module
-from adapruner.evaluation.tasks.margins import TaskMargins
+from adapruner.evaluation.tasks.margins import TaskMargins, row_losses, task_scales
 from adapruner.evaluation.tasks.objective_rows import resolve_objective_tasks
+from adapruner.evaluation.tasks.questions import Question
 from adapruner.evaluation.tasks.zero_shot import zero_shot
 from adapruner.models import checkpoint as ckpt
 from adapruner.models.sources import materialize, resolve
@@ -81,6 +83,11 @@ def evaluated(model: Any, tokenizer: Any, rows: Path, tasks: tuple[str, ...]) ->
     return outcome.rows
 
 
+def question(task: str) -> Question:
+    """A row of `task`."""
+    return Question(task, requests=(), choices=(), answer=0, metric="acc")
+
+
 def margins_of(margins: TaskMargins, model: Any) -> list[float]:
     """The margins of all rows."""
     return [margin for part in margins.batches(model) for margin in part]
@@ -130,6 +137,26 @@ def test_margins_follow_a_model_that_is_narrowed_between_calls(
     apply(cut, plan)
     assert found == pytest.approx(margins_of(margins, cut), abs=1e-4)
     assert max(abs(a - b) for a, b in zip(found, dense, strict=True)) > 0.01
+
+
+def test_tasks_in_nats_and_per_character_count_the_same() -> None:
+    questions = [question(task) for task in ("piqa", "openbookqa", "piqa", "openbookqa")]
+    margins = [3.0, 0.03, -4.0, -0.04]
+    scales = task_scales(questions, margins)
+    assert scales == pytest.approx([12.5**0.5, 0.125**0.5 / 10] * 2)
+    losses = row_losses(margins, scales)
+    assert losses[:2] == pytest.approx([-math.tanh(3 / 12.5**0.5)] * 2)
+    assert losses[2:] == pytest.approx([math.tanh(4 / 12.5**0.5)] * 2)
+
+
+def test_a_row_loss_is_bounded_and_a_row_without_a_number_has_none() -> None:
+    assert row_losses([50.0, -50.0, 0.0], [1.0] * 3) == pytest.approx([-1.0, 1.0, 0.0])
+    assert math.isnan(row_losses([math.nan], [1.0])[0])
+
+
+@pytest.mark.parametrize("margin", [0.0, math.nan])
+def test_margins_without_a_size_are_not_scaled(margin: float) -> None:
+    assert task_scales([question("piqa")], [margin]) == [1.0]
 
 
 def test_batches_are_computed_one_by_one_and_have_all_tasks_in_proportion(
