@@ -1,4 +1,4 @@
-"""Prints the estimate of a run."""
+"""The estimate of a run: as a table, and in a line before a run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from adapruner.config import RunConfig
+from adapruner.errors import UserError
 from adapruner.estimation.estimate import Estimate, estimate
 from adapruner.models.checkpoint import read_config
 from adapruner.models.sources import source_config
@@ -32,6 +33,34 @@ def show(config: RunConfig, home: Path, model: Path | None) -> None:
         console.print(line, markup=False)
 
 
+def summary(config: RunConfig, home: Path) -> list[str]:
+    """The whole costs of a run of which no stage is cached, and a line for what the machine lacks.
+
+    Empty for a source whose config can't be read before the run, such as a registered model.
+    """
+    try:
+        model_config = source_config(config.model)
+    except UserError:
+        return []
+    costs = estimate(config, model_config, config.model.source, home.absolute())
+    seconds, memory, disk = _total(costs)
+    return [
+        f"Without cached steps it takes about {format.duration(seconds)}, {format.size(memory)} of "
+        f"memory and {format.size(disk)} of disk; `adapruner estimate` shows the stages.",
+        *_lacks(costs),
+    ]
+
+
+def _total(costs: Estimate) -> tuple[float, int, int]:
+    """Seconds of all stages, bytes in memory at once, and bytes on disk of all stages."""
+    stages = costs.stages.values()
+    return (
+        sum(cost.seconds for cost in stages),
+        max(cost.memory for cost in stages),
+        sum(cost.disk for cost in stages),
+    )
+
+
 def _table(costs: Estimate) -> Table:
     table = Table("stage", *(Column(name, justify="right") for name in ("time", "memory", "disk")))
     stages = {name: cost for name, cost in costs.stages.items() if any(cost)}
@@ -42,12 +71,10 @@ def _table(costs: Estimate) -> Table:
             format.size(cost.memory) if cost.memory else "",
             format.size(cost.disk) if cost.disk else "",
         )
+    seconds, memory, disk = _total(costs)
     table.add_section()
     table.add_row(
-        "all",
-        format.duration(sum(cost.seconds for cost in stages.values())),
-        f"{format.size(max(cost.memory for cost in stages.values()))} at once",
-        format.size(sum(cost.disk for cost in stages.values())),
+        "all", format.duration(seconds), f"{format.size(memory)} at once", format.size(disk)
     )
     return table
 
@@ -62,7 +89,7 @@ def _lacks(costs: Estimate) -> list[str]:
             "available: layers are streamed from disk, which takes longer; model.streaming, "
             "finetune.recompute, finetune.batch_size and search.set_size change it"
         )
-    disk = sum(cost.disk for cost in costs.stages.values())
+    _, _, disk = _total(costs)
     if disk > costs.disk:
         lines.append(
             f"disk: the artifacts need {format.size(disk)}, {format.size(costs.disk)} are free: "

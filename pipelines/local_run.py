@@ -44,6 +44,7 @@ def compress(values: dict[str, Any], config: RunConfig, home: Path) -> None:
     console = Console(soft_wrap=True, highlight=False)
     started = time.perf_counter()
     _print_settings(console, config, home)
+    _print_costs(console, config, home)
     prepare(home)
     execute("compress", values)
     print_results(console, Path(config.output_dir, config.name))
@@ -115,6 +116,16 @@ def _print_settings(console: Console, config: RunConfig, home: Path) -> None:
         f"Stores: {home.absolute()}  Results: {Path(config.output_dir, config.name)}/",
         markup=False,
     )
+
+
+def _print_costs(console: Console, config: RunConfig, home: Path) -> None:
+    """Says what the run takes. It takes seconds, which only a first run should spend."""
+    if Path(config.output_dir, config.name, "report.json").exists():
+        return
+    from pipelines import estimate
+
+    for line in estimate.summary(config, home):
+        console.print(line, markup=False)
 
 
 def print_results(console: Console, results: Path) -> None:

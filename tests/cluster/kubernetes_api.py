@@ -106,8 +106,9 @@ class Cluster:
         if is_step:
             self.slots.acquire()
         began = time.monotonic()
+        step = (job["metadata"].get("labels") or {}).get("step_name", "orchestrator")
         try:
-            code = self.execute(pod, template["spec"], container)
+            code = self.execute(pod, step, template["spec"], container)
         finally:
             if is_step:
                 self.slots.release()
@@ -116,14 +117,13 @@ class Cluster:
                  "ready": False, "restartCount": 0, "state": {"terminated": ended}}  # fmt: skip
         phase = "Succeeded" if code == 0 else "Failed"
         self.objects["pods"][pod]["status"] = {"phase": phase, "containerStatuses": [state]}
-        step = (job["metadata"].get("labels") or {}).get("step_name", "orchestrator")
         line = {"pod": pod, "step": step, "code": code, "began": round(began - self.started, 1),
                 "seconds": round(time.monotonic() - began, 1)}  # fmt: skip
         with (self.folder / "pods.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
         return code
 
-    def execute(self, pod: str, spec: Object, container: Object) -> int:
+    def execute(self, pod: str, step: str, spec: Object, container: Object) -> int:
         command = [
             *(str(Path(__file__).with_name("pod.sh")), pod, self.image),
             *(self.python, " ".join(self.volumes(spec, container))),
@@ -131,8 +131,8 @@ class Cluster:
         ]  # fmt: skip
         with (self.folder / f"{pod}.log").open("wb") as log:
             process = subprocess.Popen(
-                command, env=self.environment(container), stdout=log, stderr=log,
-                start_new_session=True,
+                command, env={**self.environment(container), "AWS_SDK_UA_APP_ID": step}, stdout=log,
+                stderr=log, start_new_session=True,
             )  # fmt: skip
         self.processes[pod] = process
         self.objects["pods"][pod]["status"]["phase"] = "Running"

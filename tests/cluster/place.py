@@ -15,11 +15,12 @@ from typing import Any
 
 import yaml
 
-from tests.servers import free_port, mlflow_server, postgres, running, s3_server, web
+from tests.servers import free_port, mlflow_server, postgres, running, web
 
 HERE = Path(__file__).parent
 IMAGE = "registry.example.org/adapruner:0.1.0"
 CONTEXT, NAMESPACE, STACK, CLAIM, SECRET = "stand-in", "adapruner", "cluster", "data", "adapruner"
+REQUESTS = "s3-requests.jsonl"
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
 
 REGISTER = """
@@ -85,6 +86,10 @@ class Place:
         client.upload_file(str(file), bucket, file.name)
         return f"s3://{bucket}/{file.name}"
 
+    def requests(self) -> list[dict[str, Any]]:
+        """The requests to the store so far, see `s3_server`."""
+        return [json.loads(line) for line in (self.folder / REQUESTS).read_text().splitlines()]
+
     def ended_pods(self) -> list[dict[str, Any]]:
         file = self.pods / "pods.jsonl"
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
@@ -112,7 +117,7 @@ def cluster(folder: Path, image: Path, base: str) -> Iterator[Place]:
     pods = folder / "pods"
     (pods / "run").mkdir(parents=True)
     with ExitStack() as servers:
-        s3 = servers.enter_context(s3_server(folder))
+        s3 = servers.enter_context(_s3_server(folder))
         aws = {**KEYS, "AWS_ENDPOINT_URL": s3, "AWS_DEFAULT_REGION": "us-east-1"}
         database = servers.enter_context(postgres("mlflow", "studies"))
         mlflow = servers.enter_context(mlflow_server(folder, f"{database}/mlflow", aws))
@@ -147,6 +152,15 @@ def kubeconfig(url: str) -> dict[str, Any]:
         "users": [{"name": CONTEXT, "user": {"token": "none"}}],
         "contexts": [{"name": CONTEXT, "context": {"cluster": CONTEXT, "user": CONTEXT}}],
     }
+
+
+@contextmanager
+def _s3_server(folder: Path) -> Iterator[str]:
+    port = free_port()
+    command = [sys.executable, str(HERE / "s3_server.py"), str(port), str(folder / REQUESTS)]
+    url = f"http://127.0.0.1:{port}"
+    with running(command, folder / "s3.log", web(url)):
+        yield url
 
 
 @contextmanager

@@ -11,8 +11,10 @@ import os
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -30,6 +32,8 @@ pytestmark = [
     pytest.mark.skipif(postgres_programs() is None, reason="PostgreSQL is not installed"),
     pytest.mark.skipif(os.getuid() != 0, reason="pods need mount namespaces, which root may make"),
 ]
+CHANNELS = 1024
+"""Of an MLP: enough that the weights are most of what moves."""
 SECONDS = 7200
 """Of one run, on a machine that is busy with other things as well."""
 
@@ -44,7 +48,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     ).stdout.strip()  # fmt: skip
     with cluster(folder, Path(IMAGE), base) as made:
         made.volume.mkdir(parents=True)
-        small.write_checkpoint(made.volume / "model", seed=0)
+        small.write_checkpoint(made.volume / "model", seed=0, channels=CHANNELS)
         for path in (made.volume, *made.volume.rglob("*")):
             path.chmod(0o755)  # pods have another user
         small.write_text(folder / "text.txt", seed=0)
@@ -54,6 +58,19 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         config["search"]["storage"] = f"{made.database}/studies"
         (folder / "run.yaml").write_text(yaml.safe_dump(values | cluster_settings()))
         yield made
+
+
+def print_moved(requests: list[dict[str, Any]], weights: int) -> None:
+    """Prints what each step received from the store and sent to it, as a table."""
+    print(f"{'step':28}{'from the store':>16}{'to the store':>16}  (weights: {weights:,} bytes)")
+    rows: dict[str, list[int]] = {}
+    for request in requests:
+        row = rows.setdefault(request["step"], [0, 0])
+        row[0] += request["sent"]
+        row[1] += request["received"]
+    rows["all"] = [sum(column) for column in zip(*rows.values(), strict=True)]
+    for step, (sent, received) in rows.items():
+        print(f"{step:28}{sent:16,}{received:16,}")
 
 
 def run(place: Place, *arguments: str) -> tuple[int, str, float, list[str]]:
@@ -79,7 +96,14 @@ def test_a_run_ends_with_its_report_at_home_and_a_second_one_starts_only_what_ne
     report = json.loads((results / "report.json").read_text())
     assert report["metrics"]["pruned"]
     assert not (results / "checkpoint").exists()
+    moved, weights = place.requests(), (place.volume / "model/model.safetensors").stat().st_size
+    print_moved(moved, weights)
+    reads = Counter((r["step"], r["path"]) for r in moved if r["method"] == "GET" and is_large(r))
+    assert reads and set(reads.values()) == {1}, reads
+    # It needs the tokenizer alone.
+    assert sum(r["sent"] for r in moved if r["step"] == "filter_calibration_pool") < weights / 2
     code, output, _, steps = run(place, "--weights")
+    print_moved(place.requests()[len(moved) :], weights)
     assert code == 0, output
     assert sorted(steps) == sorted(small.ALWAYS | {"orchestrator"})
     assert (results / "checkpoint" / "config.json").is_file()
@@ -97,6 +121,11 @@ def test_a_killed_pod_is_a_failed_command_that_names_the_step_and_its_log(place:
     (error,) = [line for line in output.splitlines() if line.startswith("error: ")]
     assert started in error
     assert "kubectl --namespace adapruner logs" in error
+
+
+def is_large(request: dict[str, Any]) -> bool:
+    """Whether the answer is a file of weights or tensors rather than a listing or a setting."""
+    return bool(request["sent"] > 50_000)
 
 
 def running_pod(place: Place, step: str) -> int | None:

@@ -70,6 +70,12 @@ def test_a_run_writes_report_plan_and_checkpoint(work: Workplace, first: Result)
     assert not list((work.home / "artifacts" / ".adapruner-work").iterdir())
 
 
+def test_only_a_first_run_is_estimated(work: Workplace, first: Result) -> None:
+    (line,) = re.findall(r"^Without cached steps it takes .*$", first.out, re.MULTILINE)
+    assert re.search(r"about [\d.]+ .*, [\d.]+ .B of memory and [\d.]+ .B of disk;", line), line
+    assert "Without cached steps" not in work.compress().out
+
+
 def test_a_run_looks_up_no_host(work: Workplace, first: Result) -> None:
     assert (work.folder / "lookups.txt").read_text() == ""
 

@@ -28,7 +28,7 @@ from adapruner.report.svg import (
 OBJECTIVES = {
     "perplexity": "perplexity on the objective text",
     "kl": "mean KL divergence from the dense model on the objective text, nats per token",
-    "margin": "mean loss of the margins on the objective rows, from -1 to 1",
+    "margin": "mean margin loss on the objective rows, from -1 to 1",
 }
 """Objective of the search -> the quantity that its values are, lower is better."""
 

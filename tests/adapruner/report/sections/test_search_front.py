@@ -66,6 +66,6 @@ def test_table_has_the_points_of_the_front_and_the_choice(
 
 def test_each_objective_has_its_trials_and_its_importance(tmp_path: Path) -> None:
     html = page(report_of(tmp_path, 20, "kl", "margin"))
-    assert "Trials: mean KL divergence" in html and "Trials: negative mean margin" in html
+    assert "Trials: mean KL divergence" in html and "Trials: mean margin loss" in html
     for name in ("kl", "margin"):
         assert f"Importance of each parameter for {name}" in html
