@@ -107,7 +107,7 @@ verify-cluster:
 	mkdir -p $(IMAGE_FOLDER)
 	cp -R LICENSE README.md Makefile constraints.txt pyproject.toml \
 		adapruner configs pipelines steps $(IMAGE_FOLDER)
-	$(MAKE) -C $(IMAGE_FOLDER) setup VENV=.venv EXTRAS=dev,kubernetes,s3,server
+	$(MAKE) -C $(IMAGE_FOLDER) setup VENV=.venv EXTRAS=dev,kubernetes,kubeflow,s3,server
 	chmod -R a+rX $(IMAGE_FOLDER)
 	ADAPRUNER_VERIFY_IMAGE=$(IMAGE_FOLDER) OMP_NUM_THREADS=1 \
 		$(IMAGE_FOLDER)/.venv/bin/python -m pytest -p no:cacheprovider -s tests/cluster $(ARGS)

@@ -2,7 +2,7 @@
 
     python benchmarks/streaming.py [MILLIONS]
 
-A random Llama of about MILLIONS (300) of weights in bfloat16 goes through the stages, whole and
+A random Llama of about MILLIONS (300) of weights, in bfloat16 where the processor has it, goes through the stages, whole and
 streamed, each in a process of its own. A streamed stage may take 60 % of the weights' bytes more
 than the libraries have taken (RLIMIT_DATA); it fails if it needs more. Printed: the largest
 resident size beyond the libraries', seconds, and whether both results are the same bytes.
@@ -34,7 +34,7 @@ from adapruner.importance.recipe import Recipe
 from adapruner.importance.scores import score
 from adapruner.importance.statistics import importance_table
 from adapruner.importance.table import ImportanceTable
-from adapruner.models.checkpoint import inspect, size_on_disk
+from adapruner.models.checkpoint import compute_dtype, inspect, size_on_disk
 from adapruner.models.streamed.choice import load_or_stream
 from adapruner.models.weights import stored_tensors, weight_files
 from adapruner.pruning.allocation.allocate import allocate
@@ -48,6 +48,7 @@ SHARE = 0.6
 DEPTH, VOCABULARY, LENGTH = 24, 2048, 64
 SAMPLES, UPDATE, OBJECTIVE = 5, 12, 4
 MIB = 2**20
+DTYPE: Any = compute_dtype(ModelConfig(source="", device="cpu", dtype="auto"))
 
 Stage = Callable[[Path, ModelConfig, Path], None]
 
@@ -61,7 +62,9 @@ def main(millions: int) -> int:
         everything(root / "small")  # imports what the libraries import when it is first used
         apart(partial(make_inputs, root, millions))
         size = size_on_disk(root / "dense")
-        print(f"{size / MIB:.0f} MiB of weights; streamed stages may take {SHARE:.0%} of that")
+        print(
+            f"{size / MIB:.0f} MiB of weights in {DTYPE}; streamed stages may take {SHARE:.0%} of that"
+        )
         print("| stage | whole: MiB | s | streamed: MiB | s | same result |\n|" + " --- |" * 6)
         for name, stage in STAGES.items():
             whole, streamed = (root / mode / name for mode in ("whole", "streamed"))
@@ -91,7 +94,9 @@ def make_inputs(root: Path, millions: int) -> None:
         tie_word_embeddings=True,
     )
     torch.manual_seed(0)
-    LlamaForCausalLM(config).bfloat16().save_pretrained(root / "dense", max_shard_size="50MB")
+    LlamaForCausalLM(config).to(getattr(torch, DTYPE)).save_pretrained(
+        root / "dense", max_shard_size="50MB"
+    )
     ids = torch.randint(3, VOCABULARY, (UPDATE + 2 * OBJECTIVE, LENGTH), dtype=torch.int32)
     update, objective, held_out = ids.split([UPDATE, OBJECTIVE, OBJECTIVE])
     domain = torch.zeros(UPDATE, dtype=torch.int32)
@@ -112,7 +117,7 @@ def everything(root: Path) -> None:
 
 
 def settings_of(streaming: Any) -> ModelConfig:
-    return ModelConfig(source="", device="cpu", dtype="bfloat16", streaming=streaming)
+    return ModelConfig(source="", device="cpu", dtype=DTYPE, streaming=streaming)
 
 
 def run(stage: Stage, root: Path, out: Path, cap: int | None) -> tuple[int, float]:

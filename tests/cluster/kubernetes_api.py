@@ -13,39 +13,32 @@ import base64
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
-import time
 import uuid
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import uvicorn
+from pods import AT_ONCE, Node
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 KINDS = ("jobs", "pods", "secrets", "cronjobs", "serviceaccounts", "rolebindings", "namespaces")
-AT_ONCE = 2
-PATH = "/app/.venv/bin:/usr/local/bin:/usr/bin:/bin"
-"""PATH of the image."""
-
 Object = dict[str, Any]
 
 
 class Cluster:
     """All objects by kind and name, and the processes of pods that run."""
 
-    def __init__(self, folder: Path, image: str, python: str) -> None:
-        self.folder, self.image, self.python = folder, image, python
+    def __init__(self, node: Node) -> None:
+        self.node, self.folder = node, node.folder
         self.objects: dict[str, dict[str, Object]] = {kind: {} for kind in KINDS}
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.deleted: set[str] = set()
-        self.started = time.monotonic()
         self.slots = threading.Semaphore(AT_ONCE)
 
     def add(self, kind: str, namespace: str, new: Object) -> Object:
@@ -67,10 +60,10 @@ class Cluster:
             del self.objects[kind][name]
             return
         self.deleted.add(name)
-        for pod in list(self.processes):
+        for pod, process in list(self.node.processes.items()):
             if pod.startswith(f"{name}-"):
                 with suppress(ProcessLookupError):
-                    os.killpg(self.processes[pod].pid, signal.SIGTERM)
+                    os.killpg(process.pid, signal.SIGTERM)
 
     def run_job(self, job: Object) -> None:
         name, limit = job["metadata"]["name"], job["spec"].get("backoffLimit", 6)
@@ -101,53 +94,23 @@ class Cluster:
             "apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": template["spec"],
             "status": {"phase": "Pending", "containerStatuses": []},
         }  # fmt: skip
-        # The orchestrator's own pod waits for all others: it must not take their place.
-        is_step = "--step_name" in (container.get("args") or [])
-        if is_step:
-            self.slots.acquire()
-        began = time.monotonic()
         step = (job["metadata"].get("labels") or {}).get("step_name", "orchestrator")
-        try:
-            code = self.execute(pod, step, template["spec"], container)
-        finally:
-            if is_step:
-                self.slots.release()
+        command = [*(container.get("command") or []), *(container.get("args") or [])]
+        environment = self.environment(container)
+        volumes = self.volumes(template["spec"], container)
+        # The orchestrator's own pod waits for all others: it must not take their place.
+        with self.slots if "--step_name" in command else nullcontext():
+            self.objects["pods"][pod]["status"]["phase"] = "Running"
+            code = self.node.run(pod, step, command, environment, volumes)
         ended = {"exitCode": code, "reason": "Completed" if code == 0 else "Error"}
         state = {"name": container["name"], "image": container["image"], "imageID": "",
                  "ready": False, "restartCount": 0, "state": {"terminated": ended}}  # fmt: skip
         phase = "Succeeded" if code == 0 else "Failed"
         self.objects["pods"][pod]["status"] = {"phase": phase, "containerStatuses": [state]}
-        line = {"pod": pod, "step": step, "code": code, "began": round(began - self.started, 1),
-                "seconds": round(time.monotonic() - began, 1)}  # fmt: skip
-        with (self.folder / "pods.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
         return code
 
-    def execute(self, pod: str, step: str, spec: Object, container: Object) -> int:
-        command = [
-            *(str(Path(__file__).with_name("pod.sh")), pod, self.image),
-            *(self.python, " ".join(self.volumes(spec, container))),
-            *(container.get("command") or []), *(container.get("args") or []),
-        ]  # fmt: skip
-        with (self.folder / f"{pod}.log").open("wb") as log:
-            process = subprocess.Popen(
-                command, env={**self.environment(container), "AWS_SDK_UA_APP_ID": step}, stdout=log,
-                stderr=log, start_new_session=True,
-            )  # fmt: skip
-        self.processes[pod] = process
-        self.objects["pods"][pod]["status"]["phase"] = "Running"
-        code = process.wait()
-        del self.processes[pod]
-        return code if code >= 0 else 128 - code
-
     def environment(self, container: Object) -> dict[str, str]:
-        variables = {
-            "PATH": PATH,
-            "ZENML_CUSTOM_SOURCE_ROOT": "/app",
-            "ZENML_ANALYTICS_OPT_IN": "false",
-            "OMP_NUM_THREADS": "1",
-            "KUBECONFIG": "/var/run/kubeconfig",
-        }
+        variables = {"KUBECONFIG": "/var/run/kubeconfig"}
         for source in container.get("envFrom") or []:
             data = self.objects["secrets"][source["secretRef"]["name"]]["data"]
             variables |= {key: decode(value) for key, value in data.items()}
@@ -254,5 +217,5 @@ def application(cluster: Cluster) -> Starlette:
 
 if __name__ == "__main__":
     port, folder, image, python = sys.argv[1:]
-    app = application(Cluster(Path(folder), image, python))
+    app = application(Cluster(Node(Path(folder), image, python)))
     uvicorn.run(app, host="127.0.0.1", port=int(port), log_level="warning")

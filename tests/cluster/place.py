@@ -18,8 +18,13 @@ import yaml
 from tests.servers import free_port, mlflow_server, postgres, running, web
 
 HERE = Path(__file__).parent
+IMAGE_FOLDER = os.environ.get("ADAPRUNER_VERIFY_IMAGE")
+"""A folder with the project and an environment `.venv` with the extras of the cluster."""
 IMAGE = "registry.example.org/adapruner:0.1.0"
-CONTEXT, NAMESPACE, STACK, CLAIM, SECRET = "stand-in", "adapruner", "cluster", "data", "adapruner"
+CONTEXT, NAMESPACE, CLAIM, SECRET = "stand-in", "adapruner", "data", "adapruner"
+KUBERNETES, KUBEFLOW = "kubernetes", "kubeflow"
+"""The orchestrators, and the stacks that have them."""
+IMAGE_SETTINGS = {"docker": {"parent_image": IMAGE, "skip_build": True}}
 REQUESTS = "s3-requests.jsonl"
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
 
@@ -32,13 +37,16 @@ values = json.loads(sys.argv[1])
 for bucket in ("zenml", "texts"):
     boto3.client("s3").create_bucket(Bucket=bucket)
 client, parts = Client(), {}
+client.create_secret(values["secret"], values["keys"])
 for kind, flavor, settings in values["components"]:
     kind = Kind(kind)
     client.create_stack_component("cluster", flavor, kind, configuration=settings)
     parts[kind] = "cluster"
-client.create_stack(values["stack"], parts)
+for name, settings in values["orchestrators"].items():
+    client.create_stack_component(name, name, Kind.ORCHESTRATOR, configuration=settings)
+    client.create_stack(name, parts | {Kind.ORCHESTRATOR: name})
 """
-"""Registers the stack, as the commands in docs/cluster.md do."""
+"""Registers a stack for each orchestrator, as the commands in docs/cluster.md do."""
 
 
 @dataclass
@@ -61,9 +69,9 @@ class Place:
         return self.pods / "claims" / CLAIM
 
     @contextmanager
-    def compress(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-        """`adapruner compress --stack` on the file run.yaml, ended with the body."""
-        command = ["compress", "-c", "run.yaml", "--stack", STACK, *arguments]
+    def compress(self, stack: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """`adapruner compress --stack` on the file STACK.yaml, ended with the body."""
+        command = ["compress", "-c", f"{stack}.yaml", "--stack", stack, *arguments]
         process = subprocess.Popen(
             [sys.executable, "-m", "pipelines.cli", *command],
             cwd=self.folder, env=self.environment, stdout=subprocess.PIPE,
@@ -75,16 +83,21 @@ class Place:
             process.kill()
             process.wait()
 
-    def upload(self, file: Path, bucket: str) -> str:
-        """The URL of a copy in S3."""
+    @property
+    def weights(self) -> int:
+        """Bytes of the model's weights."""
+        return (self.volume / "model" / "model.safetensors").stat().st_size
+
+    def upload(self, file: Path, place: str) -> str:
+        """The URL of a copy in S3, at BUCKET/KEY."""
         import boto3
 
         client = boto3.client(
             "s3", endpoint_url=self.environment["AWS_ENDPOINT_URL"], region_name="us-east-1",
             aws_access_key_id="key", aws_secret_access_key="secret",
         )  # fmt: skip
-        client.upload_file(str(file), bucket, file.name)
-        return f"s3://{bucket}/{file.name}"
+        client.upload_file(str(file), *place.split("/", 1))
+        return f"s3://{place}"
 
     def requests(self) -> list[dict[str, Any]]:
         """The requests to the store so far, see `s3_server`."""
@@ -95,19 +108,20 @@ class Place:
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def cluster_settings() -> dict[str, Any]:
+def kubernetes_settings() -> dict[str, Any]:
     """The content of a run's file beside `parameters`, as in configs/cluster.yaml."""
     pod = {
         "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": CLAIM}}],
         "volume_mounts": [{"name": "data", "mountPath": "/data"}],
         "env_from": [{"secretRef": {"name": SECRET}}],
     }
-    return {
-        "settings": {
-            "docker": {"parent_image": IMAGE, "skip_build": True},
-            "orchestrator.kubernetes": {"pod_settings": pod, "orchestrator_pod_settings": pod},
-        }
-    }
+    pods = {"pod_settings": pod, "orchestrator_pod_settings": pod}
+    return {"settings": {**IMAGE_SETTINGS, "orchestrator.kubernetes": pods}}
+
+
+def kubeflow_settings() -> dict[str, Any]:
+    """The same for Kubeflow, which mounts nothing: keys are in a secret of ZenML."""
+    return {"settings": IMAGE_SETTINGS, "secrets": [SECRET]}
 
 
 @contextmanager
@@ -122,7 +136,9 @@ def cluster(folder: Path, image: Path, base: str) -> Iterator[Place]:
         database = servers.enter_context(postgres("mlflow", "studies"))
         mlflow = servers.enter_context(mlflow_server(folder, f"{database}/mlflow", aws))
         zenml = servers.enter_context(_zenml_server(folder))
-        kubernetes = servers.enter_context(_kubernetes_api(pods, image, base))
+        health = f"api/v1/namespaces/{NAMESPACE}/pods"
+        kubernetes = servers.enter_context(_api(KUBERNETES, pods, image, base, health))
+        kubeflow = servers.enter_context(_api(KUBEFLOW, pods, image, base, "apis/v2beta1/healthz"))
         environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("ZENML_", "MLFLOW_"))},
             **aws,
@@ -138,7 +154,7 @@ def cluster(folder: Path, image: Path, base: str) -> Iterator[Place]:
             "ZENML_ANALYTICS_OPT_IN": "false",
         }
         Path(environment["KUBECONFIG"]).write_text(yaml.safe_dump(kubeconfig(kubernetes)))
-        _register(environment, s3, mlflow)
+        _register(environment, s3, mlflow, aws, kubeflow)
         _create(kubernetes, "secrets", {"metadata": {"name": SECRET}, "stringData": aws})
         yield Place(folder, image, environment, database, kubernetes)
 
@@ -182,20 +198,18 @@ def _zenml_server(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def _kubernetes_api(pods: Path, image: Path, base: str) -> Iterator[str]:
+def _api(name: str, pods: Path, image: Path, base: str, health: str) -> Iterator[str]:
     port = free_port()
-    command = [sys.executable, str(HERE / "kubernetes_api.py"), str(port), str(pods)]
+    command = [sys.executable, str(HERE / f"{name}_api.py"), str(port), str(pods)]
     url = f"http://127.0.0.1:{port}"
-    answers = web(f"{url}/api/v1/namespaces/{NAMESPACE}/pods")
-    with running([*command, str(image), base], pods / "api.log", answers):
+    with running([*command, str(image), base], pods / f"{name}.log", web(f"{url}/{health}")):
         yield url
 
 
-def _register(environment: dict[str, str], s3: str, mlflow: str) -> None:
+def _register(
+    environment: dict[str, str], s3: str, mlflow: str, keys: dict[str, str], kubeflow: str
+) -> None:
     components = [
-        ("orchestrator", "kubernetes", {
-            "kubernetes_context": CONTEXT, "kubernetes_namespace": NAMESPACE,
-            "service_account_name": "adapruner"}),
         ("artifact_store", "s3", {
             "path": "s3://zenml/artifacts", "key": KEYS["AWS_ACCESS_KEY_ID"],
             "secret": KEYS["AWS_SECRET_ACCESS_KEY"],
@@ -204,7 +218,20 @@ def _register(environment: dict[str, str], s3: str, mlflow: str) -> None:
         ("container_registry", "default", {"uri": "registry.example.org"}),
         ("image_builder", "local", {}),
     ]  # fmt: skip
-    values = json.dumps({"components": components, "stack": STACK})
+    orchestrators = {
+        KUBERNETES: {
+            "kubernetes_context": CONTEXT, "kubernetes_namespace": NAMESPACE,
+            "service_account_name": "adapruner"},
+        KUBEFLOW: {"kubeflow_hostname": kubeflow},
+    }  # fmt: skip
+    values = json.dumps(
+        {
+            "components": components,
+            "orchestrators": orchestrators,
+            "secret": SECRET,
+            "keys": keys,
+        }
+    )
     done = subprocess.run(
         [sys.executable, "-c", REGISTER, values], env=environment, capture_output=True, text=True,
         check=False,

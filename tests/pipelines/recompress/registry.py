@@ -29,14 +29,16 @@ def write_wide(path: Path) -> None:
 
 
 class Registry:
-    """SQLite in `folder`/home, as the commands create it; training runs beside it."""
+    """SQLite in `folder`/home, as the commands create it, with training runs beside it; or the
+    server at `uri`, which has the artifacts as well."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, uri: str | None = None) -> None:
         self.folder, self.home = folder, folder / "home"
         self.home.mkdir(parents=True)
-        self.uri = f"sqlite:///{self.home / 'mlflow.db'}"
+        self.uri = uri or f"sqlite:///{self.home / 'mlflow.db'}"
         self.client = MlflowClient(self.uri)
-        self._experiment = self.client.create_experiment("training", (folder / "t").as_uri())
+        place = None if uri else (folder / "t").as_uri()
+        self._experiment = self.client.create_experiment("training", place)
         small.write_text(folder / "text.txt", seed=0)
 
     def push(self, name: str, seed: int, wide: bool = False) -> ModelVersion:
