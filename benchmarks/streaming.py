@@ -2,10 +2,11 @@
 
     python benchmarks/streaming.py [MILLIONS]
 
-A random Llama of about MILLIONS (300) of weights, in bfloat16 where the processor has it, goes through the stages, whole and
-streamed, each in a process of its own. A streamed stage may take 60 % of the weights' bytes more
-than the libraries have taken (RLIMIT_DATA); it fails if it needs more. Printed: the largest
-resident size beyond the libraries', seconds, and whether both results are the same bytes.
+A random Llama of about MILLIONS (300) of weights, in bfloat16 where the processor has it, goes
+through the stages, whole and streamed, each in a process of its own. A streamed stage may take 60 %
+of the weights' bytes more than the libraries have taken (RLIMIT_DATA); it fails if it needs more.
+Printed: the largest resident size beyond the libraries', seconds, and whether both results are the
+same bytes.
 """
 
 from __future__ import annotations
@@ -62,9 +63,7 @@ def main(millions: int) -> int:
         everything(root / "small")  # imports what the libraries import when it is first used
         apart(partial(make_inputs, root, millions))
         size = size_on_disk(root / "dense")
-        print(
-            f"{size / MIB:.0f} MiB of weights in {DTYPE}; streamed stages may take {SHARE:.0%} of that"
-        )
+        print(f"{size / MIB:.0f} MiB of weights in {DTYPE}; streamed: {SHARE:.0%} of that at most")
         print("| stage | whole: MiB | s | streamed: MiB | s | same result |\n|" + " --- |" * 6)
         for name, stage in STAGES.items():
             whole, streamed = (root / mode / name for mode in ("whole", "streamed"))
