@@ -1,4 +1,4 @@
-"""Real servers for tests: PostgreSQL, MLflow and S3, on loopback, on free ports.
+"""Real servers for tests: PostgreSQL, MariaDB, MLflow and S3, on loopback, on free ports.
 
 They write to temporary folders alone, and only processes that were started here are ended.
 """
@@ -75,6 +75,55 @@ def postgres(*databases: str) -> Iterator[str]:
             yield f"postgresql+psycopg://tests:{password}@127.0.0.1:{port}"
     finally:
         shutil.rmtree(folder)
+
+
+def has_mariadb() -> bool:
+    """Whether MariaDB's server is installed."""
+    return shutil.which("mariadb-install-db") is not None and _mariadbd() is not None
+
+
+@contextmanager
+def mariadb(*databases: str) -> Iterator[str]:
+    """A MariaDB server with these databases; yields their URL without `/` and the name."""
+    import pymysql
+
+    user = _other_user() if os.getuid() == 0 else os.getuid()
+    folder = Path(tempfile.mkdtemp(prefix="mariadb-"))
+    password, port = secrets.token_urlsafe(24), free_port()
+    try:
+        statements = [
+            f"CREATE USER tests@localhost IDENTIFIED BY '{password}'",
+            "GRANT ALL ON *.* TO tests@localhost",
+            *(f"CREATE DATABASE {name}" for name in databases),
+        ]
+        (folder / "init.sql").write_text("".join(f"{line};\n" for line in statements))
+        for path in (folder, folder / "init.sql"):
+            os.chown(path, user, pwd.getpwuid(user).pw_gid)
+        data = f"--datadir={folder / 'data'}"
+        install = ["mariadb-install-db", "--no-defaults", data, "--skip-test-db"]
+        subprocess.run(install, user=user, cwd="/", check=True, stdout=subprocess.DEVNULL)
+        command = [
+            *(str(_mariadbd()), "--no-defaults", data, f"--init-file={folder / 'init.sql'}"),
+            *("--bind-address=127.0.0.1", f"--port={port}", f"--socket={folder / 'socket'}"),
+            *(f"--pid-file={folder / 'pid'}", "--innodb-flush-log-at-trx-commit=0"),
+        ]
+        login = {"user": "tests", "password": password, "host": "127.0.0.1", "port": port}
+
+        def answers() -> bool:
+            try:
+                pymysql.connect(**login, database=databases[-1]).close()
+            except pymysql.err.OperationalError:
+                return False
+            return True
+
+        with running(command, folder / "log", answers, user=user):
+            yield f"mysql+pymysql://tests:{password}@127.0.0.1:{port}"
+    finally:
+        shutil.rmtree(folder)
+
+
+def _mariadbd() -> str | None:
+    return shutil.which("mariadbd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 
 @contextmanager

@@ -64,7 +64,7 @@ def has_scheme(uri: str) -> bool:
 
 def is_shared_database(uri: str) -> bool:
     """Whether the URL of a store is a database server, not a file."""
-    return re.match(r"(postgresql|mysql|mssql|oracle)(\+\w+)?://", uri) is not None
+    return re.match(r"(postgresql|mysql|mariadb|mssql|oracle)(\+\w+)?://", uri) is not None
 
 
 def runs_in_containers() -> bool:

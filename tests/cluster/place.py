@@ -15,7 +15,15 @@ from typing import Any
 
 import yaml
 
-from tests.servers import free_port, mlflow_server, postgres, running, web
+from tests.servers import (
+    free_port,
+    has_mariadb,
+    mariadb,
+    mlflow_server,
+    postgres,
+    running,
+    web,
+)
 
 HERE = Path(__file__).parent
 IMAGE_FOLDER = os.environ.get("ADAPRUNER_VERIFY_IMAGE")
@@ -126,7 +134,8 @@ def kubeflow_settings() -> dict[str, Any]:
 
 @contextmanager
 def cluster(folder: Path, image: Path, base: str) -> Iterator[Place]:
-    """The servers and a registered stack. `image` is a folder with the project and its `.venv`,
+    """The servers and the registered stacks. ZenML's database is MariaDB where that is installed,
+    else SQLite. `image` is a folder with the project and its `.venv`,
     which was made from the Python installation `base`."""
     pods = folder / "pods"
     (pods / "run").mkdir(parents=True)
@@ -135,7 +144,11 @@ def cluster(folder: Path, image: Path, base: str) -> Iterator[Place]:
         aws = {**KEYS, "AWS_ENDPOINT_URL": s3, "AWS_DEFAULT_REGION": "us-east-1"}
         database = servers.enter_context(postgres("mlflow", "studies"))
         mlflow = servers.enter_context(mlflow_server(folder, f"{database}/mlflow", aws))
-        zenml = servers.enter_context(_zenml_server(folder))
+        store = f"sqlite:///{folder / 'zenml.db'}"
+        if has_mariadb():
+            url = servers.enter_context(mariadb("zenml"))
+            store = f"{url.replace('+pymysql', '')}/zenml"
+        zenml = servers.enter_context(_zenml_server(folder, store))
         health = f"api/v1/namespaces/{NAMESPACE}/pods"
         kubernetes = servers.enter_context(_api(KUBERNETES, pods, image, base, health))
         kubeflow = servers.enter_context(_api(KUBEFLOW, pods, image, base, "apis/v2beta1/healthz"))
@@ -180,12 +193,12 @@ def _s3_server(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def _zenml_server(folder: Path) -> Iterator[str]:
+def _zenml_server(folder: Path, store: str) -> Iterator[str]:
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "zenml.zen_server.zen_server_api:app"]
     settings = {
         "ZENML_CONFIG_PATH": str(folder / "zenml-server"),
-        "ZENML_STORE_URL": f"sqlite:///{folder / 'zenml.db'}",
+        "ZENML_STORE_URL": store,
         "ZENML_SERVER_AUTO_ACTIVATE": "true",
         "ZENML_SERVER_JWT_SECRET_KEY": os.urandom(32).hex(),
         "ZENML_SERVER_DEPLOYMENT_TYPE": "other",

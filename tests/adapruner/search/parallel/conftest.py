@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,29 +32,34 @@ def config(workplace: Workplace) -> PlanConfig:
 
 
 @pytest.fixture(scope="package")
-def databases() -> Iterator[Iterator[str]]:
+def postgresql() -> Iterator[Iterator[str]]:
     """URLs of databases on one PostgreSQL server."""
     with servers.postgres(*DATABASES) as url:
         yield iter([f"{url}/{name}" for name in DATABASES])
 
 
+@pytest.fixture(scope="package")
+def mariadb() -> Iterator[Iterator[str]]:
+    """URLs of databases on one MariaDB server."""
+    with servers.mariadb(*DATABASES) as url:
+        yield iter([f"{url}/{name}" for name in DATABASES])
+
+
+def _server(name: str, package: str, *, is_installed: bool) -> Any:
+    reason = f"{package}'s programs are not installed"
+    skipped = pytest.mark.skipif(not is_installed, reason=reason)
+    return pytest.param(name, marks=[pytest.mark.slow, skipped])
+
+
 @pytest.fixture(
     params=[
         "sqlite",
-        pytest.param(
-            "postgresql",
-            marks=[
-                pytest.mark.slow,
-                pytest.mark.skipif(
-                    servers.postgres_programs() is None,
-                    reason="PostgreSQL's programs are not installed (Debian: postgresql)",
-                ),
-            ],
-        ),
+        _server("postgresql", "PostgreSQL", is_installed=servers.postgres_programs() is not None),
+        _server("mariadb", "MariaDB", is_installed=servers.has_mariadb()),
     ]
 )
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty database."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'studies.db'}"
-    return str(next(request.getfixturevalue("databases")))
+    return str(next(request.getfixturevalue(request.param)))
