@@ -10,6 +10,7 @@ from uuid import UUID
 from zenml.client import Client
 from zenml.enums import ExecutionStatus
 from zenml.models import PipelineRunResponse, StepRunResponse
+from zenml.steps.heartbeat import is_heartbeat_unhealthy
 
 from adapruner.errors import UserError
 from pipelines.errors import FailedRunError
@@ -58,16 +59,32 @@ def _steps(run: UUID) -> list[StepRunResponse]:
 
 
 def _has_ended(orchestrator: BaseOrchestrator, run: PipelineRunResponse) -> bool:
-    """Whether the orchestrator has ended a run that ZenML's server takes for running."""
+    """Whether a run that ZenML's server takes for running has ended: the orchestrator knows, or one
+    of its steps shows no life."""
     try:
         status, _ = orchestrator.fetch_status(run)
     except NotImplementedError:
-        return False
+        return any(map(_is_silent, _steps(run.id)))
     return status is not None and status.is_finished
 
 
+def _is_silent(step: StepRunResponse) -> bool:
+    """Whether a running step has sent no heartbeat for the step's `heartbeat_healthy_threshold`."""
+    return is_heartbeat_unhealthy(
+        step.id, step.status, step.latest_heartbeat, step.start_time, step.heartbeat_threshold
+    )
+
+
 def _failure(run: PipelineRunResponse, orchestrator: BaseOrchestrator) -> Exception:
-    failed = [step for step in _steps(run.id) if step.status == ExecutionStatus.FAILED]
+    steps = _steps(run.id)
+    failed = [step for step in steps if step.status == ExecutionStatus.FAILED]
+    if not failed and (silent := [step for step in steps if _is_silent(step)]):
+        minutes, log = silent[0].heartbeat_threshold, _log_of(silent[0], run, orchestrator)
+        return FailedRunError(
+            f"the step {silent[0].name} of the run {run.name} has shown no life for {minutes} "
+            f"minutes: its pod is gone, or can't reach ZenML; "
+            f"{f'its log: {log}' if log else f'see {run.id} in ZenML'}"
+        )
     if not failed:
         return FailedRunError(
             f"the run {run.name} is {run.status.value}, and no step has failed; "
