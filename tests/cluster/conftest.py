@@ -51,5 +51,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             config["model"]["source"] = model
             config["calibration"]["source"] = text
             config["search"]["storage"] = f"{made.database}/studies"
-            (folder / f"{stack}.yaml").write_text(yaml.safe_dump(values | settings))
+            (folder / f"{stack}-compress.yaml").write_text(yaml.safe_dump(values | settings))
+            config["name"] = "comparison"
+            values["parameters"]["comparison"] = {"methods": ["fisher", "flap"]}
+            (folder / f"{stack}-compare.yaml").write_text(yaml.safe_dump(values | settings))
         yield made

@@ -77,11 +77,13 @@ class Place:
         return self.pods / "claims" / CLAIM
 
     @contextmanager
-    def compress(self, stack: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-        """`adapruner compress --stack` on the file STACK.yaml, ended with the body."""
-        command = ["compress", "-c", f"{stack}.yaml", "--stack", stack, *arguments]
+    def adapruner(
+        self, command: str, stack: str, *arguments: str
+    ) -> Iterator[subprocess.Popen[str]]:
+        """`adapruner COMMAND --stack STACK` on the file STACK-COMMAND.yaml, ended with the body."""
+        command_line = [command, "-c", f"{stack}-{command}.yaml", "--stack", stack, *arguments]
         process = subprocess.Popen(
-            [sys.executable, "-m", "pipelines.cli", *command],
+            [sys.executable, "-m", "pipelines.cli", *command_line],
             cwd=self.folder, env=self.environment, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip

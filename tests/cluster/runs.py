@@ -46,17 +46,17 @@ class Run:
         )
 
 
-def compress(place: Place, stack: str, steps: int, *arguments: str) -> Run:
-    """`adapruner compress --stack`, which is expected to start pods for that many `steps`."""
+def finished(place: Place, command: str, stack: str, steps: int, *arguments: str) -> Run:
+    """`adapruner COMMAND --stack STACK`, which is expected to start pods for that many `steps`."""
     pods, requests, started = len(place.ended_pods()), len(place.requests()), time.monotonic()
-    with place.compress(stack, *arguments) as process:
+    with place.adapruner(command, stack, *arguments) as process:
         output, _ = process.communicate(timeout=SECONDS)
     seconds = time.monotonic() - started
     if process.returncode == 0:  # the last pod ends after the run
         wait_for(lambda: len(place.ended_pods()) >= pods + steps, 60)
     ended = [pod["step"] for pod in place.ended_pods()[pods:]]
     run = Run(process.returncode, output, ended, place.requests()[requests:])
-    print(f"{stack}: exit {run.code}, {seconds:.0f} s, {len(ended)} pods\n{output}")
+    print(f"{command}, {stack}: exit {run.code}, {seconds:.0f} s, {len(ended)} pods\n{output}")
     _print_moved(run, place)
     return run
 

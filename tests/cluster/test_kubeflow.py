@@ -12,7 +12,7 @@ import json
 import pytest
 
 from tests.cluster.place import KUBEFLOW, Place
-from tests.cluster.runs import compress, needs_cluster
+from tests.cluster.runs import finished, needs_cluster
 from tests.pipelines import small
 
 pytestmark = needs_cluster
@@ -21,7 +21,7 @@ pytestmark = needs_cluster
 def test_a_run_ends_with_its_report_at_home(place: Place) -> None:
     pytest.importorskip("kfp", reason="the extra kubeflow is not installed")
     every = small.ALWAYS | small.BEFORE_PRUNING | small.AFTER_PRUNING
-    run = compress(place, KUBEFLOW, len(every))
+    run = finished(place, "compress", KUBEFLOW, len(every))
     assert run.code == 0, run.output
     assert sorted(run.steps) == sorted(every)
     report = json.loads((place.folder / "runs" / KUBEFLOW / "report.json").read_text())

@@ -12,7 +12,7 @@ import signal
 from pathlib import Path
 
 from tests.cluster.place import KUBERNETES, Place, wait_for
-from tests.cluster.runs import SECONDS, compress, needs_cluster
+from tests.cluster.runs import SECONDS, finished, needs_cluster
 from tests.pipelines import small
 
 pytestmark = needs_cluster
@@ -22,7 +22,7 @@ def test_a_run_ends_with_its_report_at_home_and_a_second_one_starts_only_what_ne
     place: Place,
 ) -> None:
     every = small.ALWAYS | small.BEFORE_PRUNING | small.AFTER_PRUNING | {"orchestrator"}
-    run = compress(place, KUBERNETES, len(every))
+    run = finished(place, "compress", KUBERNETES, len(every))
     assert run.code == 0, run.output
     assert sorted(run.steps) == sorted(every)
     results = place.folder / "runs" / KUBERNETES
@@ -33,15 +33,25 @@ def test_a_run_ends_with_its_report_at_home_and_a_second_one_starts_only_what_ne
     assert reads and set(reads.values()) == {1}, reads
     assert run.sent("filter_calibration_pool") < place.weights / 4  # it needs the tokenizer
     again = small.ALWAYS | {"orchestrator"}
-    run = compress(place, KUBERNETES, len(again), "--weights")
+    run = finished(place, "compress", KUBERNETES, len(again), "--weights")
     assert run.code == 0, run.output
     assert sorted(run.steps) == sorted(again)
     assert (results / "checkpoint" / "config.json").is_file()
 
 
+def test_a_comparison_ends_with_its_tables_at_home(place: Place) -> None:
+    candidates = {"fisher_0_2_uniform_0", "flap_0_2_uniform_0"}
+    expected = candidates | {"describe_hardware", "resolve_source", "compare_candidates"}
+    run = finished(place, "compare", KUBERNETES, len(expected) + 1)
+    assert run.code == 0, run.output
+    assert expected <= set(run.steps)
+    tables = json.loads((place.folder / "runs" / "comparison" / "comparison.json").read_text())
+    assert {row["method"] for row in tables["rows"]} == {"fisher", "flap"}
+
+
 def test_a_killed_pod_is_a_failed_command_that_names_the_step_and_its_log(place: Place) -> None:
     started = "estimate_importance"
-    with place.compress(KUBERNETES, "--set", "seed=1") as process:
+    with place.adapruner("compress", KUBERNETES, "--set", "seed=1") as process:
         wait_for(lambda: running_pod(place, started) is not None, SECONDS)
         pod = running_pod(place, started)
         assert pod is not None
