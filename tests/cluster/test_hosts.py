@@ -105,7 +105,8 @@ def test_ten_versions_are_compressed_once_by_three_hosts_of_which_one_is_killed(
     time.sleep(EXPIRY_S)
     others.append(RecompressHost(HOSTS[1], registry))
     assert others[-1].wait() == 0
-    print({host.name: host.compressed() for host in others}, f"killed with version {lost}")
+    done_by = [(host.name, host.compressed()) for host in others]
+    print(done_by, f"killed with version {lost}")
     done = Counter(version for host in others for version in host.compressed())
     assert done == Counter(versions)
     assert all(host.compressed() for host in others[:2])
