@@ -78,10 +78,13 @@ def execute(name: str, values: dict[str, Any]) -> PipelineRunResponse:
 
     `values` is the content of its file. Raises UserError for a step that the pipeline lacks.
     """
+    from zenml.client import Client
     from zenml.enums import ExecutionMode
 
+    modes = Client().active_stack.orchestrator.supported_execution_modes
     with configured(name, values) as pipeline:
-        pipeline.configure(execution_mode=ExecutionMode.FAIL_FAST)
+        if ExecutionMode.FAIL_FAST in modes:  # Kubeflow's lacks it
+            pipeline.configure(execution_mode=ExecutionMode.FAIL_FAST)
         run: PipelineRunResponse = pipeline()
     return run
 
