@@ -11,7 +11,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,6 @@ class Result:
     code: int
     out: str
     err: str
-    seconds: float
 
     @property
     def cached(self) -> set[str]:
@@ -63,7 +61,6 @@ class Workplace:
         )
 
     def python(self, *arguments: str, **environment: str) -> Result:
-        started = time.perf_counter()
         result = subprocess.run(
             [sys.executable, *arguments],
             cwd=self.folder,
@@ -78,8 +75,7 @@ class Workplace:
             timeout=600,
             check=False,
         )
-        seconds = time.perf_counter() - started
-        return Result(result.returncode, result.stdout, result.stderr, seconds)
+        return Result(result.returncode, result.stdout, result.stderr)
 
     def report(self) -> dict[str, Any]:
         return json.loads((self.results / "report.json").read_text())
