@@ -58,14 +58,14 @@ def start(work: Workplace, log: Path, *arguments: str) -> subprocess.Popen[bytes
 
 
 def finished_steps(log: Path) -> set[str]:
-    return Result(0, log.read_text(), "", 0).ran
+    return Result(0, log.read_text(), "").ran
 
 
 def compare(work: Workplace, *arguments: str) -> Result:
     """A comparison that runs to its end; its output is in `out`."""
     log = work.folder / "log"
     code = start(work, log, *arguments).wait(timeout=900)
-    return Result(code, log.read_text(), "", 0)
+    return Result(code, log.read_text(), "")
 
 
 @pytest.fixture(scope="module")
