@@ -42,7 +42,7 @@ def compress(config: RunConfig) -> None:
         dense, pool, shared.importance_table, grams, shared.objective_tasks, latency,
         config.plan_config,
     )  # fmt: skip
-    pruned = prune(dense, plan, pool, model, config.reconstruction)
+    pruned = prune(dense, plan, pool, grams, model, config.reconstruction)
     logits = compute_teacher_logits(dense, pool, model, config.finetune.teacher)
     start = dense if config.finetune.starts_dense else pruned
     finetuned = finetune(pruned, start, logits, pool, model, config.finetune, config.seed)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from adapruner.config import ModelConfig, ReconstructionConfig
 from steps.zenml_support.cache import cached_step
+from steps.zenml_support.materializer import WithoutWeights, whole
 from steps.zenml_support.workspace import stage
 
 
@@ -15,12 +16,15 @@ def prune(
     checkpoint: Path,
     plan: Path,
     pool: Path,
+    gram_matrices: WithoutWeights,
     model: ModelConfig,
     reconstruction: ReconstructionConfig,
 ) -> Annotated[Path, "pruned_checkpoint"]:
     """A checkpoint directory with the plan beside the weights."""
     from adapruner.pruning.apply import prune as apply_plan
 
+    if reconstruction.activations == "dense":
+        whole(gram_matrices)
     with stage("prune") as out:
-        apply_plan(checkpoint, plan, pool, model, reconstruction, out)
+        apply_plan(checkpoint, plan, pool, model, reconstruction, out, gram_matrices)
     return out

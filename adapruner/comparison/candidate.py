@@ -96,7 +96,8 @@ class _Run:
         method_module(config.reconstruction.method).check_supported(structures)
         plan = self._search(storage)
         with self._stage("prune") as cut:
-            prune(inputs.checkpoint, plan, inputs.pool, config.model, config.reconstruction, cut)
+            settings, grams = config.reconstruction, inputs.gram_matrices
+            prune(inputs.checkpoint, plan, inputs.pool, config.model, settings, cut, grams)
         pruned = self._evaluate("pruned", cut)
         finetuned = None
         if config.finetune.is_enabled:

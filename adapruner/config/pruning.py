@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -189,6 +189,10 @@ class PruningConfig(Section):
         return self
 
 
+AFTER_TRIALS = frozenset({"epochs", "activations"})
+"""Settings of `reconstruction` that trials do not depend on."""
+
+
 class ReconstructionConfig(Section):
     """How the remaining weights are updated after the cut."""
 
@@ -210,3 +214,18 @@ class ReconstructionConfig(Section):
         "each cut MLP to the output of the whole one, after the update of its output projection in "
         "closed form; 0: that update alone, as in the trials",
     )
+    activations: Literal["pruned", "dense"] = Field(
+        "pruned",
+        description="least_squares only: whose activations the update is computed from; pruned: "
+        "those of the cut layers below, in two passes over the update samples; dense: those of the "
+        "dense model, by the matrices of the trials and without a pass, for `epochs: 0`",
+    )
+
+    @model_validator(mode="after")
+    def _check_activations(self) -> Self:
+        if self.activations == "dense" and (self.method != "least_squares" or self.epochs):
+            raise ValueError(
+                f"reconstruction.activations is dense, which is for method least_squares with "
+                f"epochs 0; got {self.method} with epochs {self.epochs}; set activations to pruned"
+            )
+        return self

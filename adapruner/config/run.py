@@ -16,7 +16,12 @@ from adapruner.config.export import ExportConfig, ServingConfig, with_4bit_expor
 from adapruner.config.model import ModelConfig
 from adapruner.config.parsing import parse_section
 from adapruner.config.presets import DEFAULT, apply_defaults, check_preset, presets
-from adapruner.config.pruning import RESIDUAL_SUBSETS, PruningConfig, ReconstructionConfig
+from adapruner.config.pruning import (
+    AFTER_TRIALS,
+    RESIDUAL_SUBSETS,
+    PruningConfig,
+    ReconstructionConfig,
+)
 from adapruner.config.recovery import FinetuneConfig
 from adapruner.config.search import SearchConfig
 
@@ -109,10 +114,10 @@ class RunConfig(Section):
 
     @property
     def plan_config(self) -> PlanConfig:
-        """The settings of the search. Trials do not depend on `reconstruction.epochs`."""
+        """The settings of the search: trials do not depend on what `AFTER_TRIALS` names."""
         settings = {name: getattr(self, name) for name in PlanConfig.model_fields}
-        default = ReconstructionConfig().epochs
-        reconstruction = self.reconstruction.model_copy(update={"epochs": default})
+        defaults = ReconstructionConfig().model_dump(include=set(AFTER_TRIALS))
+        reconstruction = self.reconstruction.model_copy(update=defaults)
         return PlanConfig(**settings | {"reconstruction": reconstruction})
 
     @property

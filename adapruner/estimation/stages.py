@@ -203,6 +203,9 @@ def prune(work: Workload) -> StageCost:
         tokens = work.config.calibration.pool_size * work.config.calibration.sequence_length
         is_updated = settings.method != "none"
         return StageCost(work.layers(tokens) * is_updated, work.weights, written)
+    if settings.activations == "dense":
+        memory = work.weights + 3 * work.gram_matrix() + written
+        return StageCost(work.cut_layers * work.units.solve, memory, written)
     tokens = work.update_tokens
     mlp = sizes.layers[0].mlp_channels * sizes.channel_params
     share = mlp * work.cut_layers / sizes.block_params

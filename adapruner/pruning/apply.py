@@ -27,9 +27,11 @@ def prune(
     model: ModelConfig,
     reconstruction: ReconstructionConfig,
     out: Path,
+    gram_matrices: Path | None = None,
 ) -> None:
     """Cuts the checkpoint by the plan in the directory `plan` and writes the smaller one to `out`.
 
+    `gram_matrices` is the directory of the matrices of the trials, for `activations: dense`.
     The weights keep the data type that they are stored in; those that are kept and not updated are
     bit-identical. Raises UnreachableError when the model can't hold the reconstruction's result.
     """
@@ -38,7 +40,8 @@ def prune(
         sparse = sparse_model(checkpoint, decided, texts, model)
         ckpt.save_checkpoint(sparse, checkpoint, out, ckpt.stored_dtypes(checkpoint))
     else:
-        _cut(ReconstructionRequest(checkpoint, decided, texts, model, reconstruction), out)
+        parts = (checkpoint, decided, texts, model, reconstruction, gram_matrices)
+        _cut(ReconstructionRequest(*parts), out)
     decided.write_file(out / ckpt.PLAN_FILE)
 
 

@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial
 from torch import Tensor
 
 from adapruner.config import PlanConfig
+from adapruner.config.pruning import AFTER_TRIALS
 from adapruner.data.pool import Pool
 from adapruner.dependencies import source_files
 from adapruner.hashing import hash_directory, hash_file, hash_json
@@ -97,7 +98,7 @@ def study_dependencies(inputs: SearchInputs, pool: Pool, config: PlanConfig) -> 
         "dtype": ckpt.compute_dtype(config.model),
         "search": search,
         "pruning": config.pruning.model_dump(),
-        "reconstruction": config.reconstruction.model_dump(exclude={"epochs"}),
+        "reconstruction": config.reconstruction.model_dump(exclude=set(AFTER_TRIALS)),
         "seed": config.seed,
         "code": [hash_file(file) for file in source_files(__name__, ("adapruner",))],
     }

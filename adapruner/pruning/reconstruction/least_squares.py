@@ -21,6 +21,7 @@ from adapruner.models.streamed.layers import in_order, is_streamed
 from adapruner.models.structures import (
     ATTENTION_PARTS,
     MLP_PARTS,
+    PROJECTIONS,
     LayerModules,
     Structures,
     describe_model,
@@ -29,6 +30,7 @@ from adapruner.models.structures import (
 from adapruner.progress import announce, track
 from adapruner.pruning.activations import ActivationStream, MlpText
 from adapruner.pruning.fit_mlp import fit_mlp
+from adapruner.pruning.gram_matrices import GramMatrices
 from adapruner.pruning.narrow_config import narrow_config
 from adapruner.pruning.plan import LayerPlan, PruningPlan
 from adapruner.pruning.reconstruction.request import (
@@ -48,8 +50,20 @@ def reconstruct(request: ReconstructionRequest) -> Reconstruction:
     """The updated MLPs of all cut layers, computed on the plan's mix of the domains.
 
     Where neither the settings nor the plan have a ridge, it is chosen for each layer on the
-    objective text.
+    objective text, or `RIDGE` with the activations of the dense model.
     """
+    model = load_or_stream(request.checkpoint, request.device, "1 read")
+    if request.settings.activations == "dense":
+        updated = _update_from_matrices(model, request)
+    else:
+        updated = _update_from_text(model, request)
+    layers = _corrections(updated)
+    return Reconstruction(layers if is_streamed(model) else list(layers))
+
+
+def _update_from_text(
+    model: Any, request: ReconstructionRequest
+) -> Iterator[tuple[LayerModules, float | None]]:
     pool, plan = request.pool, request.plan
     weights = plan.update.sample_weights(pool.domain)
     samples, weights = pool.update[weights > 0], weights[weights > 0]
@@ -58,11 +72,32 @@ def reconstruct(request: ReconstructionRequest) -> Reconstruction:
         f"update: {len(samples)} x {samples.shape[1]} tokens, twice through every layer and "
         f"{settings.epochs} epochs of each cut MLP"
     )
-    model = load_or_stream(request.checkpoint, request.device, "1 read")
     text = UpdateText(samples, weights, pool.objective)
     ridge = settings.ridge or plan.update.ridge
-    layers = _corrections(update_layers(model, plan, text, ridge, settings.epochs))
-    return Reconstruction(layers if is_streamed(model) else list(layers))
+    return update_layers(model, plan, text, ridge, settings.epochs)
+
+
+def _update_from_matrices(
+    model: Any, request: ReconstructionRequest
+) -> Iterator[tuple[LayerModules, float | None]]:
+    """As `update_layers`, by the matrices of the trials: the model of the selected trial."""
+    if request.gram_matrices is None:
+        raise ValueError("activations of the dense model need its gram matrices")
+    plan, structures = request.plan, describe_model(model)
+    check_fits(plan, structures)
+    ridge = request.settings.ridge or plan.update.ridge or RIDGE
+    with_ridge = plan.model_copy(update={"update": plan.update.model_copy(update={"ridge": ridge})})
+    grams = GramMatrices(request.gram_matrices)
+    updates = grams.updated_projections(model, with_ridge)
+    layers = list(zip(layer_modules(model), structures.layers, plan.layers, strict=True))
+    for index in track(in_order(model), "update", len(layers)):
+        modules, dense, kept = layers[index]
+        down = updates.get(index)
+        cut_layer(modules, dense, kept, structures.head_dim, PROJECTIONS)
+        if down is not None:
+            _put(modules, down)
+        yield modules, None if down is None else ridge
+    model.config = narrow_config(model.config, structures, plan)
 
 
 def _corrections(updated: Iterator[tuple[LayerModules, float | None]]) -> Iterator[Correction]:
@@ -117,11 +152,12 @@ def update_layers(
     fresh_text = text.fresh if ridge is None or epochs else None
     choice = None if fresh_text is None else ActivationStream(model, fresh_text)
     layers = list(zip(layer_modules(model), structures.layers, plan.layers, strict=True))
+    is_cut = [len(kept.channels()) < dense.mlp_channels for _, dense, kept in layers]
     for index in track(in_order(model), "update", len(layers)):
         modules, dense, kept = layers[index]
         used = None
         cut_layer(modules, dense, kept, structures.head_dim, ATTENTION_PARTS)
-        if len(kept.channels()) < dense.mlp_channels:
+        if is_cut[index]:
             whole = modules.down.weight.detach()
             seen = stream.observe(modules.mlp, modules.down, text.weights)
             fresh = choice.observe(modules.mlp, modules.down) if choice else None
@@ -130,9 +166,10 @@ def update_layers(
             used = _update(modules, whole, kept, candidates, seen, fresh)
             if epochs:
                 fit_mlp(modules.mlp, seen, fresh, epochs)
-        stream.advance()
-        if choice:
-            choice.advance()
+        if any(is_cut[index + 1 :]):  # the layers above the last update need no activations
+            stream.advance()
+            if choice:
+                choice.advance()
         yield modules, used
     model.config = narrow_config(model.config, structures, plan)
 
@@ -153,9 +190,14 @@ def _update(
         for ridge, weight in weights.items()
     }
     best = min(ridges, key=errors.__getitem__)
+    _put(modules, weights[best])
+    return best
+
+
+def _put(modules: LayerModules, down: Tensor) -> None:
+    """Makes `down` the output projection of the cut MLP."""
     if isinstance(modules.down, ExpertProjection):
         cut = modules.down.weights
-        modules.down.put(replace(cut, down=separate(weights[best], len(cut.down))))
+        modules.down.put(replace(cut, down=separate(down, len(cut.down))))
     else:
-        modules.down.weight.data = weights[best]
-    return best
+        modules.down.weight.data = down

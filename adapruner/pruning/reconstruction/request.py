@@ -28,10 +28,14 @@ class Reconstruction:
 
 @dataclass(frozen=True)
 class ReconstructionRequest:
-    """The dense checkpoint, the plan, the pool, and the settings."""
+    """The dense checkpoint, the plan, the pool, and the settings.
+
+    `gram_matrices` is the directory of the matrices of the trials, where the settings use it.
+    """
 
     checkpoint: Path
     plan: PruningPlan
     pool: Pool
     device: DeviceConfig
     settings: ReconstructionConfig
+    gram_matrices: Path | None = None

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from adapruner.config import PruningConfig
+from adapruner.config import PruningConfig, ReconstructionConfig
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,10 @@ def test_a_latency_table_depends_on_what_a_time_depends_on_alone() -> None:
     timed = PruningConfig(ratio_of="latency", context=64, ratio=0.3, protect_first=0)
     assert timed.latency_settings == PruningConfig(ratio_of="latency", context=64)
     assert PruningConfig(ratio_of="memory").latency_settings is None
+
+
+@pytest.mark.parametrize("values", [{}, {"method": "none", "epochs": 0}])
+def test_activations_of_the_dense_model_are_for_the_closed_form_alone(values: Any) -> None:
+    with pytest.raises(ValidationError, match=r"activations is dense.*set activations to pruned"):
+        ReconstructionConfig(activations="dense", **values)
+    assert ReconstructionConfig(activations="dense", epochs=0).activations == "dense"
