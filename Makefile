@@ -28,7 +28,7 @@ help:
 	@echo "make test-fast  the quick ones: about 4 minutes"
 	@echo "make verify-exports  llama.cpp and vLLM on the exports, built in VERIFY: an hour or more"
 	@echo "make verify-extras   whether all extras resolve with constraints.txt: minutes, needs PyPI"
-	@echo "make verify-cluster  the pipeline in pods of a Kubernetes stand-in, as root: half an hour"
+	@echo "make verify-cluster  the pipeline in pods of stand-ins for Kubernetes and Kubeflow, as root: an hour"
 	@echo "make check      ruff, formatting, mypy, import layers"
 	@echo "make docs       write docs/settings.md and docs/methods.md from the code"
 	@echo "make clean      remove files of tools; keeps $(VENV), .adapruner/ and runs/"
