@@ -78,18 +78,8 @@ def _is_silent(step: StepRunResponse) -> bool:
 def _failure(run: PipelineRunResponse, orchestrator: BaseOrchestrator) -> Exception:
     steps = _steps(run.id)
     failed = [step for step in steps if step.status == ExecutionStatus.FAILED]
-    if not failed and (silent := [step for step in steps if _is_silent(step)]):
-        minutes, log = silent[0].heartbeat_threshold, _log_of(silent[0], run, orchestrator)
-        return FailedRunError(
-            f"the step {silent[0].name} of the run {run.name} has shown no life for {minutes} "
-            f"minutes: its pod is gone, or can't reach ZenML; "
-            f"{f'its log: {log}' if log else f'see {run.id} in ZenML'}"
-        )
     if not failed:
-        return FailedRunError(
-            f"the run {run.name} is {run.status.value}, and no step has failed; "
-            f"{_kubectl(orchestrator, f'run_id={run.id}') or f'see {run.id} in ZenML'}"
-        )
+        return _failure_without_step(run, steps, orchestrator)
     step = Client().get_run_step(failed[0].id)
     if (error := step.exception_info) is not None and USER_ERROR in (error.source or ""):
         return UserError(error.message or error.traceback.strip().splitlines()[-1])
@@ -98,6 +88,21 @@ def _failure(run: PipelineRunResponse, orchestrator: BaseOrchestrator) -> Except
     return FailedRunError(
         f"the step {step.name}{others} of the run {run.name} failed{reason}; its log: "
         f"{_log_of(step, run, orchestrator)}"
+    )
+
+
+def _failure_without_step(
+    run: PipelineRunResponse, steps: list[StepRunResponse], orchestrator: BaseOrchestrator
+) -> FailedRunError:
+    where = _kubectl(orchestrator, f"run_id={run.id}") or f"see {run.id} in ZenML"
+    silent = next(filter(_is_silent, steps), None)
+    if silent is None:
+        return FailedRunError(
+            f"the run {run.name} is {run.status.value}, and no step has failed; {where}"
+        )
+    return FailedRunError(
+        f"the step {silent.name} of the run {run.name} has shown no life for "
+        f"{silent.heartbeat_threshold} minutes: its pod is gone, or can't reach ZenML; {where}"
     )
 
 
