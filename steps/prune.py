@@ -23,7 +23,7 @@ def prune(
     """A checkpoint directory with the plan beside the weights."""
     from adapruner.pruning.apply import prune as apply_plan
 
-    if reconstruction.activations == "dense":
+    if reconstruction.is_by_matrices:
         whole(gram_matrices)
     with stage("prune") as out:
         apply_plan(checkpoint, plan, pool, model, reconstruction, out, gram_matrices)

@@ -223,9 +223,14 @@ class ReconstructionConfig(Section):
 
     @model_validator(mode="after")
     def _check_activations(self) -> Self:
-        if self.activations == "dense" and (self.method != "least_squares" or self.epochs):
+        if self.is_by_matrices and self.epochs:
             raise ValueError(
-                f"reconstruction.activations is dense, which is for method least_squares with "
-                f"epochs 0; got {self.method} with epochs {self.epochs}; set activations to pruned"
+                "reconstruction.activations is dense, which is for the closed form alone; got "
+                f"epochs {self.epochs}; set epochs to 0, or activations to pruned"
             )
         return self
+
+    @property
+    def is_by_matrices(self) -> bool:
+        """Whether the update is computed from the matrices of the trials."""
+        return self.method == "least_squares" and self.activations == "dense"

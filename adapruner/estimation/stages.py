@@ -203,7 +203,7 @@ def prune(work: Workload) -> StageCost:
         tokens = work.config.calibration.pool_size * work.config.calibration.sequence_length
         is_updated = settings.method != "none"
         return StageCost(work.layers(tokens) * is_updated, work.weights, written)
-    if settings.activations == "dense":
+    if settings.is_by_matrices:
         memory = work.weights + 3 * work.gram_matrix() + written
         return StageCost(work.cut_layers * work.units.solve, memory, written)
     tokens = work.update_tokens

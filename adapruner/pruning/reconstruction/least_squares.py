@@ -53,7 +53,7 @@ def reconstruct(request: ReconstructionRequest) -> Reconstruction:
     objective text, or `RIDGE` with the activations of the dense model.
     """
     model = load_or_stream(request.checkpoint, request.device, "1 read")
-    if request.settings.activations == "dense":
+    if request.settings.is_by_matrices:
         updated = _update_from_matrices(model, request)
     else:
         updated = _update_from_text(model, request)

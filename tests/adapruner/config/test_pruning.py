@@ -53,8 +53,8 @@ def test_a_latency_table_depends_on_what_a_time_depends_on_alone() -> None:
     assert PruningConfig(ratio_of="memory").latency_settings is None
 
 
-@pytest.mark.parametrize("values", [{}, {"method": "none", "epochs": 0}])
-def test_activations_of_the_dense_model_are_for_the_closed_form_alone(values: Any) -> None:
-    with pytest.raises(ValidationError, match=r"activations is dense.*set activations to pruned"):
-        ReconstructionConfig(activations="dense", **values)
-    assert ReconstructionConfig(activations="dense", epochs=0).activations == "dense"
+def test_activations_of_the_dense_model_are_for_the_closed_form_alone() -> None:
+    with pytest.raises(ValidationError, match=r"activations is dense.*got epochs 2"):
+        ReconstructionConfig(activations="dense")
+    assert ReconstructionConfig(activations="dense", epochs=0).is_by_matrices
+    assert not ReconstructionConfig(activations="dense", method="none").is_by_matrices
