@@ -1,6 +1,6 @@
 """The part of the API of Kubeflow Pipelines that the kfp client calls to run a compiled pipeline.
 
-    python tests/cluster/kubeflow_api.py PORT FOLDER IMAGE PYTHON
+    python -m tests.cluster.kubeflow_api PORT FOLDER IMAGE PYTHON
 
 Tasks run as isolated processes in the order of the pipeline; what depends on a failed one does not
 run. FOLDER gets their logs, `pods.jsonl`, and the specification of each run.
@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from pods import AT_ONCE, Node
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
+
+from tests.cluster.pods import AT_ONCE, Node
 
 PREFIX = "/apis/v2beta1"
 RUN_NAME = "{{$.pipeline_job_name}}"

@@ -1,6 +1,6 @@
 """The part of a Kubernetes API that ZenML's orchestrator asks, with pods as isolated processes.
 
-    python tests/cluster/kubernetes_api.py PORT FOLDER IMAGE PYTHON
+    python -m tests.cluster.kubernetes_api PORT FOLDER IMAGE PYTHON
 
 Objects are kept in memory and their JSON in FOLDER, beside the pods' logs; `pods.jsonl` has a line
 for each pod that ended. A Job starts its pod, and again up to `backoffLimit`. Claims and host paths
@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from pods import AT_ONCE, Node
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+
+from tests.cluster.pods import AT_ONCE, Node
 
 KINDS = ("jobs", "pods", "secrets", "cronjobs", "serviceaccounts", "rolebindings", "namespaces")
 Object = dict[str, Any]

@@ -215,9 +215,10 @@ def _zenml_server(folder: Path, store: str) -> Iterator[str]:
 @contextmanager
 def _api(name: str, pods: Path, image: Path, base: str, health: str) -> Iterator[str]:
     port = free_port()
-    command = [sys.executable, str(HERE / f"{name}_api.py"), str(port), str(pods)]
+    command = [sys.executable, "-m", f"tests.cluster.{name}_api", str(port), str(pods)]
     url = f"http://127.0.0.1:{port}"
-    with running([*command, str(image), base], pods / f"{name}.log", web(f"{url}/{health}")):
+    answers, paths = web(f"{url}/{health}"), {"PYTHONPATH": str(HERE.parents[1])}
+    with running([*command, str(image), base], pods / f"{name}.log", answers, paths):
         yield url
 
 
