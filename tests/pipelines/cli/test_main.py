@@ -114,7 +114,7 @@ def test_a_tracking_uri_that_does_not_answer_is_one_line(
     started = time.perf_counter()
     result = adapruner("compress", "-c", "run.yaml", cwd=tmp_path)
     assert result.returncode == 2
-    assert time.perf_counter() - started < 300, "MLflow itself tries for much longer"
+    assert time.perf_counter() - started < 60
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: ")
     assert "http://127.0.0.1:9" in line
