@@ -22,14 +22,20 @@ from adapruner.models.streamed.passes import LayerRunner
 from adapruner.models.structures import Structures
 from adapruner.pruning.update import RIDGE, updated_weight
 
-TOKENS = 512
-"""Tokens of a timed pass, about those of a micro-batch."""
+TOKENS, PASS = 512, 4.0
+"""Tokens of a timed pass, about those of a micro-batch: fewer where it would take more seconds.
+
+A 7B layer in bfloat16 takes 20 minutes on a processor that has no instructions for it.
+"""
 
 VOCABULARY, WIDTH = 2**13, 2**11
 """The most that is timed: larger vocabularies and matrices of a layer's channels are scaled up."""
 
-REPEATS, SECONDS = 3, 0.3
-"""Repeats of a timing, and the time that it takes at least."""
+EMBEDDINGS = 256
+"""Token ids of the timed passes: their cost does not depend on the vocabulary."""
+
+REPEATS, LEAST, MOST = 3, 0.3, 5.0
+"""Repeats of a timing; the seconds after which it may end, and those after which it ends."""
 
 
 @dataclass(frozen=True)
@@ -61,25 +67,43 @@ def measure_units(
     Memory: one layer, or a matrix of `WIDTH` x `WIDTH` in float32, whichever is larger.
     """
     torch.manual_seed(0)
-    clock, hidden = _Clock(device), structures.hidden_size
-    runner = LayerRunner(shallow_model(config, 1, 256, dtype).to(device))
-    ids = torch.randint(3, 256, (max(TOKENS // length, 1), length), device=device)
+    clock, hidden = Clock(device), structures.hidden_size
+    runner = LayerRunner(shallow_model(config, 1, EMBEDDINGS, dtype).to(device))
+    ids = timed_tokens(runner, length, clock)
     batch, single = (runner.enter(input_ids=tokens) for tokens in (ids, ids[:1, :1]))
     mlps, width = structures.layers[0].mlps, min(structures.layers[0].mlp_width, WIDTH)
     scale = structures.layers[0].mlp_width / width
     down = nn.Linear(width, hidden, bias=False, dtype=dtype, device=device)
     inputs = torch.randn(ids.numel(), width, dtype=dtype, device=device)
     weights = structures.block_params / len(structures.layers) / down.weight.numel()
-    layer = clock.seconds(lambda: runner.run(0, batch))
+    layer, both = clock.in_turns(lambda: runner.run(0, batch), lambda: _both_passes(runner, batch))
     return Units(
         layer=layer / ids.numel(),
-        backward=max(clock.seconds(lambda: _both_passes(runner, batch)) - layer, 0.0) / ids.numel(),
+        backward=max(both - layer, 0.0) / ids.numel(),
         decode=clock.seconds(lambda: runner.run(0, single)),
         head=_head_seconds(batch.flatten(0, 1), config.vocab_size, clock) / ids.numel(),
         gram=clock.seconds(lambda: inputs.T @ inputs) / ids.numel() * scale**2 * mlps,
         solve=_solve_seconds(down, inputs.float(), clock) * scale**3 * mlps,
         fisher=_fisher_seconds(down, inputs.view(*ids.shape, -1), batch, clock) * weights,
     )
+
+
+def timed_tokens(runner: LayerRunner, length: int, clock: Clock) -> Tensor:
+    """Token ids [samples, tokens] of a pass: samples of `length`, or a part of one, see `PASS`."""
+
+    def token_ids(tokens: int) -> Tensor:
+        shape = max(tokens // length, 1), min(tokens, length)
+        return torch.randint(3, EMBEDDINGS, shape, device=clock.device)
+
+    def seconds(tokens: int) -> float:
+        batch = runner.enter(input_ids=token_ids(tokens))
+        return clock.once(lambda: _both_passes(runner, batch))
+
+    most, tokens = max(TOKENS // length, 1) * length, 1
+    seconds(tokens)  # the first pass on a device sets it up
+    while tokens < most and seconds(tokens) * 4 < PASS:
+        tokens = min(tokens * 4, most)
+    return token_ids(tokens)
 
 
 @torch.enable_grad()
@@ -89,20 +113,20 @@ def _both_passes(runner: LayerRunner, batch: Tensor) -> None:
     output.backward(torch.ones_like(output))  # type: ignore[no-untyped-call]
 
 
-def _head_seconds(states: Tensor, vocabulary: int, clock: _Clock) -> float:
+def _head_seconds(states: Tensor, vocabulary: int, clock: Clock) -> float:
     """Of the logits of `states` [N, hidden] and the losses of their tokens."""
     rows = min(vocabulary, VOCABULARY)
     weight = torch.randn(rows, states.shape[1], dtype=states.dtype, device=states.device)
     return clock.seconds(lambda: log_sum_exp(states @ weight.T)) * vocabulary / rows
 
 
-def _solve_seconds(down: nn.Linear, inputs: Tensor, clock: _Clock) -> float:
+def _solve_seconds(down: nn.Linear, inputs: Tensor, clock: Clock) -> float:
     """Of the update of `down` with three of four channels, from its `inputs` [N, channels]."""
     gram, kept = inputs.T @ inputs, [c for c in range(down.in_features) if c % 4]
     return clock.seconds(lambda: updated_weight(down.weight, gram, kept, RIDGE))
 
 
-def _fisher_seconds(down: nn.Linear, inputs: Tensor, grads: Tensor, clock: _Clock) -> float:
+def _fisher_seconds(down: nn.Linear, inputs: Tensor, grads: Tensor, clock: Clock) -> float:
     """Of the weight gradients of `down` for each of some samples, and the sums of their squares.
 
     `inputs` [B, T, in] and output gradients `grads` [B, T, out] are those of the samples.
@@ -116,18 +140,27 @@ def _fisher_seconds(down: nn.Linear, inputs: Tensor, grads: Tensor, clock: _Cloc
     return clock.seconds(reduce) / len(inputs)
 
 
-class _Clock:
-    """Times calls on a device: the median of repeats, the first one not counted."""
+class Clock:
+    """Times calls on a device."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
+    def once(self, call: Callable[[], object]) -> float:
+        """Seconds of one call."""
+        start = time.perf_counter()
+        call()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter() - start
+
     def seconds(self, call: Callable[[], object]) -> float:
-        times: list[float] = []
-        while len(times) <= REPEATS or sum(times) < SECONDS:
-            start = time.perf_counter()
-            call()
-            if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)
-            times.append(time.perf_counter() - start)
-        return statistics.median(times[1:])
+        """The median of repeats; the first one counts only where it takes `MOST` by itself."""
+        return self.in_turns(call)[0]
+
+    def in_turns(self, *calls: Callable[[], object]) -> list[float]:
+        """The medians of calls that are compared: a change of the machine's speed is in all."""
+        rounds: list[list[float]] = []
+        while (total := sum(map(sum, rounds))) < LEAST or (len(rounds) <= REPEATS and total < MOST):
+            rounds.append([self.once(call) for call in calls])
+        return [statistics.median(times) for times in zip(*(rounds[1:] or rounds), strict=True)]

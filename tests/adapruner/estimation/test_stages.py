@@ -8,9 +8,11 @@ import torch
 
 from adapruner.config import RunConfig
 from adapruner.estimation.stages import STAGES, Workload
-from adapruner.estimation.units import Units, measure_units
+from adapruner.estimation.units import EMBEDDINGS, TOKENS, Clock, Units, measure_units, timed_tokens
 from adapruner.importance.needs import gradient_groups
 from adapruner.importance.statistics import importance_table
+from adapruner.models.shallow import shallow_model
+from adapruner.models.streamed.passes import LayerRunner
 from adapruner.models.structures import describe_model
 from adapruner.pruning.gram_matrices import compute_gram_matrices
 from tests.models import KINDS, small_model, tokens
@@ -95,8 +97,18 @@ def test_methods_differ_where_their_work_does() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_layer_of_every_family_is_timed(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adapruner.estimation.units.SECONDS", 0.0)
+    monkeypatch.setattr("adapruner.estimation.units.LEAST", 0.05)
     model = small_model(kind)
     config, structures = model.config, describe_model(model)
     units = measure_units(config, structures, LENGTH, torch.float32, torch.device("cpu"))
     assert all(0 < value < 1 for value in vars(units).values())
+
+
+@pytest.mark.parametrize(("seconds", "shape"), [(0.0, (1, 1)), (1e9, (TOKENS // LENGTH, LENGTH))])
+def test_a_slow_device_is_timed_on_fewer_tokens(
+    seconds: float, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapruner.estimation.units.PASS", seconds)
+    config = small_model("llama").config
+    runner = LayerRunner(shallow_model(config, 1, EMBEDDINGS, torch.float32))
+    assert timed_tokens(runner, LENGTH, Clock(torch.device("cpu"))).shape == shape
