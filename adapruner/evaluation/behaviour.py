@@ -8,7 +8,7 @@ nats.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,12 @@ from adapruner.config import DeviceConfig, EvaluationConfig
 from adapruner.evaluation.perplexity import windows_of
 from adapruner.evaluation.results import Agreement, Behaviour, Continuation, TextComparison
 from adapruner.models import checkpoint as ckpt
+from adapruner.models.streamed.choice import load_or_stream
+from adapruner.models.streamed.layers import is_streamed
+from adapruner.models.streamed.passes import forward_passes
 from adapruner.progress import announce, track
+
+READS = "1 read for each text"
 
 NEW_TOKENS = 40
 """Maximum tokens of a continuation; it ends earlier at the end-of-text token."""
@@ -37,7 +42,8 @@ def compare_behaviour(
     """Compares each of `models` (name -> checkpoint) with the checkpoint `dense`.
 
     Of each text, `behaviour_windows` windows are compared, evenly spread over those that its
-    perplexity is measured on. At most two models are loaded at a time.
+    perplexity is measured on. At most two models are loaded at a time. Where one of them is
+    streamed there are no continuations: each of their tokens would read all its layers.
     """
     tokenizer = ckpt.load_tokenizer(dense)
     windows = {name: select_windows(tokenizer, text, evaluation) for name, text in texts.items()}
@@ -48,15 +54,17 @@ def compare_behaviour(
         f"behaviour: {len(prompts)} prompts of up to {NEW_TOKENS} new tokens and "
         f"{positions:,} positions of the test texts, with each model"
     )
-    reference = ckpt.load_model(dense, device)
-    continuations = {"dense": [continuation(reference, tokenizer, prompt) for prompt in prompts]}
+    reference = load_or_stream(dense, device, READS)
+    continuations = {"dense": _continuations(reference, tokenizer, prompts)}
     agreements: dict[str, dict[str, Agreement]] = {name: {} for name in windows}
     for name, path in models.items():
-        model = ckpt.load_model(path, device)
-        continuations[name] = [continuation(model, tokenizer, prompt) for prompt in prompts]
+        model = load_or_stream(path, device, READS)
+        continuations[name] = _continuations(model, tokenizer, prompts)
         for text, selected in windows.items():
             agreements[text][name] = agreement(reference, model, selected, f"behaviour, {name}")
         del model
+    if not all(continuations.values()):
+        prompts = ()
     return _behaviour(prompts, continuations, windows, agreements)
 
 
@@ -66,6 +74,13 @@ def select_windows(tokenizer: Any, text: str, evaluation: EvaluationConfig) -> T
     windows = windows_of(tokens, evaluation.sequence_length, evaluation.max_windows)
     count = min(evaluation.behaviour_windows, len(windows))
     return windows[[i * len(windows) // count for i in range(count)]]
+
+
+def _continuations(model: Any, tokenizer: Any, prompts: Sequence[str]) -> list[str]:
+    """Of each prompt; none by a streamed model."""
+    if is_streamed(model):
+        return []
+    return [continuation(model, tokenizer, prompt) for prompt in prompts]
 
 
 def continuation(model: Any, tokenizer: Any, prompt: str) -> str:
@@ -97,8 +112,9 @@ def continuation(model: Any, tokenizer: Any, prompt: str) -> str:
 @torch.inference_mode()
 def agreement(dense: Any, model: Any, windows: Tensor, description: str = "") -> Agreement:
     """Next-token agreement and mean KL(dense || model) over all positions of int [M, T]."""
-    same, total = 0, 0.0
-    for window in track(windows, description):
+    same, total, single = 0, 0.0, torch.split(windows, 1)
+    passes = [forward_passes(m, single) for m in (dense, model)]
+    for window, _ in track(zip(*passes, strict=True), description, len(single)):
         expected, predicted = (_log_probs(m, window) for m in (dense, model))
         predicted = predicted.to(expected.device)
         same += int((expected.argmax(-1) == predicted.argmax(-1)).sum())
@@ -107,8 +123,8 @@ def agreement(dense: Any, model: Any, windows: Tensor, description: str = "") ->
 
 
 def _log_probs(model: Any, window: Tensor) -> Tensor:
-    """Log probabilities of the next token at each position, float32 [T, V] for int [T]."""
-    tokens = window.to(model.get_input_embeddings().weight.device).long()[None]
+    """Log probabilities of the next token at each position, float32 [T, V] for int [1, T]."""
+    tokens = window.to(model.get_input_embeddings().weight.device).long()
     logits: Tensor = model(tokens, use_cache=False).logits[0]
     return logits.float().log_softmax(-1)
 

@@ -20,6 +20,7 @@ from adapruner.evaluation.behaviour import (
 )
 from adapruner.evaluation.results import Agreement, Behaviour
 from adapruner.models import checkpoint as ckpt
+from adapruner.models.streamed.layers import stream_model
 from adapruner.pruning.surgery import apply
 from tests.adapruner.conftest import Workplace
 from tests.adapruner.pruning.plans import plan_for
@@ -135,3 +136,30 @@ def test_without_prompts_and_windows_nothing_is_compared(workplace: Workplace) -
     texts = TestTexts.read(workplace.pool).texts
     behaviour = compare_behaviour(workplace.checkpoint, {}, texts, workplace.model, settings)
     assert behaviour.texts == {} and behaviour.continuations == ()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_streamed_models_agree_as_whole_ones_do(
+    kind: str, workplace: Workplace, tmp_path: Path
+) -> None:
+    folders = [tmp_path / "dense", tmp_path / "pruned"]
+    for seed, folder in enumerate(folders):
+        folder.mkdir()
+        ckpt.save_checkpoint(small_model(kind, seed=seed), workplace.checkpoint, folder)
+    whole = [ckpt.load_model(folder, workplace.model) for folder in folders]
+    streamed = [stream_model(f, torch.device("cpu"), torch.float32) for f in folders]
+    windows = tokens(3, 16)
+    assert agreement(*streamed, windows) == agreement(*whole, windows)
+
+
+def test_streamed_models_are_compared_and_not_continued(
+    workplace: Workplace, tmp_path: Path
+) -> None:
+    settings = EvaluationConfig(sequence_length=16, behaviour_windows=3, prompts=("w5 w9",))
+    models, texts = {"pruned": workplace.checkpoint}, TestTexts.read(workplace.pool).texts
+    whole, streamed = (
+        compare_behaviour(workplace.checkpoint, models, texts, device, settings)
+        for device in (workplace.model, workplace.model.model_copy(update={"streaming": True}))
+    )
+    assert streamed.texts == whole.texts
+    assert whole.continuations and not streamed.continuations
