@@ -28,6 +28,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from adapruner.config import ModelConfig, PruningConfig, ReconstructionConfig
 from adapruner.data.pool import Pool
 from adapruner.efficiency.peak_memory import resident_bytes
+from adapruner.evaluation.behaviour import agreement
 from adapruner.evaluation.divergence import top_log_probs
 from adapruner.evaluation.perplexity import mean_loss
 from adapruner.hashing import hash_directory
@@ -180,6 +181,12 @@ def prune_model(root: Path, settings: ModelConfig, out: Path) -> None:
     prune(root / "dense", plan, root / "pool", settings, ReconstructionConfig(epochs=0), out)
 
 
+def behaviour(root: Path, settings: ModelConfig, out: Path) -> None:
+    folders, pool = (root / "dense", root / "whole" / "prune"), Pool.read(root / "pool")
+    models = [load_or_stream(folder, settings, "1 read") for folder in folders]
+    (out / "agreement.txt").write_text(repr(agreement(*models, pool.objective)))
+
+
 STAGES: dict[str, Stage] = {
     "importance": importance,
     "gram_matrices": gram_matrices,
@@ -187,6 +194,7 @@ STAGES: dict[str, Stage] = {
     "trial": trial,
     "teacher": teacher,
     "prune": prune_model,
+    "behaviour": behaviour,
 }
 
 

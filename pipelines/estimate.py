@@ -14,6 +14,13 @@ from adapruner.models.checkpoint import read_config
 from adapruner.models.sources import source_config
 from adapruner.report import format
 
+REMEDIES = {
+    False: "layers are streamed from disk, which takes longer; model.streaming and search.set_size "
+    "change it",
+    True: "finetune.recompute, finetune.batch_size and evaluation.batch_sizes change it",
+}
+"""Whether a stage needs whole models -> what happens or helps where it lacks memory."""
+
 
 def show(config: RunConfig, home: Path, model: Path | None) -> None:
     """Prints the costs of the stages of `config`, with the model of a config in `model` or of the
@@ -29,7 +36,7 @@ def show(config: RunConfig, home: Path, model: Path | None) -> None:
         markup=False,
     )
     console.print(_table(costs))
-    for line in _lacks(costs):
+    for line in filter(None, (_too_large(costs), *_lacks(costs))):
         console.print(line, markup=False)
 
 
@@ -37,12 +44,15 @@ def summary(config: RunConfig, home: Path) -> list[str]:
     """The whole costs of a run of which no stage is cached, and a line for what the machine lacks.
 
     Empty for a source whose config can't be read before the run, such as a registered model.
+    Raises UserError where a stage that is not streamed can't hold its models.
     """
     try:
         model_config = source_config(config.model)
     except UserError:
         return []
     costs = estimate(config, model_config, config.model.source, home.absolute())
+    if too_large := _too_large(costs):
+        raise UserError(too_large)
     seconds, memory, disk = _total(costs)
     return [
         f"Without cached steps it takes about {format.duration(seconds)}, {format.size(memory)} of "
@@ -79,16 +89,34 @@ def _table(costs: Estimate) -> Table:
     return table
 
 
+def _too_large(costs: Estimate) -> str | None:
+    """A line for stages whose models can't be in memory, with the settings to change."""
+    stages = [
+        f"{stage} {format.size(models.weights)} ({models.avoided_by})"
+        for stage, models in costs.whole.items()
+        if models.weights > costs.memory
+    ]
+    if not stages:
+        return None
+    return (
+        f"memory: {format.size(costs.memory)} are available, and stages that can't be streamed "
+        f"need for their weights: {', '.join(stages)}; change the settings in brackets"
+    )
+
+
 def _lacks(costs: Estimate) -> list[str]:
     """A line for memory and for disk that the machine lacks, with the setting to change."""
     lines = []
-    stage, cost = max(costs.stages.items(), key=lambda item: item[1].memory)
-    if cost.memory > costs.memory:
-        lines.append(
-            f"memory: {stage} needs {format.size(cost.memory)}, {format.size(costs.memory)} are "
-            "available: layers are streamed from disk, which takes longer; model.streaming, "
-            "finetune.recompute, finetune.batch_size and search.set_size change it"
-        )
+    for is_whole, remedy in REMEDIES.items():
+        stages = {
+            name: c.memory for name, c in costs.stages.items() if (name in costs.whole) == is_whole
+        }
+        stage = max(stages, key=stages.__getitem__, default="")
+        if stages.get(stage, 0) > costs.memory:
+            lines.append(
+                f"memory: {stage} needs {format.size(stages[stage])}, {format.size(costs.memory)} "
+                f"are available: {remedy}"
+            )
     _, _, disk = _total(costs)
     if disk > costs.disk:
         lines.append(

@@ -12,17 +12,22 @@ import torch
 from adapruner.config import RunConfig
 from adapruner.estimation.stages import StageCost, Workload, costs
 from adapruner.estimation.units import measure_units
+from adapruner.estimation.whole import WholeModels, whole_models
 from adapruner.models import checkpoint as ckpt
 from adapruner.models.streamed.memory import available_on
 from adapruner.models.structures import Structures, describe_model
 
 
 class Estimate(NamedTuple):
-    """The stages of a run with a model of these structures; bytes that the machine has."""
+    """The stages of a run with a model of these structures; bytes that the machine has.
+
+    `whole`: those of the stages that are not streamed.
+    """
 
     structures: Structures
     dtype: str
     stages: Mapping[str, StageCost]
+    whole: Mapping[str, WholeModels]
     memory: int
     disk: int
 
@@ -44,6 +49,7 @@ def estimate(config: RunConfig, model_config: Any, where: str, folder: Path) -> 
         structures,
         dtype,
         costs(work),
+        whole_models(work),
         available_on(device, all_devices=config.model.device == "auto"),
         shutil.disk_usage(folder).free,
     )

@@ -56,6 +56,24 @@ def test_a_large_model_is_estimated_from_its_config_alone(run: Path) -> None:
     assert "6.7 B parameters in 32 layers" in result.output
 
 
+@pytest.mark.slow
+def test_a_run_whose_models_can_not_be_in_memory_is_refused_with_the_settings_to_change(
+    run: Path,
+) -> None:
+    deep = LARGE | {"hidden_size": 1024, "intermediate_size": 22016, "num_hidden_layers": 1000}
+    (run.parent / "model" / "config.json").write_text(json.dumps(deep))
+    result = CliRunner().invoke(main, ["compress", "-c", str(run), "--home", f"{run.parent}/home"])
+    assert result.exit_code == 2, result.output
+    (error,) = [line for line in result.output.splitlines() if line.startswith("error: ")]
+    for setting in ("finetune.method: none", "evaluation.speed: false"):
+        assert setting in error
+    assert not (run.parent / "home").exists()
+    arguments = ["--set", "finetune.method=none", "--set", "evaluation.speed=false"]
+    output = estimate(run, *arguments).output
+    assert "layers are streamed from disk" in output
+    assert "can't be streamed" not in output
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
