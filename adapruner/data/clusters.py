@@ -23,8 +23,8 @@ def clusters_of(
     """The cluster of each of the samples [N, T], and the characteristic token ids of each cluster.
 
     There are up to `count` clusters, numbered by size, largest first. Each has at least one of the
-    first `reference` samples: another is merged into the nearest cluster that has one. Samples
-    without tokens in common are one cluster.
+    first `reference` samples: another is merged into the nearest cluster that has one. Samples with
+    no more than one token in common are one cluster.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from threadpoolctl import threadpool_limits
@@ -38,6 +38,8 @@ def clusters_of(
     try:
         weights = vectorizer.fit_transform(samples.tolist())
     except ValueError:  # no token is left
+        return whole
+    if weights.shape[1] < 2:
         return whole
     # One thread: the order of a sum over several threads may change the last bits.
     with threadpool_limits(1):

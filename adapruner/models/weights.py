@@ -29,6 +29,9 @@ DTYPES = {
 }  # fmt: skip
 """Data type in the header of a safetensors file -> that of torch."""
 
+Entry = tuple[int, str, tuple[int, ...]]
+"""Of a tensor in the header of a safetensors file: first byte in the file, data type, shape."""
+
 COMPUTED_SUFFIX = "rotary_emb.inv_freq"
 """Llama checkpoints saved before Transformers 4.31 contain this buffer; models compute it."""
 
@@ -65,7 +68,7 @@ def tensor_shapes(checkpoint: Path) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     for file in weight_files(checkpoint):
         try:
-            with safe_open(file, framework="pt") as tensors:
+            with safe_open(file, framework="np") as tensors:  # maps the file read-only
                 for name in tensors.keys():  # noqa: SIM118 (not a mapping)
                     shapes[name] = tuple(tensors.get_slice(name).get_shape())
         except (SafetensorError, OSError) as error:
@@ -100,8 +103,8 @@ def stored_dtype(checkpoint: Path) -> torch.dtype:
     return reduce(torch.promote_types, floating)
 
 
-def tensor_entries(file: Path) -> dict[str, tuple[int, str, tuple[int, ...]]]:
-    """Tensor name -> first byte in the file, data type and shape, of a safetensors file."""
+def tensor_entries(file: Path) -> dict[str, Entry]:
+    """Tensor name -> entry in the header of a safetensors file."""
     with file.open("rb") as opened:
         size = int.from_bytes(opened.read(_LENGTH), "little")
         header = json.loads(opened.read(size))
@@ -113,15 +116,42 @@ def tensor_entries(file: Path) -> dict[str, tuple[int, str, tuple[int, ...]]]:
     }
 
 
-def stored_tensors(file: Path) -> Iterator[tuple[str, Tensor]]:
-    """Name and tensor of a safetensors file, in the order of their bytes.
+def tensor_places(checkpoint: Path) -> dict[str, tuple[Path, Entry]]:
+    """Tensor name -> file and entry, of a checkpoint."""
+    return {
+        name: (file, entry)
+        for file in weight_files(checkpoint)
+        for name, entry in tensor_entries(file).items()
+    }
 
-    The file is opened again for each, because what was read of it stays in memory until it closes.
-    """
+
+def stored_tensors(file: Path) -> Iterator[tuple[str, Tensor]]:
+    """Name and tensor of a safetensors file, in the order of their bytes."""
     entries = tensor_entries(file)
     for name in sorted(entries, key=entries.__getitem__):
-        with safe_open(file, framework="pt") as tensors:
-            yield name, tensors.get_tensor(name)
+        yield name, read_tensor(file, name, entries[name])
+
+
+def read_tensor(file: Path, name: str, entry: Entry) -> Tensor:
+    """A tensor on the CPU, in its stored data type, from its entry among `tensor_entries`.
+
+    It is read, not mapped: a mapped file counts as memory of the process, as a whole. Raises
+    UserError for a short file and a data type that models don't have.
+    """
+    start, dtype, shape = entry
+    if dtype not in DTYPES:
+        raise UserError(f"'{file}': '{name}' has the data type {dtype}; convert it")
+    tensor = torch.empty(shape, dtype=DTYPES[dtype])
+    target = tensor.view(-1).view(torch.uint8).numpy()
+    with file.open("rb", buffering=0) as opened:
+        opened.seek(start)
+        done = 0
+        while done < len(target):  # one call reads 2 GiB at most
+            count = opened.readinto(target[done:].data)
+            if not count:
+                raise UserError(f"'{file}' is truncated at '{name}'; fetch it again")
+            done += count
+    return tensor
 
 
 def rewrite_tensors(source: Path, target: Path, change: Callable[[str, Tensor], Tensor]) -> None:
@@ -172,9 +202,9 @@ def check_tied(checkpoint: Path, config: Any) -> None:
     """Raises UserError when the config ties two embeddings that are stored and differ."""
     embeddings = {}
     for file in weight_files(checkpoint) if config.tie_word_embeddings else ():
-        with safe_open(file, framework="pt") as tensors:
-            for name in {"lm_head.weight", "model.embed_tokens.weight"} & set(tensors.keys()):
-                embeddings[name] = tensors.get_tensor(name)
+        entries = tensor_entries(file)
+        for name in {"lm_head.weight", "model.embed_tokens.weight"} & set(entries):
+            embeddings[name] = read_tensor(file, name, entries[name])
     if len(embeddings) == 2 and not torch.equal(*embeddings.values()):
         raise UserError(
             f"'{checkpoint}': config.json ties the embeddings, but the weights hold two different "

@@ -26,8 +26,8 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from adapruner.models.checkpoint import read_config
 from adapruner.models.families import family_of
-from adapruner.models.streamed.files import TensorFiles
 from adapruner.models.streamed.memory import return_freed_memory
+from adapruner.models.weights import read_tensor, tensor_places
 
 _SOURCE = "layer_source"
 """The attribute of a streamed model that holds its `LayerSource`."""
@@ -87,7 +87,7 @@ class LayerSource:
         """`model` is on the meta device."""
         family = family_of(model.config.model_type, model.config.architectures)
         self._model, self._device = model, device
-        self._files, self._prefix = TensorFiles(checkpoint), f"{family.layers}."
+        self._places, self._prefix = tensor_places(checkpoint), f"{family.layers}."
         self._layers = decoder_layers(model)
         self._parts = [
             {name: self._stored(f"{self._prefix}{index}.", name, tensor) for name, tensor in own}
@@ -98,7 +98,7 @@ class LayerSource:
     def read_others(self) -> None:
         """Puts everything outside the layers into the model; tied weights are in memory once."""
         state = self._model.state_dict()
-        names = [n for n in state if not n.startswith(self._prefix) and n in self._files]
+        names = [n for n in state if not n.startswith(self._prefix) and n in self._places]
         _put(self._model, {name: self._read(name, state[name].dtype) for name in names})
         self._model.tie_weights()
         _put(self._model, {n: b.to(self._device) for n, b in self._model.named_buffers()})
@@ -160,7 +160,8 @@ class LayerSource:
         return _Part(whole, tensor.dtype, tuple(revert_weight_conversion(self._model, meta)))
 
     def _read(self, name: str, dtype: torch.dtype) -> Tensor:
-        return self._files.read(name).to(self._device, dtype)
+        file, entry = self._places[name]
+        return read_tensor(file, name, entry).to(self._device, dtype)
 
 
 class _Part(NamedTuple):

@@ -51,3 +51,10 @@ def test_the_seed_decides_the_clusters() -> None:
     first, again = (clusters_of(samples, 60, 5, seed=3) for _ in range(2))
     assert first[0].tobytes() == again[0].tobytes()
     assert first[1] == again[1]
+
+
+def test_samples_with_one_token_in_common_are_one_cluster() -> None:
+    samples = np.arange(48, dtype=np.int32).reshape(12, 4)
+    samples[1, 0] = samples[0, 0]
+    labels, words = clusters_of(samples, 6, 4, seed=0)
+    assert not labels.any() and words == [[]]
