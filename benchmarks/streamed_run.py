@@ -67,11 +67,11 @@ def inputs(folder: Path, millions: int) -> Path:
     sections["model"] |= {"device": "cpu", "dtype": "float32"}
     sections["calibration"] |= {
         "min_tokens": LENGTH, "sequence_length": LENGTH, "pool_size": 6, "update_size": 12,
-        "objective_tokens": 4 * LENGTH,
+        "objective_tokens": 4 * LENGTH, "clusters": 1,
     }  # fmt: skip
     sections["search"] = {"trials": 4, "set_size": 3, "finalists": 1}
     sections["pruning"] |= {"layout": "per_layer", "round_to": 64}
-    sections["reconstruction"] = {"method": "least_squares", "epochs": 0}
+    sections["reconstruction"] = {"method": "least_squares", "epochs": 0, "ridge": 0.1}
     sections["finetune"] = {"method": "none"}
     sections["evaluation"] |= {"speed": False, "sequence_length": LENGTH, "max_windows": 4}
     (folder / "run.yaml").write_text(yaml.safe_dump(values))
