@@ -1,6 +1,6 @@
 """How the cost of each stage grows with the model, against what `adapruner estimate` says.
 
-    python benchmarks/growth.py [SIZE ...]
+    python -m benchmarks.growth [SIZE ...]
 
 Random Llamas in bfloat16 (SIZE: 135M, 400M, 1.1B; all by default) go through the stages with the
 same few samples, each stage in a process of its own that has imported the libraries. Printed:
@@ -22,7 +22,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from streaming import apart
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from adapruner.config import RunConfig
@@ -40,6 +39,7 @@ from adapruner.recovery.examples import Example
 from adapruner.recovery.training import TrainingData, train
 from adapruner.search.inputs import SearchInputs
 from adapruner.search.search import search
+from benchmarks.streaming import apart
 
 SHAPES = {
     "tiny": (64, 192, 14, 4, 2),
