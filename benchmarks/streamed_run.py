@@ -2,10 +2,10 @@
 
     python -m benchmarks.streamed_run [MILLIONS]
 
-A random Llama of about MILLIONS (300) of weights in float32, with a small tokenizer, goes through
-`adapruner compress` without fine-tuning and speed, which are not streamed. The process may take 60
-% of the weights' bytes more than a run of a tiny model takes (RLIMIT_DATA), and fails if it needs
-more. Printed: both peaks of what counts towards the limit, seconds, and the exit code.
+A random Llama of about MILLIONS million weights (default: 300) in float32, with a small tokenizer,
+goes through `adapruner compress` without fine-tuning and speed, which are not streamed. The process
+may take 60 % of the weights' bytes more than a run of a tiny model takes (RLIMIT_DATA), and fails
+if it needs more. Printed: both peaks of what counts towards the limit, seconds, and the exit code.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ def main(millions: int) -> int:
         root = Path(folder)
         libraries, _, code = run(inputs(root / "tiny", 1), None)
         print(f"a tiny model: exit {code}, {libraries / MIB:.0f} MiB", flush=True)
+        if code:
+            return code
         settings = inputs(root / "large", millions)
         size = size_on_disk(root / "large" / "model")
         limit = libraries + int(SHARE * size)

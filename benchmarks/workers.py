@@ -2,8 +2,8 @@
 
     python -m benchmarks.workers [WORKERS ...]
 
-A random Llama of 135 million weights is searched by the run alone (0), and with so many `adapruner
-work` beside it (0 1 2 by default), on PostgreSQL where it is installed, else on SQLite; every
+A random Llama of 135 million weights is searched by the run alone (0) and with WORKERS `adapruner
+work` beside it (default: 0 1 2), on PostgreSQL where it is installed, else on SQLite; every
 process has one thread. Printed: the trials between the start of the first and the end of the last
 one, their seconds, and whether the plan is that of the first row.
 """
@@ -87,9 +87,12 @@ def workers(count: int, url: str) -> Iterator[None]:
     command = [sys.executable, "-m", "pipelines.cli", "work", "--storage", url, "--wait", "300s"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     started = [subprocess.Popen(command, env=environment) for _ in range(count)]
-    yield
-    for process in started:
-        assert process.wait() == 0
+    try:
+        yield
+        assert all(process.wait() == 0 for process in started)
+    finally:
+        for process in started:
+            process.kill()
 
 
 def evaluated(url: str) -> tuple[int, float]:

@@ -14,13 +14,6 @@ from adapruner.models.checkpoint import read_config
 from adapruner.models.sources import source_config
 from adapruner.report import format
 
-REMEDIES = {
-    False: "layers are streamed from disk, which takes longer; model.streaming and search.set_size "
-    "change it",
-    True: "finetune.recompute, finetune.batch_size and evaluation.batch_sizes change it",
-}
-"""Whether a stage needs whole models -> what happens or helps where it lacks memory."""
-
 
 def show(config: RunConfig, home: Path, model: Path | None) -> None:
     """Prints the costs of the stages of `config`, with the model of a config in `model` or of the
@@ -90,33 +83,43 @@ def _table(costs: Estimate) -> Table:
 
 
 def _too_large(costs: Estimate) -> str | None:
-    """A line for stages whose models can't be in memory, with the settings to change."""
+    """A line for stages whose models this machine can never hold, with the settings to change."""
     stages = [
-        f"{stage} {format.size(models.weights)} ({models.avoided_by})"
+        f"{stage} {format.size(models.weights)} (set {models.left_out_by})"
         for stage, models in costs.whole.items()
-        if models.weights > costs.memory
+        if models.weights > costs.most
     ]
     if not stages:
         return None
     return (
-        f"memory: {format.size(costs.memory)} are available, and stages that can't be streamed "
-        f"need for their weights: {', '.join(stages)}; change the settings in brackets"
+        f"memory: this machine has {format.size(costs.most)}, and these stages can't be streamed "
+        f"and need at least: {', '.join(stages)}"
     )
 
 
 def _lacks(costs: Estimate) -> list[str]:
-    """A line for memory and for disk that the machine lacks, with the setting to change."""
-    lines = []
-    for is_whole, remedy in REMEDIES.items():
-        stages = {
-            name: c.memory for name, c in costs.stages.items() if (name in costs.whole) == is_whole
-        }
-        stage = max(stages, key=stages.__getitem__, default="")
-        if stages.get(stage, 0) > costs.memory:
-            lines.append(
-                f"memory: {stage} needs {format.size(stages[stage])}, {format.size(costs.memory)} "
-                f"are available: {remedy}"
-            )
+    """A line for each memory that is not available now, and for disk, with the setting to change.
+
+    Stages that `_too_large` names are left out.
+    """
+    missing = {
+        stage: f"memory: {stage} needs {format.size(cost.memory)}, {format.size(costs.memory)} are "
+        "available"
+        for stage, cost in costs.stages.items()
+        if cost.memory > costs.memory
+    }
+    lines = [
+        f"{missing[stage]}, and it can't be streamed: free some, or set {models.left_out_by}"
+        for stage, models in costs.whole.items()
+        if stage in missing and models.weights <= costs.most
+    ]
+    streamed = [stage for stage in missing if stage not in costs.whole]
+    if streamed:
+        largest = max(streamed, key=lambda stage: costs.stages[stage].memory)
+        lines.append(
+            f"{missing[largest]}: layers are streamed from disk, which takes longer, unless "
+            "model.streaming is false; search.set_size and model.dtype lower it"
+        )
     _, _, disk = _total(costs)
     if disk > costs.disk:
         lines.append(

@@ -14,14 +14,15 @@ from adapruner.estimation.stages import StageCost, Workload, costs
 from adapruner.estimation.units import measure_units
 from adapruner.estimation.whole import WholeModels, whole_models
 from adapruner.models import checkpoint as ckpt
-from adapruner.models.streamed.memory import available_on
+from adapruner.models.streamed.memory import available_on, total_on
 from adapruner.models.structures import Structures, describe_model
 
 
 class Estimate(NamedTuple):
-    """The stages of a run with a model of these structures; bytes that the machine has.
+    """The stages of a run with a model of these structures, and what the machine has.
 
-    `whole`: those of the stages that are not streamed.
+    `whole`: the stages that are not streamed. Bytes: `memory` is available now, `most` if nothing
+    else ran; `disk` is free.
     """
 
     structures: Structures
@@ -29,6 +30,7 @@ class Estimate(NamedTuple):
     stages: Mapping[str, StageCost]
     whole: Mapping[str, WholeModels]
     memory: int
+    most: int
     disk: int
 
 
@@ -43,6 +45,7 @@ def estimate(config: RunConfig, model_config: Any, where: str, folder: Path) -> 
     length, used = config.calibration.sequence_length, getattr(torch, dtype)
     units = measure_units(model_config, structures, length, used, device)
     work = Workload(config, structures, model_config.vocab_size, units, used.itemsize)
+    is_spread = config.model.device == "auto"
     while not folder.exists():
         folder = folder.parent
     return Estimate(
@@ -50,6 +53,7 @@ def estimate(config: RunConfig, model_config: Any, where: str, folder: Path) -> 
         dtype,
         costs(work),
         whole_models(work),
-        available_on(device, all_devices=config.model.device == "auto"),
+        available_on(device, all_devices=is_spread),
+        total_on(device, all_devices=is_spread),
         shutil.disk_usage(folder).free,
     )

@@ -91,6 +91,11 @@ class Workload:
         return self.item * self.structures.total_params
 
     @property
+    def both_models(self) -> int:
+        """Bytes of the dense and the pruned model in memory."""
+        return int(self.weights * (1 + self.kept))
+
+    @property
     def update_tokens(self) -> int:
         """Tokens that cut layers are updated on."""
         return self.config.calibration.update_size * self.config.calibration.sequence_length
@@ -265,7 +270,7 @@ def measure_efficiency(work: Workload) -> StageCost:
         for batch in settings.batch_sizes
         for prompt in settings.prompt_tokens
     )
-    return StageCost((settings.repeats + 1) * (1 + work.kept) * seconds, 2 * work.weights)
+    return StageCost((settings.repeats + 1) * (1 + work.kept) * seconds, work.both_models)
 
 
 def compare_behaviour(work: Workload) -> StageCost:
@@ -275,7 +280,7 @@ def compare_behaviour(work: Workload) -> StageCost:
     windows = texts * settings.behaviour_windows * settings.sequence_length
     step = work.depth * work.units.decode + work.units.head
     seconds = 3 * len(settings.prompts) * NEW_TOKENS * step + 4 * work.forward(windows)
-    return StageCost(seconds, 2 * work.weights)
+    return StageCost(seconds, work.both_models)
 
 
 STAGES: dict[str, Callable[[Workload], StageCost]] = {

@@ -23,7 +23,7 @@ from adapruner.models.structures import Structures
 from adapruner.pruning.update import RIDGE, updated_weight
 
 TOKENS, PASS = 512, 4.0
-"""Tokens of a timed pass, about those of a micro-batch: fewer where it would take more seconds.
+"""Tokens of a timed pass, about those of a micro-batch, and its seconds: fewer tokens beyond them.
 
 A 7B layer in bfloat16 takes 20 minutes on a processor that has no instructions for it.
 """
@@ -46,7 +46,8 @@ class Units:
     to the inputs, whose share depends on the attention's kernel. `decode`: the same for a
     single new token. `head`: the output projection and the loss, per token. `gram`: X^T X of the
     inputs of a down projection, per token. `solve`: the closed-form update of a down projection.
-    `fisher`: a layer's weight gradients of one sample and their squares.
+    `fisher`: a layer's weight gradients of one sample and their squares; at most this where a part
+    of a sample is timed.
     """
 
     layer: float
@@ -84,7 +85,10 @@ def measure_units(
         head=_head_seconds(batch.flatten(0, 1), config.vocab_size, clock) / ids.numel(),
         gram=clock.seconds(lambda: inputs.T @ inputs) / ids.numel() * scale**2 * mlps,
         solve=_solve_seconds(down, inputs.float(), clock) * scale**3 * mlps,
-        fisher=_fisher_seconds(down, inputs.view(*ids.shape, -1), batch, clock) * weights,
+        fisher=_fisher_seconds(down, inputs.view(*ids.shape, -1), batch, clock)
+        * weights
+        * length
+        / ids.shape[1],
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from adapruner.config.pruning import SEMI_STRUCTURED
 from adapruner.estimation.stages import FLOAT, Workload
 
 GROUPED_BITS = 5
@@ -11,56 +12,58 @@ GROUPED_BITS = 5
 
 
 class WholeModels(NamedTuple):
-    """Bytes of the weights that a stage holds at once, and the setting that avoids it."""
+    """Bytes of weights that a stage needs at least, and the setting that leaves it out."""
 
     weights: int
-    avoided_by: str
+    left_out_by: str
 
 
 def whole_models(work: Workload) -> dict[str, WholeModels]:
-    """The stages of a run that are not streamed; activations and gradients come on top.
-
-    Fine-tuning by several processes is not among them: each holds a part of the model.
-    """
-    config, dense, pruned = work.config, work.weights, int(work.weights * work.kept)
-    is_sharded = config.model.processes > 1 and config.finetune.method == "lora"
+    """The stages of a run that are not streamed; activations and gradients come on top."""
+    config, dense = work.config, work.weights
+    is_masked = config.pruning.layout == SEMI_STRUCTURED
+    other_method = "a method that is searched, see `adapruner methods`"
     stages = (
         (
             "filter_calibration_pool",
             config.calibration.is_self_generated,
-            WholeModels(dense, "calibration.source without self:..."),
+            WholeModels(dense, "a calibration.source other than self and self:chat"),
         ),
         (
             "measure_latency",
             config.pruning.is_timed,
-            WholeModels(dense, "pruning.ratio_of: all"),
+            WholeModels(dense, "another pruning.ratio_of than latency"),
         ),
         (
             "search",
-            config.search.planner == "gates" or config.pruning.layout == "semi_structured",
-            WholeModels(dense, "another method, see `adapruner methods`"),
+            config.search.planner == "gates" or is_masked,
+            WholeModels(dense, other_method),
         ),
+        ("prune", is_masked, WholeModels(dense, other_method)),
         (
             "finetune",
-            config.finetune.is_enabled and not is_sharded,
-            WholeModels(_trained(work, pruned), "finetune.method: none"),
+            config.finetune.is_enabled,
+            WholeModels(_trained(work, is_masked), "finetune.method: none"),
         ),
         (
             "measure_efficiency",
             config.evaluation.speed,
-            WholeModels(dense + pruned, "evaluation.speed: false"),
+            WholeModels(2 * dense if is_masked else work.both_models, "evaluation.speed: false"),
         ),
     )
     return {name: models for name, is_used, models in stages if is_used}
 
 
-def _trained(work: Workload, pruned: int) -> int:
-    """Bytes of the weights of the model that is fine-tuned."""
-    sizes = work.structures
-    projections = int(sizes.block_params * work.kept)
-    others = work.item * (sizes.total_params - sizes.block_params)
-    trained = {
-        "ast": FLOAT * sizes.total_params,
-        "grouped": projections * GROUPED_BITS // 8 + others,
-    }
-    return trained.get(work.config.finetune.method, pruned)
+def _trained(work: Workload, is_masked: bool) -> int:
+    """Bytes of the weights of the model that is fine-tuned.
+
+    Of several processes it is the part of one: they may be on as many GPUs.
+    """
+    sizes, finetune = work.structures, work.config.finetune
+    kept = 1.0 if is_masked else work.kept
+    projections, others = int(sizes.block_params * kept), sizes.total_params - sizes.block_params
+    if finetune.method == "ast":
+        return FLOAT * sizes.total_params
+    if finetune.method == "grouped":
+        return projections * GROUPED_BITS // 8 + work.item * others
+    return work.item * (projections // work.config.model.processes + others)

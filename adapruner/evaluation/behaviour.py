@@ -8,7 +8,7 @@ nats.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,6 @@ from adapruner.models.streamed.choice import load_or_stream
 from adapruner.models.streamed.layers import is_streamed
 from adapruner.models.streamed.passes import forward_passes
 from adapruner.progress import announce, track
-
-READS = "1 read for each text"
 
 NEW_TOKENS = 40
 """Maximum tokens of a continuation; it ends earlier at the end-of-text token."""
@@ -48,23 +46,22 @@ def compare_behaviour(
     tokenizer = ckpt.load_tokenizer(dense)
     windows = {name: select_windows(tokenizer, text, evaluation) for name, text in texts.items()}
     windows = {name: selected for name, selected in windows.items() if len(selected)}
-    prompts = evaluation.prompts
     positions = sum(selected.numel() for selected in windows.values())
+    reference = load_or_stream(dense, device, "1 read for each text and compared model")
+    prompts = _continued(reference, evaluation.prompts)
     announce(
         f"behaviour: {len(prompts)} prompts of up to {NEW_TOKENS} new tokens and "
         f"{positions:,} positions of the test texts, with each model"
     )
-    reference = load_or_stream(dense, device, READS)
-    continuations = {"dense": _continuations(reference, tokenizer, prompts)}
+    continuations = {"dense": [continuation(reference, tokenizer, prompt) for prompt in prompts]}
     agreements: dict[str, dict[str, Agreement]] = {name: {} for name in windows}
     for name, path in models.items():
-        model = load_or_stream(path, device, READS)
-        continuations[name] = _continuations(model, tokenizer, prompts)
+        model = load_or_stream(path, device, "1 read for each text")
+        prompts = _continued(model, prompts)
+        continuations[name] = [continuation(model, tokenizer, prompt) for prompt in prompts]
         for text, selected in windows.items():
             agreements[text][name] = agreement(reference, model, selected, f"behaviour, {name}")
         del model
-    if not all(continuations.values()):
-        prompts = ()
     return _behaviour(prompts, continuations, windows, agreements)
 
 
@@ -76,11 +73,13 @@ def select_windows(tokenizer: Any, text: str, evaluation: EvaluationConfig) -> T
     return windows[[i * len(windows) // count for i in range(count)]]
 
 
-def _continuations(model: Any, tokenizer: Any, prompts: Sequence[str]) -> list[str]:
-    """Of each prompt; none by a streamed model."""
-    if is_streamed(model):
-        return []
-    return [continuation(model, tokenizer, prompt) for prompt in prompts]
+def _continued(model: Any, prompts: tuple[str, ...]) -> tuple[str, ...]:
+    """The prompts that `model` continues: none where it is streamed."""
+    if not is_streamed(model):
+        return prompts
+    if prompts:
+        announce("behaviour: no prompt is continued, as each token would read all layers")
+    return ()
 
 
 def continuation(model: Any, tokenizer: Any, prompt: str) -> str:

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
+from adapruner.models.weights import stored_tensors, weight_files
 from tests.pipelines.workplace import make_workplace
 
 pytestmark = pytest.mark.slow
@@ -31,5 +33,11 @@ def test_a_model_that_is_streamed_through_all_stages_gives_the_same_checkpoint_a
     assert len(plans) == 1
     streamed, whole = reports["true"], reports["false"]
     assert streamed["metrics"] == whole["metrics"]
+    tensors = [
+        {name: tensor for file in weight_files(folder) for name, tensor in stored_tensors(file)}
+        for folder in sorted((tmp_path / "runs").glob("*/checkpoint"))
+    ]
+    assert tensors[0].keys() == tensors[1].keys()
+    assert all(torch.equal(tensor, tensors[1][name]) for name, tensor in tensors[0].items())
     assert streamed["behaviour"]["texts"] == whole["behaviour"]["texts"]
     assert whole["behaviour"]["continuations"] and not streamed["behaviour"]["continuations"]

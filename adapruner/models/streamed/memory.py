@@ -27,7 +27,7 @@ def available_memory() -> int:
 
     Processes of one machine that torchrun started have equal parts of it.
     """
-    limits = [_free(), *_container(Path("/sys/fs/cgroup"))]
+    limits = [_free(), *(left for _, left in _container(Path("/sys/fs/cgroup")))]
     own = int(min(limits)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     status = _fields(Path("/proc/self/status"))
     for limit, used in _PROCESS_LIMITS:
@@ -35,6 +35,21 @@ def available_memory() -> int:
         if most != resource.RLIM_INFINITY:
             own = min(own, most - status.get(used, 0) * 1024)
     return max(own, 0)
+
+
+def total_memory() -> int:
+    """Bytes of main memory that this process could have if no other took any."""
+    limits = [_machine(), *(most for most, _ in _container(Path("/sys/fs/cgroup")))]
+    limits += [resource.getrlimit(limit)[0] for limit, _ in _PROCESS_LIMITS]
+    return min(limit for limit in limits if limit != resource.RLIM_INFINITY)
+
+
+def total_on(device: torch.device, *, all_devices: bool) -> int:
+    """Bytes of memory of a device, or of all GPUs together, whatever else uses them now."""
+    if device.type != "cuda":
+        return total_memory()
+    gpus = range(torch.cuda.device_count()) if all_devices else [device]
+    return sum(torch.cuda.mem_get_info(gpu)[1] for gpu in gpus)
 
 
 def available_on(device: torch.device, *, all_devices: bool) -> int:
@@ -58,20 +73,22 @@ def return_freed_memory() -> None:
 
 def _free() -> int:
     fields = _fields(Path("/proc/meminfo"))
-    if "MemAvailable" in fields:
-        return fields["MemAvailable"] * 1024
+    return fields["MemAvailable"] * 1024 if "MemAvailable" in fields else _machine()
+
+
+def _machine() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _container(root: Path) -> list[int]:
-    """What the limit of the container leaves; empty where there is none."""
+def _container(root: Path) -> list[tuple[int, int]]:
+    """The limit of the container, and what it leaves; empty where there is none."""
     for limit, use, statistics, reclaimable in _CGROUPS:
         try:
             most = int((root / limit).read_text())
             used = int((root / use).read_text())
         except (OSError, ValueError):  # another version, or "max"
             continue
-        return [most - used + _fields(root / statistics).get(reclaimable, 0)]
+        return [(most, most - used + _fields(root / statistics).get(reclaimable, 0))]
     return []
 
 

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +13,9 @@ from click.testing import CliRunner, Result
 
 from pipelines.cli.main import main
 from tests.pipelines import small
+
+ROOT = Path(__file__).parents[4]
+LIMIT = 8 * 2**30
 
 LARGE = {
     "model_type": "llama",
@@ -60,16 +67,26 @@ def test_a_large_model_is_estimated_from_its_config_alone(run: Path) -> None:
 def test_a_run_whose_models_can_not_be_in_memory_is_refused_with_the_settings_to_change(
     run: Path,
 ) -> None:
-    deep = LARGE | {"hidden_size": 1024, "intermediate_size": 22016, "num_hidden_layers": 1000}
+    deep = LARGE | {"hidden_size": 512, "intermediate_size": 22016, "num_hidden_layers": 100}
     (run.parent / "model" / "config.json").write_text(json.dumps(deep))
-    result = CliRunner().invoke(main, ["compress", "-c", str(run), "--home", f"{run.parent}/home"])
-    assert result.exit_code == 2, result.output
-    (error,) = [line for line in result.output.splitlines() if line.startswith("error: ")]
+
+    def adapruner(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        words = [command, "-c", str(run), "--home", f"{run.parent}/home", *arguments]
+        return subprocess.run(
+            [sys.executable, "-m", "pipelines.cli", *words],
+            capture_output=True, text=True, cwd=run.parent, check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (LIMIT, LIMIT)),
+        )  # fmt: skip
+
+    refused = adapruner("compress")
+    assert refused.returncode == 2, refused.stderr
+    (error,) = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
     for setting in ("finetune.method: none", "evaluation.speed: false"):
         assert setting in error
     assert not (run.parent / "home").exists()
-    arguments = ["--set", "finetune.method=none", "--set", "evaluation.speed=false"]
-    output = estimate(run, *arguments).output
+    changed = ("--set", "finetune.method=none", "--set", "evaluation.speed=false")
+    output = adapruner("estimate", *changed).stdout
     assert "layers are streamed from disk" in output
     assert "can't be streamed" not in output
 

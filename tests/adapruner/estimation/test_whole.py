@@ -1,0 +1,51 @@
+"""Which stages hold whole models, and what their weights need at least."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from adapruner.estimation.whole import whole_models
+from tests.adapruner.estimation.test_stages import workload
+
+NEITHER: dict[str, Any] = {"finetune": {"method": "none"}, "evaluation": {"speed": False}}
+
+
+def test_a_run_that_is_streamed_as_a_whole_has_none() -> None:
+    assert whole_models(workload(**NEITHER)) == {}
+
+
+@pytest.mark.parametrize(
+    ("stages", "changes"),
+    [
+        ({"finetune"}, {"finetune": {}}),
+        ({"finetune"}, {"finetune": {"method": "grouped"}}),
+        ({"measure_efficiency"}, {"evaluation": {}}),
+        ({"filter_calibration_pool"}, {"calibration": {"source": ["a", "self"]}}),
+        ({"measure_latency"}, {"pruning": {"ratio_of": "latency"}}),
+        ({"search"}, {"search": {"planner": "gates"}}),
+        (
+            {"search", "prune"},
+            {
+                "pruning": {"layout": "semi_structured", "ratio": 0.5},
+                "search": {"planner": "semi_structured", "metric": "magnitude"},
+            },
+        ),
+    ],
+)
+def test_stages_that_are_not_streamed(stages: set[str], changes: dict[str, Any]) -> None:
+    work = workload(**NEITHER | changes)
+    whole = whole_models(work)
+    assert set(whole) == stages
+    for models in whole.values():
+        assert 0 < models.weights <= 2 * work.weights
+
+
+def test_a_model_in_four_bit_and_a_part_of_one_need_less() -> None:
+    lora, grouped = (workload(finetune={"method": method}) for method in ("lora", "grouped"))
+    settings = lora.config.model.model_copy(update={"processes": 4})
+    parts = replace(lora, config=lora.config.model_copy(update={"model": settings}))
+    whole, *others = (whole_models(work)["finetune"].weights for work in (lora, grouped, parts))
+    assert max(others) < whole
