@@ -31,6 +31,7 @@ def test_a_run_that_is_streamed_as_a_whole_has_none() -> None:
             {
                 "pruning": {"layout": "semi_structured", "ratio": 0.5},
                 "search": {"planner": "semi_structured", "metric": "magnitude"},
+                "reconstruction": {"method": "none"},
             },
         ),
     ],
