@@ -75,7 +75,8 @@ def make_inputs(root: Path) -> SearchInputs:
     for out in (table, grams):
         out.mkdir()
     reference = reference_subset(len(pool.calibration), CONFIG.search.set_size, 0)
-    domain, groups = pool.domain[: len(pool.calibration)], gradient_groups(CONFIG)
+    domain = tuple(pool.domain[: len(pool.calibration)].tolist())
+    groups = gradient_groups(CONFIG)
     importance_table(model, pool.calibration, reference, domain, groups=groups).write(table)
     compute_gram_matrices(model, pool.update, pool.domain, grams)
     return SearchInputs(root / "dense", root / "pool", table, grams, root / "tasks")
