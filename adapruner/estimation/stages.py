@@ -136,10 +136,8 @@ class Workload:
 def load_model(work: Workload) -> StageCost:
     """Copying the checkpoint, or converting a GGUF file to float32."""
     params = work.structures.total_params
-    is_converted = work.config.model.source.startswith("package:") or (
-        work.config.model.source.endswith(".gguf")
-    )
-    if is_converted:
+    source = work.config.model.source
+    if source.startswith("package:") or source.endswith(".gguf"):
         return StageCost(CONVERTED * params, 2 * FLOAT * params, FLOAT * params)
     return StageCost(2 * HASHED * work.weights)
 
@@ -255,8 +253,7 @@ def evaluate(work: Workload) -> StageCost:
     texts = len(settings.texts) or work.domains
     tokens = texts * (settings.max_windows or 0) * settings.sequence_length
     models = 2 if work.config.finetune.is_enabled else 1
-    seconds = work.forward(tokens) + models * work.forward(tokens, work.kept)
-    return StageCost(seconds, work.weights)
+    return StageCost(work.forward(tokens) + models * work.forward(tokens, work.kept), work.weights)
 
 
 def measure_efficiency(work: Workload) -> StageCost:
