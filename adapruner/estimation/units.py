@@ -25,7 +25,7 @@ from adapruner.pruning.update import RIDGE, updated_weight
 TOKENS, PASS = 512, 4.0
 """Tokens of a timed pass, about those of a micro-batch, and its seconds: fewer tokens beyond them.
 
-A 7B layer in bfloat16 takes 20 minutes on a processor that has no instructions for it.
+A 7B layer in bfloat16 takes many minutes on a processor that has no instructions for it.
 """
 
 VOCABULARY, WIDTH = 2**13, 2**11
