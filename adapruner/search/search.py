@@ -153,7 +153,8 @@ def _run(task: SearchTask, study: optuna.Study, run_missing: RunMissing) -> _Out
     objective = task.objective(model)
     seconds = time.perf_counter() - start
     announce(
-        f"search: {config.search.trials} trials, each up to {seconds:.0f} s: {study.study_name}"
+        f"search: {config.search.trials} trials, each a forward pass of at most {seconds:.0f} s "
+        f"and an update: {study.study_name}"
     )
     runner = task.runner(model, objective, study)
     finished = run_missing(runner)
