@@ -5,7 +5,7 @@
 
     model = AutoModelForCausalLM.from_pretrained("runs/demo/checkpoint")
 
-No code from the checkpoint runs. `adapruner.models.checkpoint` registers the classes, too.
+No code from the checkpoint runs. `adapruner.models.storage.checkpoint` registers the classes, too.
 """
 
 import adapruner.models.auto_classes  # noqa: F401

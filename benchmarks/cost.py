@@ -35,7 +35,7 @@ from adapruner.importance.recipe import Recipe
 from adapruner.importance.scores import score
 from adapruner.importance.statistics import MICRO_BATCH, importance_table, reference_subset
 from adapruner.importance.terms import GRADIENT_GROUPS
-from adapruner.models import checkpoint, sources
+from adapruner.models.storage import checkpoint, sources
 from adapruner.pruning.allocation.allocate import allocate
 from adapruner.pruning.surgery import apply, narrowed
 from adapruner.pruning.target import PruningTarget

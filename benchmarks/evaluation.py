@@ -27,8 +27,8 @@ from adapruner.config import EvaluationConfig, ModelConfig
 from adapruner.evaluation.tasks.selection import resolve_tasks, task_manager
 from adapruner.evaluation.tasks.shared_context_lm import SharedContextLM
 from adapruner.evaluation.tasks.zero_shot import hide_lm_eval_output
-from adapruner.models import checkpoint as ckpt
-from adapruner.models import sources
+from adapruner.models.storage import checkpoint as ckpt
+from adapruner.models.storage import sources
 
 TASKS = ("hellaswag", "piqa", "arc_easy", "boolq")
 ROWS, REPEATS, BATCH_SIZE, MAX_LENGTH = 40, 3, 8, 1024

@@ -31,12 +31,12 @@ from adapruner.estimation.estimate import estimate
 from adapruner.files import write_json
 from adapruner.importance.needs import gradient_groups
 from adapruner.importance.statistics import importance_table, reference_subset
-from adapruner.models import checkpoint as ckpt
+from adapruner.models.storage import checkpoint as ckpt
 from adapruner.pruning.apply import prune
-from adapruner.pruning.gram_matrices import compute_gram_matrices
+from adapruner.pruning.updates.gram_matrices import compute_gram_matrices
 from adapruner.recovery.adapters import add_adapters
-from adapruner.recovery.examples import Example
-from adapruner.recovery.training import TrainingData, train
+from adapruner.recovery.training.examples import Example
+from adapruner.recovery.training.training import TrainingData, train
 from adapruner.search.inputs import SearchInputs
 from adapruner.search.search import search
 from benchmarks.streaming import apart

@@ -21,7 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from adapruner.config import DeviceConfig, PruningConfig
 from adapruner.efficiency.decode import decode, synthetic_prompt
 from adapruner.importance.scores import Scores
-from adapruner.models.checkpoint import load_model
+from adapruner.models.storage.checkpoint import load_model
 from adapruner.models.structures import describe_model
 from adapruner.pruning.allocation.allocate import allocate
 from adapruner.pruning.costs.costs import read_inputs

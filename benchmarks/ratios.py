@@ -40,17 +40,17 @@ from adapruner.importance.needs import gradient_groups
 from adapruner.importance.recipe import Recipe
 from adapruner.importance.scores import score
 from adapruner.importance.statistics import importance_table, reference_subset
-from adapruner.models import checkpoint as ckpt
-from adapruner.models import sources
-from adapruner.pruning.gram_matrices import compute_gram_matrices
+from adapruner.models.storage import checkpoint as ckpt
+from adapruner.models.storage import sources
 from adapruner.pruning.sensitivity import WINDOWS, measure_sensitivity
 from adapruner.pruning.surgery import apply
+from adapruner.pruning.updates.gram_matrices import compute_gram_matrices
 from adapruner.recovery.adapters import add_adapters
-from adapruner.recovery.examples import Example
-from adapruner.recovery.training import TrainingData, train
+from adapruner.recovery.training.examples import Example
+from adapruner.recovery.training.training import TrainingData, train
 from adapruner.search.inputs import SearchInputs
-from adapruner.search.study import is_stopped, owned_study, run_trials
-from adapruner.search.task import SearchTask, TrialRunner
+from adapruner.search.trials.study import is_stopped, owned_study, run_trials
+from adapruner.search.trials.task import SearchTask, TrialRunner
 from benchmarks.cost import interleaved, plain_pass, show
 from pipelines.config_file import read
 

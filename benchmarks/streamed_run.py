@@ -22,7 +22,7 @@ import torch
 import yaml
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from adapruner.models.checkpoint import size_on_disk
+from adapruner.models.storage.checkpoint import size_on_disk
 from tests.pipelines import small
 
 SHARE, DEPTH, LENGTH = 0.6, 24, 64

@@ -36,15 +36,15 @@ from adapruner.importance.recipe import Recipe
 from adapruner.importance.scores import score
 from adapruner.importance.statistics import importance_table
 from adapruner.importance.table import ImportanceTable
-from adapruner.models.checkpoint import compute_dtype, inspect, size_on_disk
+from adapruner.models.storage.checkpoint import compute_dtype, inspect, size_on_disk
+from adapruner.models.storage.weights import stored_tensors, weight_files
 from adapruner.models.streamed.choice import load_or_stream
-from adapruner.models.weights import stored_tensors, weight_files
 from adapruner.pruning.allocation.allocate import allocate
 from adapruner.pruning.apply import prune
-from adapruner.pruning.gram_matrices import GramMatrices, compute_gram_matrices
 from adapruner.pruning.sensitivity import measure_sensitivity
 from adapruner.pruning.surgery import narrowed
 from adapruner.pruning.target import PruningTarget
+from adapruner.pruning.updates.gram_matrices import GramMatrices, compute_gram_matrices
 
 SHARE = 0.6
 DEPTH, VOCABULARY, LENGTH = 24, 2048, 64

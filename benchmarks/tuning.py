@@ -22,7 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from adapruner.config import DeviceConfig, FinetuneConfig
 from adapruner.data.pool import Pool
 from adapruner.evaluation.perplexity import perplexity
-from adapruner.models import checkpoint as ckpt
+from adapruner.models.storage import checkpoint as ckpt
 from adapruner.recovery.cost import measure_tuning_memory
 from adapruner.recovery.finetune import CHECKPOINT, RecoveryRequest, finetune
 

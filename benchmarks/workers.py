@@ -25,8 +25,8 @@ from adapruner.config import RunConfig
 from adapruner.data.pool import Pool
 from adapruner.importance.needs import gradient_groups
 from adapruner.importance.statistics import importance_table, reference_subset
-from adapruner.models import checkpoint as ckpt
-from adapruner.pruning.gram_matrices import compute_gram_matrices
+from adapruner.models.storage import checkpoint as ckpt
+from adapruner.pruning.updates.gram_matrices import compute_gram_matrices
 from adapruner.search.inputs import SearchInputs
 from adapruner.search.search import search
 from benchmarks import growth

@@ -10,8 +10,8 @@ from rich.table import Column, Table
 from adapruner.config import RunConfig
 from adapruner.errors import UserError
 from adapruner.estimation.estimate import Estimate, estimate
-from adapruner.models.checkpoint import read_config
-from adapruner.models.sources import source_config
+from adapruner.models.storage.checkpoint import read_config
+from adapruner.models.storage.sources import source_config
 from adapruner.report import format
 
 

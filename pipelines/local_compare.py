@@ -21,7 +21,7 @@ def compare(
     `values` is the content of the file that holds `config` and `comparison`. Raises what a step
     raised: UserError for invalid input.
     """
-    from adapruner.models.sources import check_source  # it imports torch
+    from adapruner.models.storage.sources import check_source  # it imports torch
 
     check_source(config.model)
     console = Console(soft_wrap=True, highlight=False)

@@ -38,7 +38,7 @@ def compress(values: dict[str, Any], config: RunConfig, home: Path) -> None:
     `values` is the content of the file, `config` the configuration in it. Raises what a step
     raised: UserError for invalid input.
     """
-    from adapruner.models.sources import check_source  # it imports torch
+    from adapruner.models.storage.sources import check_source  # it imports torch
 
     check_source(config.model)
     console = Console(soft_wrap=True, highlight=False)

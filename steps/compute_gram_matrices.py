@@ -18,7 +18,7 @@ def compute_gram_matrices(
     """One file per layer; none where the reconstruction does not use them (`is_used`)."""
     from adapruner.data.pool import Pool
     from adapruner.models.streamed.choice import load_or_stream
-    from adapruner.pruning.gram_matrices import compute_gram_matrices as compute
+    from adapruner.pruning.updates.gram_matrices import compute_gram_matrices as compute
 
     with stage("compute_gram_matrices") as out:
         if is_used:

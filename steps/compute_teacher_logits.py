@@ -19,7 +19,7 @@ def compute_teacher_logits(
     teacher: TeacherConfig | None = None,
 ) -> Annotated[Path, "teacher_logits"]:
     """`teacher_logits.safetensors` and its summary; only the latter without `teacher`."""
-    from adapruner.recovery.teacher_logits import compute_teacher_logits as compute
+    from adapruner.recovery.training.teacher_logits import compute_teacher_logits as compute
 
     with stage("compute_teacher_logits") as out:
         if teacher is not None:

@@ -21,9 +21,9 @@ def load_model(source: Path, serving: ServingConfig) -> Annotated[Path, "dense_c
     settings that do not suit the model.
     """
     from adapruner.export.planned import check_planned
-    from adapruner.models.checkpoint import check_context, check_prompts, inspect
     from adapruner.models.groups import check_groups, narrow_warning
-    from adapruner.models.sources import CheckpointSource
+    from adapruner.models.storage.checkpoint import check_context, check_prompts, inspect
+    from adapruner.models.storage.sources import CheckpointSource
     from adapruner.models.structures import check_dropout
     from adapruner.pruning.proof import prove
     from adapruner.pruning.target import PruningTarget

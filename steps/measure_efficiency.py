@@ -26,7 +26,7 @@ def measure_efficiency(
     from adapruner.efficiency.cost import measure_cost
     from adapruner.efficiency.latency_table import Hardware, check_same
     from adapruner.efficiency.speed import measure_speed
-    from adapruner.models.checkpoint import timed_tokens
+    from adapruner.models.storage.checkpoint import timed_tokens
 
     with stage("measure_efficiency") as out:
         measure_cost(dense, pruned, model, evaluation).write(out)

@@ -34,7 +34,7 @@ def report(
 ) -> Annotated[Path, "report"]:
     """`report.json`, `report.html` and `plan.json`. An input has the name of its stage."""
     from adapruner.data.texts.sources import TextSources
-    from adapruner.models.sources import CheckpointSource
+    from adapruner.models.storage.sources import CheckpointSource
     from adapruner.report.build import build_report, write_report
     from adapruner.report.sections import Inputs
     from steps.publishing.provenance import provenance, publishable

@@ -18,14 +18,14 @@ from adapruner.evaluation.perplexity import perplexity, windows_of
 from adapruner.importance.recipe import Recipe
 from adapruner.importance.scores import score
 from adapruner.importance.table import ImportanceTable
-from adapruner.models import checkpoint
+from adapruner.models.storage import checkpoint
 from adapruner.pruning.allocation.allocate import allocate
-from adapruner.pruning.gram_matrices import compute_gram_matrices
 from adapruner.pruning.plan import PruningPlan
 from adapruner.pruning.surgery import narrowed
 from adapruner.pruning.target import PruningTarget
+from adapruner.pruning.updates.gram_matrices import compute_gram_matrices
 from adapruner.search.results import Trials
-from adapruner.search.study import TRIAL
+from adapruner.search.trials.study import TRIAL
 
 pytestmark = pytest.mark.slow
 

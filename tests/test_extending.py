@@ -23,8 +23,8 @@ from adapruner.config.presets import presets
 from adapruner.errors import UserError
 from adapruner.importance import metrics
 from adapruner.models import auto_classes, families
-from adapruner.models.checkpoint import inspect, save_checkpoint
 from adapruner.models.families import Family
+from adapruner.models.storage.checkpoint import inspect, save_checkpoint
 from adapruner.pruning import reconstruction
 from adapruner.pruning.allocation import RULES, widths
 from adapruner.pruning.plan import PruningPlan

@@ -16,7 +16,7 @@ from adapruner.errors import UnreachableError
 from adapruner.evaluation.quality import evaluate
 from adapruner.evaluation.results import Evaluation
 from adapruner.files import Artifact, read_json, write_json
-from adapruner.models import checkpoint as ckpt
+from adapruner.models.storage import checkpoint as ckpt
 from adapruner.progress import announce
 from adapruner.pruning.apply import prune
 from adapruner.pruning.plan import PruningPlan

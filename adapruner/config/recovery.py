@@ -20,7 +20,7 @@ RecoveryMethod = Annotated[str, OneOf(RECOVERY)]
 class TeacherConfig(Section):
     """What the teacher logits depend on: the examples and the number of tokens kept.
 
-    `shares` are those of the domains, see `recovery.examples.select_examples`.
+    `shares` are those of the domains, see `recovery.training.examples.select_examples`.
     """
 
     sequence_length: int

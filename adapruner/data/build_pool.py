@@ -35,7 +35,7 @@ from adapruner.data.samples import SampleTokenizer
 from adapruner.data.shared_source import fill_from_calibration_source
 from adapruner.data.texts.sources import TextSource, check_unchanged
 from adapruner.errors import UserError
-from adapruner.models.checkpoint import read_config
+from adapruner.models.storage.checkpoint import read_config
 
 __all__ = ["PoolSettings", "build_pool"]
 

@@ -84,7 +84,7 @@ class SampleTokenizer:
     """
 
     def __init__(self, checkpoint: Path) -> None:
-        from adapruner.models.checkpoint import load_tokenizer
+        from adapruner.models.storage.checkpoint import load_tokenizer
 
         self._tokenizer = load_tokenizer(checkpoint)
         if not self._tokenizer.is_fast:

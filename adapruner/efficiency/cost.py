@@ -23,7 +23,7 @@ import torch
 from adapruner.config import EvaluationConfig, ModelConfig
 from adapruner.efficiency.peak_memory import measure_peak_memory
 from adapruner.efficiency.results import Cost, CostProtocol, Flops, ModelCost, PeakMemory
-from adapruner.models import checkpoint as ckpt
+from adapruner.models.storage import checkpoint as ckpt
 from adapruner.models.structures import ResidualWidths, Structures
 
 

@@ -27,7 +27,7 @@ from adapruner.config import DeviceConfig, EvaluationConfig
 from adapruner.efficiency.decode import decode, synthetic_prompt
 from adapruner.efficiency.results import PeakMemory
 from adapruner.files import Record
-from adapruner.models import checkpoint as ckpt
+from adapruner.models.storage import checkpoint as ckpt
 from adapruner.progress import announce
 
 

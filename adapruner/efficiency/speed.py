@@ -19,7 +19,7 @@ import torch
 from adapruner.config import EvaluationConfig, ModelConfig
 from adapruner.efficiency.decode import Decoded, decode, synthetic_prompt
 from adapruner.efficiency.results import Speed, SpeedProtocol, Speedup, Spread, Throughput
-from adapruner.models import checkpoint as ckpt
+from adapruner.models.storage import checkpoint as ckpt
 from adapruner.progress import announce, track
 
 SHORTEST = 1e-9

@@ -16,7 +16,7 @@ from transformers.utils.import_utils import is_torchao_available
 
 from adapruner.config import DeviceConfig
 from adapruner.models import auto_classes  # noqa: F401 (registers the per-layer classes)
-from adapruner.models.checkpoint import device_of
+from adapruner.models.storage.checkpoint import device_of
 from adapruner.progress import hide_library_bars
 
 

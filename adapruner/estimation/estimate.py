@@ -13,7 +13,7 @@ from adapruner.config import RunConfig
 from adapruner.estimation.stages import StageCost, Workload, costs
 from adapruner.estimation.units import measure_units
 from adapruner.estimation.whole import WholeModels, whole_models
-from adapruner.models import checkpoint as ckpt
+from adapruner.models.storage import checkpoint as ckpt
 from adapruner.models.streamed.memory import available_on, total_on
 from adapruner.models.structures import Structures, describe_model
 

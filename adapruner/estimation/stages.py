@@ -18,7 +18,7 @@ from adapruner.importance.statistics import MICRO_BATCH
 from adapruner.models.structures import Structures
 from adapruner.pruning.allocation.width_profile import REMOVED
 from adapruner.pruning.sensitivity import WINDOWS
-from adapruner.recovery.teacher_logits import BYTES_PER_TOKEN
+from adapruner.recovery.training.teacher_logits import BYTES_PER_TOKEN
 
 FLOAT = 4
 """Bytes of a number in float32."""

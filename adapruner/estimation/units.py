@@ -20,7 +20,7 @@ from adapruner.importance.reductions import products, unit_sums
 from adapruner.models.shallow import shallow_model
 from adapruner.models.streamed.passes import LayerRunner
 from adapruner.models.structures import Structures
-from adapruner.pruning.update import RIDGE, updated_weight
+from adapruner.pruning.updates.update import RIDGE, updated_weight
 
 TOKENS, PASS = 512, 4.0
 """Tokens of a timed pass, about those of a micro-batch, and its seconds: fewer tokens beyond them.

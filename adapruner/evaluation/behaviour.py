@@ -20,7 +20,7 @@ from transformers import GenerationConfig
 from adapruner.config import DeviceConfig, EvaluationConfig
 from adapruner.evaluation.perplexity import windows_of
 from adapruner.evaluation.results import Agreement, Behaviour, Continuation, TextComparison
-from adapruner.models import checkpoint as ckpt
+from adapruner.models.storage import checkpoint as ckpt
 from adapruner.models.streamed.choice import load_or_stream
 from adapruner.models.streamed.layers import is_streamed
 from adapruner.models.streamed.passes import forward_passes

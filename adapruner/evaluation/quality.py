@@ -17,7 +17,7 @@ from adapruner.evaluation.results import Evaluation, write_rows
 from adapruner.evaluation.tasks.selection import batch_size_of
 from adapruner.evaluation.tasks.zero_shot import zero_shot
 from adapruner.files import write_json
-from adapruner.models import checkpoint as ckpt
+from adapruner.models.storage import checkpoint as ckpt
 from adapruner.models.streamed.choice import load_or_stream
 
 FAILED = "failed.json"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from adapruner.errors import UserError
-from adapruner.models.checkpoint import inspect, read_config
+from adapruner.models.storage.checkpoint import inspect, read_config
 from adapruner.models.structures import LayerWidths, Structures
 
 FULL = "full_attention"

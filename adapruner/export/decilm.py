@@ -15,7 +15,7 @@ from adapruner.errors import UserError
 from adapruner.export import decilm_config
 from adapruner.export.contents import Contents, refuse_layers
 from adapruner.files import link_or_copy, write_json
-from adapruner.models.checkpoint import checkpoint_files
+from adapruner.models.storage.checkpoint import checkpoint_files
 from adapruner.serving_targets import PORTABLE_MULTIPLE
 
 DEFAULT_TYPE = None

@@ -20,7 +20,7 @@ from adapruner.export.contents import Contents, refuse_layers
 from adapruner.export.gguf_fields import add_fields, unsupported_setting
 from adapruner.export.gguf_tensors import TYPES, Stored, Tensors
 from adapruner.export.gguf_tokenizer import add_tokenizer, check_tokenizer
-from adapruner.models.checkpoint import load_tokenizer
+from adapruner.models.storage.checkpoint import load_tokenizer
 from adapruner.progress import announce
 
 DEFAULT_TYPE = "f16"

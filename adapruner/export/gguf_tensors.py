@@ -27,7 +27,7 @@ from adapruner.export.architectures import (
 from adapruner.export.contents import Contents
 from adapruner.export.gguf_fields import folded_multipliers
 from adapruner.export.gguf_groups import stored_blocks
-from adapruner.models.weights import tensor_shapes, weight_files
+from adapruner.models.storage.weights import tensor_shapes, weight_files
 
 Floats = NDArray[np.float32]
 

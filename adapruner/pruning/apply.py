@@ -9,7 +9,7 @@ from typing import Any
 
 from adapruner.config import ModelConfig, ReconstructionConfig
 from adapruner.data.pool import Pool
-from adapruner.models import checkpoint as ckpt
+from adapruner.models.storage import checkpoint as ckpt
 from adapruner.models.streamed.choice import load_or_stream
 from adapruner.models.streamed.layers import is_streamed
 from adapruner.models.streamed.saving import save_layers

@@ -6,8 +6,8 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from adapruner.models.checkpoint import auto_map
 from adapruner.models.modeling import RESIDUAL_WIDTHS
+from adapruner.models.storage.checkpoint import auto_map
 from adapruner.models.structures import LayerWidths, Structures
 from adapruner.pruning.plan import PruningPlan, kept_widths
 

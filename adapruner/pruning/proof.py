@@ -21,9 +21,9 @@ from transformers import AutoModelForCausalLM
 
 from adapruner.config import PruningConfig
 from adapruner.errors import UserError, first_line
-from adapruner.models.checkpoint import read_config, save_checkpoint
 from adapruner.models.families import is_tried
 from adapruner.models.shallow import shallow_model
+from adapruner.models.storage.checkpoint import read_config, save_checkpoint
 from adapruner.models.structures import LayerWidths, describe_model, layer_modules
 from adapruner.progress import announce
 from adapruner.pruning.plan import PruningPlan, make_plan

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from adapruner.config import DeviceConfig
 from adapruner.data.pool import Pool
 from adapruner.errors import UnreachableError
-from adapruner.models import checkpoint as ckpt
 from adapruner.models.semi_structured import check_sparse, mask_of, projections
+from adapruner.models.storage import checkpoint as ckpt
 from adapruner.models.structures import describe_model
 from adapruner.progress import announce, track
-from adapruner.pruning.activations import MICRO_BATCH
 from adapruner.pruning.plan import PruningPlan
 from adapruner.pruning.surgery import check_fits
+from adapruner.pruning.updates.activations import MICRO_BATCH
 
 
 def make_sparse(model: Any, norms: Mapping[str, Tensor]) -> int:

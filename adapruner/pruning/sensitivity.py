@@ -34,8 +34,8 @@ from adapruner.models.structures import LayerWidths, describe_model, layer_modul
 from adapruner.progress import announce
 from adapruner.pruning.allocation.experts import kept_channels
 from adapruner.pruning.allocation.width_profile import REMOVED
-from adapruner.pruning.gram_matrices import GramMatrices
-from adapruner.pruning.update import updated_weight
+from adapruner.pruning.updates.gram_matrices import GramMatrices
+from adapruner.pruning.updates.update import updated_weight
 
 WINDOWS = 32
 """Windows of the objective text that the divergences are estimated on."""

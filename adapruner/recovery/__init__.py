@@ -8,7 +8,7 @@ an empty directory, and returns how it was trained.
 METHODS = {
     "lora": "adapruner.recovery.lora",
     "grouped": "adapruner.recovery.grouped",
-    "ast": "adapruner.recovery.ast",
+    "ast": "adapruner.recovery.sparse.ast",
     "none": "adapruner.recovery.none",
 }
 """Name of `finetune.method` -> its module."""

@@ -23,8 +23,8 @@ from adapruner.efficiency.peak_memory import measure_apart, peak_since, resident
 from adapruner.efficiency.results import PeakMemory, Throughput
 from adapruner.efficiency.speed import measure_throughput
 from adapruner.efficiency.torchao import load_4bit
-from adapruner.models.checkpoint import device_of, load_model
 from adapruner.models.groups import GROUPS_FILE
+from adapruner.models.storage.checkpoint import device_of, load_model
 from adapruner.progress import announce
 from adapruner.recovery import METHODS
 from adapruner.recovery.cost_result import RecoveryCost

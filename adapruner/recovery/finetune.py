@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from adapruner.config import DeviceConfig, FinetuneConfig
 from adapruner.config.recovery import LORA
-from adapruner.models.checkpoint import PLAN_FILE, update_shares
+from adapruner.models.storage.checkpoint import PLAN_FILE, update_shares
 from adapruner.recovery import METHODS
 from adapruner.recovery.results import RecoveryResult
 

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adapruner.models import checkpoint as ckpt
 from adapruner.models.groups import GROUPS_FILE, write_groups
+from adapruner.models.storage import checkpoint as ckpt
 from adapruner.recovery.finetune import RecoveryRequest
 from adapruner.recovery.groups.model import grouped_layers, load_grouped
 from adapruner.recovery.results import RecoveryResult
-from adapruner.recovery.training import train
-from adapruner.recovery.training_data import result_of, training_data
+from adapruner.recovery.training.training import train
+from adapruner.recovery.training.training_data import result_of, training_data
 
 
 def recover(request: RecoveryRequest, out: Path) -> RecoveryResult:

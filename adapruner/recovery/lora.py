@@ -9,14 +9,14 @@ from pathlib import Path
 
 import torch
 
-from adapruner.models import checkpoint as ckpt
+from adapruner.models.storage import checkpoint as ckpt
 from adapruner.progress import announce
 from adapruner.recovery.adapters import add_adapters, weight_changes
 from adapruner.recovery.distributed.processes import recover_by_processes
 from adapruner.recovery.finetune import RecoveryRequest
 from adapruner.recovery.results import RecoveryResult
-from adapruner.recovery.training import train
-from adapruner.recovery.training_data import result_of, training_data
+from adapruner.recovery.training.training import train
+from adapruner.recovery.training.training_data import result_of, training_data
 
 
 def recover(request: RecoveryRequest, out: Path) -> RecoveryResult:

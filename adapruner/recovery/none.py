@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adapruner.models.checkpoint import copy_checkpoint
+from adapruner.models.storage.checkpoint import copy_checkpoint
 from adapruner.recovery.finetune import RecoveryRequest
 from adapruner.recovery.results import RecoveryResult
 

@@ -29,14 +29,12 @@ from adapruner.dependencies import source_files
 from adapruner.hashing import hash_directory, hash_file, hash_json
 from adapruner.importance.recipe import Recipe
 from adapruner.importance.table import ImportanceTable
-from adapruner.models import checkpoint as ckpt
+from adapruner.models.storage import checkpoint as ckpt
 from adapruner.models.streamed.choice import load_or_stream
 from adapruner.progress import announce, track
 from adapruner.pruning.allocation.width_profile import REMOVED
-from adapruner.search.evaluator import Evaluator, Planner
 from adapruner.search.front import Values, best, front, nearest_to_ideal
 from adapruner.search.inputs import SearchInputs
-from adapruner.search.objective import Objective
 from adapruner.search.parallel.generations import Lead, led_study, run_generations
 from adapruner.search.parallel.publication import publish
 from adapruner.search.results import (
@@ -48,10 +46,12 @@ from adapruner.search.results import (
     trial_rows,
     write_results,
 )
-from adapruner.search.samplers import check_sampler
 from adapruner.search.single_metric import plan_with_metric
-from adapruner.search.study import TRIAL, is_stopped, owned_study, run_trials
-from adapruner.search.task import SearchTask, TrialRunner
+from adapruner.search.trials.evaluator import Evaluator, Planner
+from adapruner.search.trials.objective import Objective
+from adapruner.search.trials.samplers import check_sampler
+from adapruner.search.trials.study import TRIAL, is_stopped, owned_study, run_trials
+from adapruner.search.trials.task import SearchTask, TrialRunner
 
 RunMissing = Callable[[TrialRunner], list[FrozenTrial]]
 

@@ -9,8 +9,8 @@ from adapruner.config import PlanConfig
 from adapruner.data.pool import Pool
 from adapruner.evaluation.perplexity import perplexity
 from adapruner.hashing import hash_json
-from adapruner.models import checkpoint as ckpt
 from adapruner.models.semi_structured import PATTERN, check_widths
+from adapruner.models.storage import checkpoint as ckpt
 from adapruner.models.structures import Structures
 from adapruner.pruning.plan import Sparsity, make_plan
 from adapruner.pruning.semi_structured import make_sparse, norms_for

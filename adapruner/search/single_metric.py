@@ -15,7 +15,7 @@ from adapruner.models.streamed.choice import load_or_stream
 from adapruner.progress import announce
 from adapruner.pruning.surgery import narrowed
 from adapruner.search.results import write_single_plan
-from adapruner.search.task import SearchTask
+from adapruner.search.trials.task import SearchTask
 
 
 def plan_with_metric(task: SearchTask, out: Path) -> None:

@@ -26,14 +26,14 @@ from adapruner.config import ModelConfig, PruningConfig
 from adapruner.errors import UserError
 from adapruner.export.export import export
 from adapruner.export.gguf_tokenizer import PRE_TOKENIZERS
-from adapruner.models import checkpoint as ckpt
-from adapruner.models import sources
+from adapruner.models.storage import checkpoint as ckpt
+from adapruner.models.storage import sources
 from adapruner.models.structures import describe_model, layer_modules
 from adapruner.pruning.plan import make_plan
 from adapruner.pruning.reconstruction.least_squares import UpdateText, apply_and_update
 from adapruner.pruning.surgery import apply
 from adapruner.pruning.target import PruningTarget
-from adapruner.pruning.update import RIDGE
+from adapruner.pruning.updates.update import RIDGE
 
 PROMPTS = (
     "The capital of France is",

@@ -20,8 +20,8 @@ from adapruner.config import ModelConfig
 from adapruner.errors import UserError
 from adapruner.files import file_manifest, flush
 from adapruner.hashing import hash_json
-from adapruner.models import sources
-from adapruner.models.sources import CheckpointSource
+from adapruner.models.storage import sources
+from adapruner.models.storage.sources import CheckpointSource
 from adapruner.remote_files import PARTIAL, fetch, is_url
 from adapruner.temporary import remove_abandoned, temporary_folder
 from steps.mlflow_support import tracking

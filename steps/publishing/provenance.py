@@ -17,7 +17,7 @@ from steps.zenml_support.materializer import content_hash
 
 if TYPE_CHECKING:
     from adapruner.data.texts.sources import TextSources
-    from adapruner.models.sources import CheckpointSource
+    from adapruner.models.storage.sources import CheckpointSource
 
 PACKAGES = (
     "adapruner",

@@ -15,8 +15,8 @@ from transformers import PreTrainedTokenizerFast
 from adapruner.config import ModelConfig
 from adapruner.data.pool import Pool, TestTexts, write_finetune_rows
 from adapruner.importance.statistics import importance_table, reference_subset
-from adapruner.models.checkpoint import load_model
-from adapruner.pruning.gram_matrices import compute_gram_matrices
+from adapruner.models.storage.checkpoint import load_model
+from adapruner.pruning.updates.gram_matrices import compute_gram_matrices
 from tests.models import BASE, small_model, tokens
 
 

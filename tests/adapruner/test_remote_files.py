@@ -8,7 +8,7 @@ import pytest
 from adapruner.config import ModelConfig
 from adapruner.data.texts.sources import resolve_texts, with_files
 from adapruner.errors import UserError
-from adapruner.models.sources import resolve
+from adapruner.models.storage.sources import resolve
 from adapruner.remote_files import fetch, is_url
 from tests.pipelines import small
 from tests.steps.configs import minimal_config

@@ -16,8 +16,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from adapruner.config import ModelConfig
-from adapruner.models.checkpoint import load_model, load_tokenizer
-from adapruner.models.sources import materialize, resolve
+from adapruner.models.storage.checkpoint import load_model, load_tokenizer
+from adapruner.models.storage.sources import materialize, resolve
 from tests.adapruner.conftest import write_tokenizer
 from tests.malformed.mutations import (
     ODD,

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapruner.config import ModelConfig
-from adapruner.models.checkpoint import load_model, load_tokenizer
-from adapruner.models.sources import materialize, resolve
+from adapruner.models.storage.checkpoint import load_model, load_tokenizer
+from adapruner.models.storage.sources import materialize, resolve
 from tests.adapruner.export.checkpoints import small
 from tests.adapruner.export.gguf_files import exported
 from tests.malformed.mutations import with_bytes

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from adapruner.models.weights import stored_tensors, weight_files
+from adapruner.models.storage.weights import stored_tensors, weight_files
 from tests.pipelines.workplace import make_workplace
 
 pytestmark = pytest.mark.slow

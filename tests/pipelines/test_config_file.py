@@ -50,7 +50,7 @@ def test_the_shipped_files_are_valid_for_us_and_for_zenml(name: str) -> None:
 @pytest.mark.parametrize("name", PAPERS)
 def test_the_files_of_the_paper_have_the_papers_settings(name: str) -> None:
     from adapruner.evaluation.tasks.local_rows import SCHEMAS
-    from adapruner.models.sources import resolve
+    from adapruner.models.storage.sources import resolve
 
     _, config = config_file.read(ROOT / "configs" / f"{name}.yaml", [])
     assert name.endswith(f"{config.pruning.ratio * 100:.0f}")

@@ -9,7 +9,7 @@ import pytest
 from adapruner.comparison.cells import ComparisonConfig, serving
 from adapruner.config import ModelConfig, RunConfig
 from adapruner.errors import UserError
-from adapruner.models.sources import resolve
+from adapruner.models.storage.sources import resolve
 from steps.load_model import load_model
 from tests.adapruner.conftest import Workplace
 from tests.adapruner.export.checkpoints import small, write

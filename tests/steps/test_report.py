@@ -6,7 +6,7 @@ import pytest
 
 from adapruner.data.texts.sources import TextSource, TextSources
 from adapruner.files import read_json
-from adapruner.models.sources import CheckpointSource
+from adapruner.models.storage.sources import CheckpointSource
 from adapruner.pruning.plan import PruningPlan
 from steps.report import report
 from steps.zenml_support.workspace import Timing

@@ -9,7 +9,7 @@ from adapruner.errors import UserError
 from adapruner.evaluation.tasks.objective_rows import ObjectiveTasks
 from adapruner.evaluation.tasks.selection import TaskSelection
 from adapruner.hashing import hash_directory
-from adapruner.models.sources import CheckpointSource
+from adapruner.models.storage.sources import CheckpointSource
 from steps.resolve_source import resolve_source
 from tests.adapruner.conftest import Workplace
 from tests.adapruner.evaluation.tasks.task_rows import write_rows

@@ -25,7 +25,7 @@ from adapruner.config.calibration import SELF, SELF_CHAT
 from adapruner.data.texts.sources import TextSource
 from adapruner.errors import UserError
 from adapruner.hashing import hash_file
-from adapruner.models import checkpoint as ckpt
+from adapruner.models.storage import checkpoint as ckpt
 from adapruner.progress import announce, track
 
 BATCH_SIZE = 64

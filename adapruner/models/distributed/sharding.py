@@ -29,6 +29,7 @@ def load_sharded(checkpoint: Path, device: torch.device, dtype: torch.dtype) -> 
     source.read_others()
     for index, layer in enumerate(decoder_layers(model)):
         source.read_layer(index)
-        # A root of its own: the passes of the head alone, see `recovery.backward`, gather nothing.
+        # A root of its own: the passes of the head alone, see `recovery.training.backward`, gather
+        # nothing.
         fully_shard(layer, mesh=mesh, reshard_after_forward=True)
     return model

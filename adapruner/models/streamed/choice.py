@@ -10,11 +10,11 @@ import torch
 
 from adapruner.config import DeviceConfig
 from adapruner.errors import UserError
-from adapruner.models import checkpoint as ckpt
 from adapruner.models.families import family_of
+from adapruner.models.storage import checkpoint as ckpt
+from adapruner.models.storage.weights import tensor_entries, weight_files
 from adapruner.models.streamed.layers import stream_model
 from adapruner.models.streamed.memory import available_on
-from adapruner.models.weights import tensor_entries, weight_files
 from adapruner.progress import announce
 
 GIB = 2**30

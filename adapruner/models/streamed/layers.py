@@ -24,10 +24,10 @@ from transformers import AutoModelForCausalLM
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import revert_weight_conversion
 
-from adapruner.models.checkpoint import read_config
 from adapruner.models.families import family_of
+from adapruner.models.storage.checkpoint import read_config
+from adapruner.models.storage.weights import read_tensor, tensor_places
 from adapruner.models.streamed.memory import return_freed_memory
-from adapruner.models.weights import read_tensor, tensor_places
 
 _SOURCE = "layer_source"
 """The attribute of a streamed model that holds its `LayerSource`."""

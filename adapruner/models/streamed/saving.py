@@ -10,9 +10,9 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from adapruner.models.checkpoint import write_config
 from adapruner.models.families import family_of
-from adapruner.models.weights import INDEX_FILE, stored_dtypes, stored_weights
+from adapruner.models.storage.checkpoint import write_config
+from adapruner.models.storage.weights import INDEX_FILE, stored_dtypes, stored_weights
 
 
 def save_layers(model: Any, done: Iterator[int], beside: Path, out: Path) -> None:

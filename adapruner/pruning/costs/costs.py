@@ -16,7 +16,7 @@ from adapruner.config.pruning import RatioBase
 from adapruner.efficiency.cost import group_kv_bytes, kv_bytes
 from adapruner.efficiency.latency_table import LatencyTable, Part
 from adapruner.errors import UserError
-from adapruner.models import checkpoint as ckpt
+from adapruner.models.storage import checkpoint as ckpt
 from adapruner.models.structures import LayerWidths, Structures
 from adapruner.pruning.costs.scale import CostScale
 

@@ -22,7 +22,7 @@ from adapruner.config import DeviceConfig, PruningConfig
 from adapruner.config.pruning import LatencyPhase
 from adapruner.efficiency.decode import decode, synthetic_prompt
 from adapruner.efficiency.latency_table import Curve, LatencyTable, Part, describe_hardware
-from adapruner.models import checkpoint as ckpt
+from adapruner.models.storage import checkpoint as ckpt
 from adapruner.models.structures import LayerWidths, Structures, describe_model, layer_modules
 from adapruner.progress import announce, track
 from adapruner.pruning.costs.costs import context_of, max_context_of, part_of

@@ -19,7 +19,7 @@ METHODS = {
 """Name of `reconstruction.method` -> its module."""
 
 FROM_GRAM_MATRICES = frozenset({"least_squares"})
-"""Methods by which trials of the search are updated too, with `pruning.gram_matrices`."""
+"""Methods by which trials of the search are updated too, with `pruning.updates.gram_matrices`."""
 
 
 def method_module(name: str) -> Any:

@@ -34,9 +34,9 @@ from adapruner.models.structures import (
     layer_modules,
 )
 from adapruner.progress import announce, track
-from adapruner.pruning.activations import MICRO_BATCH
 from adapruner.pruning.plan import LayerPlan, PruningPlan
 from adapruner.pruning.reconstruction.request import Reconstruction, ReconstructionRequest
+from adapruner.pruning.updates.activations import MICRO_BATCH
 
 _COUPLED = {"down": MLP_PARTS, "output": ATTENTION_PARTS}
 """Compensated projection -> all projections that get a bias with it."""

@@ -1,8 +1,8 @@
 """Least-squares update of cut MLPs, layer after layer.
 
 Each layer is updated on the output of the cut and updated layers below it: its output projection in
-closed form, see `pruning.update`, then all its weights by gradient descent, see `pruning.fit_mlp`.
-Only one layer's activations are held at a time.
+closed form, see `pruning.updates.update`, then all its weights by gradient descent, see
+`pruning.updates.fit_mlp`. Only one layer's activations are held at a time.
 """
 
 from __future__ import annotations
@@ -28,9 +28,6 @@ from adapruner.models.structures import (
     layer_modules,
 )
 from adapruner.progress import announce, track
-from adapruner.pruning.activations import ActivationStream, MlpText
-from adapruner.pruning.fit_mlp import fit_mlp
-from adapruner.pruning.gram_matrices import GramMatrices
 from adapruner.pruning.narrow_config import narrow_config
 from adapruner.pruning.plan import LayerPlan, PruningPlan
 from adapruner.pruning.reconstruction.request import (
@@ -39,7 +36,10 @@ from adapruner.pruning.reconstruction.request import (
     ReconstructionRequest,
 )
 from adapruner.pruning.surgery import check_fits, cut_layer
-from adapruner.pruning.update import RIDGE, RIDGES, output_error, updated_weight
+from adapruner.pruning.updates.activations import ActivationStream, MlpText
+from adapruner.pruning.updates.fit_mlp import fit_mlp
+from adapruner.pruning.updates.gram_matrices import GramMatrices
+from adapruner.pruning.updates.update import RIDGE, RIDGES, output_error, updated_weight
 
 
 def check_supported(structures: Structures) -> None:

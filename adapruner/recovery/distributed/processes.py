@@ -23,10 +23,10 @@ from torch import nn
 
 from adapruner.config import DeviceConfig, FinetuneConfig
 from adapruner.errors import UserError
-from adapruner.models import checkpoint as ckpt
 from adapruner.models.distributed.launch import own_device, process_group, run_processes
 from adapruner.models.distributed.sharding import load_sharded
 from adapruner.models.families import family_of
+from adapruner.models.storage import checkpoint as ckpt
 from adapruner.models.streamed.choice import GIB, sizes_of
 from adapruner.models.streamed.layers import decoder_layers, empty_model, in_order, stream_model
 from adapruner.models.streamed.saving import save_layers
@@ -35,8 +35,8 @@ from adapruner.recovery.adapters import add_adapters, weight_changes
 from adapruner.recovery.distributed.share import Share
 from adapruner.recovery.finetune import RecoveryRequest, from_json, to_json
 from adapruner.recovery.results import RecoveryResult
-from adapruner.recovery.training import train
-from adapruner.recovery.training_data import result_of, training_data
+from adapruner.recovery.training.training import train
+from adapruner.recovery.training.training_data import result_of, training_data
 
 REQUEST = "request.json"
 MERGED = "merged"

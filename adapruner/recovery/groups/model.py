@@ -13,10 +13,10 @@ from transformers import AutoModelForCausalLM
 
 from adapruner.config import DeviceConfig, FinetuneConfig
 from adapruner.errors import UserError
-from adapruner.models import checkpoint as ckpt
 from adapruner.models.groups import check_groups, quantize
+from adapruner.models.storage import checkpoint as ckpt
+from adapruner.models.storage.weights import COMPUTED_SUFFIX, stored_tensors, weight_files
 from adapruner.models.structures import describe_model
-from adapruner.models.weights import COMPUTED_SUFFIX, stored_tensors, weight_files
 from adapruner.progress import announce
 from adapruner.recovery.groups.linear import ADAPTERS, GroupedLinear
 

@@ -15,8 +15,8 @@ from adapruner.config import PlanConfig
 from adapruner.data.pool import Pool
 from adapruner.evaluation.perplexity import perplexity
 from adapruner.hashing import hash_json
-from adapruner.models import checkpoint as ckpt
 from adapruner.models.residual import SUBSETS
+from adapruner.models.storage import checkpoint as ckpt
 from adapruner.models.structures import LayerWidths
 from adapruner.pruning.allocation.reachability import check_ratio
 from adapruner.pruning.masks import CHANNELS
@@ -34,7 +34,7 @@ from adapruner.search.gates.selection import Kept, select
 from adapruner.search.gates.training import Budget, TrainedGates, train_gates
 from adapruner.search.inputs import SearchInputs
 from adapruner.search.results import write_single_plan
-from adapruner.search.task import gram_matrices
+from adapruner.search.trials.task import gram_matrices
 
 METHOD = "gates"
 

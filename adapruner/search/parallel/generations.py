@@ -30,10 +30,10 @@ from adapruner.search.parallel.queue import (
     run_next,
 )
 from adapruner.search.parallel.storage import is_in_memory, open_storage
-from adapruner.search.samplers import make_sampler
-from adapruner.search.space import SearchSpace
-from adapruner.search.study import TRIAL, locked_study
-from adapruner.search.task import TrialRunner
+from adapruner.search.trials.samplers import make_sampler
+from adapruner.search.trials.space import SearchSpace
+from adapruner.search.trials.study import TRIAL, locked_study
+from adapruner.search.trials.task import TrialRunner
 
 POLL_S = 0.5
 """Seconds between two looks at the trials of others."""

@@ -15,7 +15,7 @@ from adapruner.dependencies import source_files
 from adapruner.errors import UserError
 from adapruner.files import Record
 from adapruner.hashing import hash_directory, hash_file, hash_json
-from adapruner.models import checkpoint as ckpt
+from adapruner.models.storage import checkpoint as ckpt
 from adapruner.search.inputs import SearchInputs
 
 KEY = "published"

@@ -17,8 +17,8 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from adapruner.search.parallel import lease
-from adapruner.search.study import OUTSIDE, assess, attributes
-from adapruner.search.task import TrialRunner
+from adapruner.search.trials.study import OUTSIDE, assess, attributes
+from adapruner.search.trials.task import TrialRunner
 
 POSITION, NAME, KNOWN, BEAT = "position", "name", "known", "beat"
 FINISHED = (TrialState.COMPLETE, OUTSIDE)

@@ -19,7 +19,7 @@ from adapruner.search.parallel.generations import DONE, POLL_S
 from adapruner.search.parallel.publication import Publication, machine
 from adapruner.search.parallel.queue import Queue, run_next
 from adapruner.search.parallel.storage import open_storage
-from adapruner.search.task import SearchTask, TrialRunner
+from adapruner.search.trials.task import SearchTask, TrialRunner
 
 
 def work(url: str, name: str | None, inputs: Path | None, wait_s: float) -> int:

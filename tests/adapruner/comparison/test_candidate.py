@@ -18,7 +18,7 @@ from adapruner.comparison.table import build, markdown
 from adapruner.config import RunConfig
 from adapruner.config.parsing import parse_section
 from adapruner.evaluation.tasks.selection import resolve_tasks
-from adapruner.recovery.teacher_logits import compute_teacher_logits
+from adapruner.recovery.training.teacher_logits import compute_teacher_logits
 from adapruner.search.inputs import SearchInputs
 from tests.adapruner.conftest import Workplace, write_importance
 from tests.models import small_model

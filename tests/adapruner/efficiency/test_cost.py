@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from adapruner.config import EvaluationConfig
 from adapruner.efficiency.cost import decode_flops, kv_bytes, measure_cost, prefill_flops
 from adapruner.efficiency.results import Cost
-from adapruner.models.checkpoint import inspect, size_on_disk
+from adapruner.models.storage.checkpoint import inspect, size_on_disk
 from adapruner.models.structures import describe_model
 from adapruner.pruning.surgery import apply
 from tests.adapruner.conftest import Workplace

@@ -8,7 +8,7 @@ import pytest
 
 from adapruner.config import EvaluationConfig
 from adapruner.efficiency.peak_memory import measure_peak_memory
-from adapruner.models.checkpoint import size_on_disk
+from adapruner.models.storage.checkpoint import size_on_disk
 from tests.adapruner.conftest import Workplace
 
 SETTINGS = EvaluationConfig(prompt_tokens=(8, 4), new_tokens=2)

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from adapruner.efficiency.torchao import load_4bit
-from adapruner.models.checkpoint import load_model
+from adapruner.models.storage.checkpoint import load_model
 from tests.adapruner.export.checkpoints import small, write
 from tests.adapruner.recovery.test_grouped import (
     DEVICE,

@@ -14,7 +14,7 @@ from adapruner.importance.statistics import importance_table
 from adapruner.models.shallow import shallow_model
 from adapruner.models.streamed.passes import LayerRunner
 from adapruner.models.structures import describe_model
-from adapruner.pruning.gram_matrices import compute_gram_matrices
+from adapruner.pruning.updates.gram_matrices import compute_gram_matrices
 from tests.models import KINDS, small_model, tokens
 
 LENGTH, DOMAINS = 16, 2

@@ -19,7 +19,7 @@ from adapruner.evaluation.behaviour import (
     select_windows,
 )
 from adapruner.evaluation.results import Agreement, Behaviour
-from adapruner.models import checkpoint as ckpt
+from adapruner.models.storage import checkpoint as ckpt
 from adapruner.models.streamed.layers import stream_model
 from adapruner.pruning.surgery import apply
 from tests.adapruner.conftest import Workplace

@@ -15,7 +15,7 @@ from adapruner.evaluation.perplexity import perplexity, windows_of
 from adapruner.evaluation.quality import FAILED, evaluate, measure_perplexity
 from adapruner.evaluation.results import Evaluation, read_rows
 from adapruner.evaluation.tasks.selection import resolve_tasks
-from adapruner.models import checkpoint as ckpt
+from adapruner.models.storage import checkpoint as ckpt
 from tests.adapruner.conftest import Workplace
 from tests.adapruner.evaluation.tasks.task_files import write_task_files
 

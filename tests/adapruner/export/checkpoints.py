@@ -11,8 +11,8 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from adapruner.models.checkpoint import save_checkpoint
 from adapruner.models.families import FAMILIES
+from adapruner.models.storage.checkpoint import save_checkpoint
 from tests.adapruner.models.checkpoints import MLP_WIDTHS, WIDTHS, per_layer_model
 from tests.models import BASE, KINDS, random_model
 

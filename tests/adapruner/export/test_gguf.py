@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from adapruner.errors import UserError
 from adapruner.export.architectures import ARCHITECTURES
 from adapruner.export.export import export
-from adapruner.models.checkpoint import load_tokenizer
+from adapruner.models.storage.checkpoint import load_tokenizer
 from tests.adapruner.conftest import write_tokenizer
 from tests.adapruner.export.checkpoints import TEXT, VOCABULARY, small
 from tests.adapruner.export.gguf_files import exported, key, values

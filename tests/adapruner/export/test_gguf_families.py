@@ -13,8 +13,8 @@ from gguf import GGUFReader
 from adapruner.config import ModelConfig
 from adapruner.errors import UserError
 from adapruner.export.export import export
-from adapruner.models import sources
 from adapruner.models.families import FAMILIES
+from adapruner.models.storage import sources
 from tests.adapruner.export.checkpoints import LAYERS, VOCABULARY, small
 from tests.adapruner.export.gguf_files import exported, key, values
 from tests.adapruner.models.checkpoints import per_layer_model

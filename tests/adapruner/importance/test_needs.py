@@ -15,7 +15,7 @@ from adapruner.importance.scores import score, score_with_fluctuation
 from adapruner.importance.statistics import importance_table
 from adapruner.importance.table import ImportanceTable, Lacking
 from adapruner.search.single_metric import metric_recipe
-from adapruner.search.space import build_space
+from adapruner.search.trials.space import build_space
 from tests.models import small_model, tokens
 
 SAMPLES, REFERENCE = 8, [0, 3]

@@ -11,7 +11,7 @@ from adapruner.config import DeviceConfig, ModelConfig
 from adapruner.importance.processes import ImportanceRequest, table_of_processes
 from adapruner.importance.statistics import importance_table
 from adapruner.importance.table import ImportanceTable
-from adapruner.models import checkpoint as ckpt
+from adapruner.models.storage import checkpoint as ckpt
 from adapruner.models.streamed import states
 from adapruner.models.streamed.layers import stream_model
 from tests.models import KINDS, small_model, tokens

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from adapruner.models.checkpoint import auto_map
 from adapruner.models.families import Family, family_of
+from adapruner.models.storage.checkpoint import auto_map
+from adapruner.models.storage.weights import weight_files
 from adapruner.models.structures import describe_model
-from adapruner.models.weights import weight_files
 from tests.adapruner.conftest import Workplace
 
 WIDTHS: dict[int, dict[str, int]] = {

@@ -12,8 +12,8 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from adapruner.models import auto_classes, modeling
-from adapruner.models.checkpoint import save_checkpoint
 from adapruner.models.families import FAMILIES
+from adapruner.models.storage.checkpoint import save_checkpoint
 from tests.adapruner.models.checkpoints import MLP_WIDTHS, WIDTHS, per_layer_model
 from tests.models import small_model
 

@@ -10,8 +10,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from adapruner.errors import UserError
 from adapruner.models import auto_classes, modeling
-from adapruner.models.checkpoint import inspect, save_checkpoint
 from adapruner.models.families import FAMILIES, Family, family_of
+from adapruner.models.storage.checkpoint import inspect, save_checkpoint
 from adapruner.models.structures import describe_model, layer_modules
 from tests.adapruner.models.checkpoints import WIDTHS, per_layer_model
 from tests.models import BASE, random_model, tokens

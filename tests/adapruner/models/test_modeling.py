@@ -15,7 +15,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModelForCausalLM
 
 from adapruner.models import modeling
-from adapruner.models.checkpoint import MODELING_FILE, save_checkpoint
+from adapruner.models.storage.checkpoint import MODELING_FILE, save_checkpoint
 from adapruner.models.structures import layer_modules
 from tests.adapruner.conftest import write_tokenizer
 from tests.adapruner.models.checkpoints import MLP_WIDTHS, WIDTHS, own_widths, per_layer_model

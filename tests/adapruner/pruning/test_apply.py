@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from adapruner.config import ModelConfig, ReconstructionConfig
-from adapruner.models import checkpoint as ckpt
+from adapruner.models.storage import checkpoint as ckpt
 from adapruner.pruning.apply import prune
 from adapruner.pruning.plan import PruningPlan
 from adapruner.pruning.surgery import apply

@@ -14,10 +14,11 @@ from transformers import AutoModelForCausalLM
 from adapruner.config import ModelConfig
 from adapruner.errors import UserError
 from adapruner.files import read_json
-from adapruner.models import auto_classes, families, sources
-from adapruner.models.checkpoint import FAMILY_FILE, inspect, load_model, save_checkpoint
+from adapruner.models import auto_classes, families
 from adapruner.models.discovery import find_family
 from adapruner.models.families import FAMILIES, Family
+from adapruner.models.storage import sources
+from adapruner.models.storage.checkpoint import FAMILY_FILE, inspect, load_model, save_checkpoint
 from adapruner.pruning.proof import prove
 from adapruner.pruning.surgery import apply
 from tests.adapruner.pruning.plans import masked, plan_for

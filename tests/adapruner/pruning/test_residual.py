@@ -18,13 +18,13 @@ from adapruner.data.pool import Pool
 from adapruner.errors import UserError
 from adapruner.evaluation.perplexity import mean_loss
 from adapruner.export.contents import contents_of
-from adapruner.models import checkpoint as ckpt
+from adapruner.models.storage import checkpoint as ckpt
 from adapruner.models.structures import describe_model
 from adapruner.pruning.plan import PruningPlan
 from adapruner.pruning.surgery import apply, narrowed
 from adapruner.pruning.target import PruningTarget
 from adapruner.recovery.finetune import CHECKPOINT
-from adapruner.recovery.training_data import HELD_OUT_WINDOWS
+from adapruner.recovery.training.training_data import HELD_OUT_WINDOWS
 from tests.adapruner.conftest import Workplace
 from tests.adapruner.models.test_modeling import FRESH_PROCESS, run_elsewhere
 from tests.adapruner.pruning.plans import plan_for, plan_with_subsets

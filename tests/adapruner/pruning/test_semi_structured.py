@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM
 from adapruner.config import PruningConfig, ReconstructionConfig
 from adapruner.data.pool import Pool
 from adapruner.errors import UnreachableError
-from adapruner.models import checkpoint as ckpt
 from adapruner.models.semi_structured import mask_of, projections
+from adapruner.models.storage import checkpoint as ckpt
 from adapruner.models.structures import describe_model
 from adapruner.pruning.plan import PruningPlan, Sparsity, make_plan
 from adapruner.pruning.semi_structured import input_norms, make_sparse, norms_for

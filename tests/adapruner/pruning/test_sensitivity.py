@@ -17,9 +17,9 @@ from adapruner.evaluation.divergence import top_log_probs, window_divergences
 from adapruner.models.structures import describe_model, layer_modules
 from adapruner.pruning import sensitivity
 from adapruner.pruning.allocation.width_profile import REMOVED, optimal_shares
-from adapruner.pruning.gram_matrices import compute_gram_matrices
 from adapruner.pruning.sensitivity import WORST, measure_sensitivity
-from adapruner.pruning.update import RIDGE, updated_weight
+from adapruner.pruning.updates.gram_matrices import compute_gram_matrices
+from adapruner.pruning.updates.update import RIDGE, updated_weight
 from tests.models import BASE, small_model, tokens
 
 CHANNELS = 48

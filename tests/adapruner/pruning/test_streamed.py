@@ -15,14 +15,14 @@ from adapruner.evaluation.perplexity import mean_loss
 from adapruner.importance.recipe import Recipe
 from adapruner.importance.scores import score
 from adapruner.importance.statistics import importance_table
-from adapruner.models import checkpoint as ckpt
+from adapruner.models.storage import checkpoint as ckpt
+from adapruner.models.storage.weights import weight_files
 from adapruner.models.streamed.layers import stream_model
-from adapruner.models.weights import weight_files
 from adapruner.pruning.apply import prune
-from adapruner.pruning.gram_matrices import compute_gram_matrices
 from adapruner.pruning.plan import PruningPlan
 from adapruner.pruning.sensitivity import measure_sensitivity
 from adapruner.pruning.surgery import narrowed
+from adapruner.pruning.updates.gram_matrices import compute_gram_matrices
 from tests.adapruner.models.checkpoints import weights_of
 from tests.adapruner.pruning.plans import plan_for, plan_with_subsets
 from tests.adapruner.pruning.pools import write_pool

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from adapruner.errors import UserError
-from adapruner.models import checkpoint as ckpt
+from adapruner.models.storage import checkpoint as ckpt
 from adapruner.models.structures import describe_model
 from adapruner.pruning.surgery import apply, narrowed
 from tests.adapruner.pruning.plans import masked, plan_for, plan_keeping

@@ -10,10 +10,10 @@ from typing import Any
 
 from adapruner.config import FinetuneConfig
 from adapruner.data.pool import write_finetune_rows
-from adapruner.recovery.examples import Example
 from adapruner.recovery.finetune import RecoveryRequest, finetune
 from adapruner.recovery.results import RecoveryResult
-from adapruner.recovery.teacher_logits import compute_teacher_logits
+from adapruner.recovery.training.examples import Example
+from adapruner.recovery.training.teacher_logits import compute_teacher_logits
 from tests.adapruner.conftest import Workplace
 
 SETTINGS = FinetuneConfig(

@@ -10,7 +10,7 @@ import pytest
 
 from adapruner.files import read_json
 from adapruner.hashing import hash_directory
-from adapruner.models.checkpoint import PLAN_FILE, inspect, load_model, load_tokenizer
+from adapruner.models.storage.checkpoint import PLAN_FILE, inspect, load_model, load_tokenizer
 from adapruner.recovery import METHODS
 from adapruner.recovery.finetune import CHECKPOINT
 from adapruner.recovery.results import CurvePoint, RecoveryResult

@@ -17,13 +17,13 @@ from adapruner.data.pool import Pool
 from adapruner.errors import UserError
 from adapruner.evaluation.perplexity import mean_loss
 from adapruner.export.export import export
-from adapruner.models.checkpoint import load_model
 from adapruner.models.groups import GROUPS_FILE
-from adapruner.models.weights import rewrite_tensors
+from adapruner.models.storage.checkpoint import load_model
+from adapruner.models.storage.weights import rewrite_tensors
 from adapruner.recovery.finetune import CHECKPOINT
 from adapruner.recovery.grouped import write_merged
 from adapruner.recovery.groups.model import grouped_layers, load_grouped
-from adapruner.recovery.training_data import HELD_OUT_WINDOWS
+from adapruner.recovery.training.training_data import HELD_OUT_WINDOWS
 from tests.adapruner.conftest import Workplace, write_tokenizer
 from tests.adapruner.export.checkpoints import small, write
 from tests.adapruner.models.checkpoints import per_layer_model

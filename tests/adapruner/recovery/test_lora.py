@@ -14,12 +14,12 @@ from adapruner.data.pool import Pool
 from adapruner.errors import UserError
 from adapruner.evaluation.perplexity import mean_loss
 from adapruner.hashing import hash_directory
-from adapruner.models.checkpoint import PLAN_FILE, load_model, save_checkpoint
+from adapruner.models.storage.checkpoint import PLAN_FILE, load_model, save_checkpoint
 from adapruner.models.structures import check_dropout, describe_model
 from adapruner.pruning.plan import Update
 from adapruner.pruning.surgery import apply
 from adapruner.recovery.finetune import CHECKPOINT
-from adapruner.recovery.training_data import HELD_OUT_WINDOWS
+from adapruner.recovery.training.training_data import HELD_OUT_WINDOWS
 from tests.adapruner.conftest import Workplace, write_tokenizer
 from tests.adapruner.pruning.plans import plan_for
 from tests.adapruner.recovery.requests import (

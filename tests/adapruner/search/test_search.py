@@ -22,11 +22,11 @@ from adapruner.dependencies import source_files
 from adapruner.errors import UserError
 from adapruner.evaluation.perplexity import perplexity
 from adapruner.hashing import hash_file
-from adapruner.models import checkpoint as ckpt
-from adapruner.pruning.gram_matrices import GramMatrices
+from adapruner.models.storage import checkpoint as ckpt
 from adapruner.pruning.plan import PruningPlan
 from adapruner.pruning.reconstruction.least_squares import UpdateText, apply_and_update
 from adapruner.pruning.surgery import narrowed
+from adapruner.pruning.updates.gram_matrices import GramMatrices
 from adapruner.search.inputs import SearchInputs
 from adapruner.search.results import SearchResult, Trial, Trials
 from adapruner.search.search import search, study_dependencies

@@ -12,7 +12,7 @@ from adapruner.config.parsing import parse_section
 from adapruner.data.pool import Pool
 from adapruner.errors import UnreachableError
 from adapruner.evaluation.perplexity import perplexity
-from adapruner.models.checkpoint import load_model
+from adapruner.models.storage.checkpoint import load_model
 from adapruner.pruning.plan import PruningPlan
 from adapruner.pruning.semi_structured import make_sparse, norms_for
 from adapruner.search.inputs import SearchInputs

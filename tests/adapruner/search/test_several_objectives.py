@@ -11,10 +11,10 @@ import pytest
 from adapruner.data.pool import Pool
 from adapruner.errors import UserError
 from adapruner.evaluation.perplexity import perplexity
-from adapruner.models import checkpoint as ckpt
-from adapruner.pruning.gram_matrices import GramMatrices
+from adapruner.models.storage import checkpoint as ckpt
 from adapruner.pruning.plan import PruningPlan
 from adapruner.pruning.surgery import narrowed
+from adapruner.pruning.updates.gram_matrices import GramMatrices
 from adapruner.search.front import front, nearest_to_ideal
 from adapruner.search.results import SearchResult, Trials
 from adapruner.search.search import search

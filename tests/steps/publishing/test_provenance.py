@@ -7,7 +7,7 @@ import pytest
 
 from adapruner.config import RunConfig
 from adapruner.data.texts.sources import TextSource, TextSources
-from adapruner.models.sources import CheckpointSource
+from adapruner.models.storage.sources import CheckpointSource
 from steps.publishing.provenance import config_hash, provenance, publishable, settings_hash
 from tests.steps.configs import minimal_config
 

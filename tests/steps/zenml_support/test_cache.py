@@ -11,7 +11,7 @@ from steps.zenml_support.cache import file_dependencies
 ROOT = Path(__file__).parents[3]
 STEPS = sorted(path.stem for path in (ROOT / "steps").glob("*.py") if path.stem != "__init__")
 
-MODELS = {"models/checkpoint.py", "models/families.py"}
+MODELS = {"models/storage/checkpoint.py", "models/families.py"}
 UNTRACKED_PREFIXES = (
     "adapruner/config",
     "adapruner/dependencies",
@@ -27,7 +27,7 @@ UNTRACKED_PREFIXES = (
 # Step -> library files that compute its result, and folders or files that do not.
 DEPENDENCIES: dict[str, tuple[set[str], set[str]]] = {
     "load_model": (
-        {"models/sources.py", "models/checkpoint.py"},
+        {"models/storage/sources.py", "models/storage/checkpoint.py"},
         {"importance", "search", "recovery", "evaluation", "report", "data"},
     ),
     "filter_calibration_pool": (
@@ -47,7 +47,12 @@ DEPENDENCIES: dict[str, tuple[set[str], set[str]]] = {
         {"search", "recovery", "report", "importance/metrics.py"},
     ),
     "compute_gram_matrices": (
-        {"pruning/gram_matrices.py", "pruning/activations.py", "data/pool.py"} | MODELS,
+        {
+            "pruning/updates/gram_matrices.py",
+            "pruning/updates/activations.py",
+            "data/pool.py",
+        }
+        | MODELS,
         {"search", "recovery", "report", "pruning/allocation", "pruning/reconstruction"},
     ),
     "measure_latency": (
@@ -64,8 +69,8 @@ DEPENDENCIES: dict[str, tuple[set[str], set[str]]] = {
         {
             "search/search.py",
             "search/signatures.py",
-            "pruning/gram_matrices.py",
-            "search/objective.py",
+            "pruning/updates/gram_matrices.py",
+            "search/trials/objective.py",
             "importance/metrics.py",
             "pruning/reconstruction/least_squares.py",
             "pruning/allocation/global_ranking.py",
@@ -83,14 +88,14 @@ DEPENDENCIES: dict[str, tuple[set[str], set[str]]] = {
         {"search", "recovery", "report", "importance", "pruning/allocation"},
     ),
     "compute_teacher_logits": (
-        {"recovery/teacher_logits.py", "recovery/examples.py"} | MODELS,
+        {"recovery/training/teacher_logits.py", "recovery/training/examples.py"} | MODELS,
         {"search", "report", "pruning", "recovery/lora.py", "recovery/finetune.py"},
     ),
     "finetune": (
         {
             "recovery/finetune.py",
             "recovery/lora.py",
-            "recovery/teacher_logits.py",
+            "recovery/training/teacher_logits.py",
             "recovery/distributed/processes.py",
             "models/distributed/sharding.py",
         }

@@ -16,8 +16,8 @@ from adapruner.data.pool import Pool, TestTexts, read_finetune_rows
 from adapruner.data.texts.self_generated import dialogues, with_generated_texts
 from adapruner.data.texts.sources import resolve_texts
 from adapruner.errors import UserError
-from adapruner.models.checkpoint import load_model, load_tokenizer
-from adapruner.models.sources import materialize, resolve
+from adapruner.models.storage.checkpoint import load_model, load_tokenizer
+from adapruner.models.storage.sources import materialize, resolve
 from tests.adapruner.conftest import Workplace
 from tests.adapruner.data.pools import needs_smollm2, run_config
 

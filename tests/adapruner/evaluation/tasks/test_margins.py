@@ -19,8 +19,8 @@ from adapruner.evaluation.tasks.margins import TaskMargins, row_losses, task_sca
 from adapruner.evaluation.tasks.objective_rows import resolve_objective_tasks
 from adapruner.evaluation.tasks.questions import Question
 from adapruner.evaluation.tasks.zero_shot import zero_shot
-from adapruner.models import checkpoint as ckpt
-from adapruner.models.sources import materialize, resolve
+from adapruner.models.storage import checkpoint as ckpt
+from adapruner.models.storage.sources import materialize, resolve
 from adapruner.pruning.surgery import apply, narrowed
 from tests.adapruner.conftest import Workplace
 from tests.adapruner.evaluation.tasks.task_rows import lettered

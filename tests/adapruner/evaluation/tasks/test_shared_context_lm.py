@@ -12,7 +12,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from adapruner.evaluation.tasks.shared_context_lm import SharedContextLM
-from adapruner.models import checkpoint as ckpt
+from adapruner.models.storage import checkpoint as ckpt
 from adapruner.pruning.surgery import apply
 from tests.adapruner.conftest import Workplace
 from tests.adapruner.pruning.plans import plan_for

@@ -13,7 +13,7 @@ from adapruner.config import EvaluationConfig
 from adapruner.evaluation.results import TaskResult
 from adapruner.evaluation.tasks.selection import batch_size_of, resolve_tasks
 from adapruner.evaluation.tasks.zero_shot import Outcome, flat_metrics, zero_shot
-from adapruner.models import checkpoint as ckpt
+from adapruner.models.storage import checkpoint as ckpt
 from tests.adapruner.conftest import Workplace
 from tests.adapruner.evaluation.tasks.task_files import ROWS, write_task_files
 

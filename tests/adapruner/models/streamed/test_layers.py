@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from adapruner.config import ModelConfig
-from adapruner.models import checkpoint as ckpt
+from adapruner.models.storage import checkpoint as ckpt
 from adapruner.models.streamed.layers import decoder_layers, in_order, stream_model
 from adapruner.models.streamed.passes import forward_passes
 from adapruner.pruning.surgery import apply

@@ -50,7 +50,7 @@ def test_the_model_is_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     expected = model(prompt).logits
     kept: list[Any] = []
     monkeypatch.setattr(
-        "adapruner.models.checkpoint.load_model",
+        "adapruner.models.storage.checkpoint.load_model",
         lambda *arguments: kept.append(model) or model,
     )
     measure_latency(tmp_path, CPU, PruningConfig(ratio_of="latency", context=8))

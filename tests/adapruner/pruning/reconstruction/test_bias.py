@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from adapruner.config import ModelConfig, ReconstructionConfig
 from adapruner.errors import UnreachableError
 from adapruner.importance.statistics import importance_table
-from adapruner.models import checkpoint as ckpt
+from adapruner.models.storage import checkpoint as ckpt
 from adapruner.models.structures import describe_model, layer_modules
 from adapruner.pruning.apply import prune
 from adapruner.pruning.reconstruction import bias

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from adapruner.config import ModelConfig, ReconstructionConfig
-from adapruner.models import checkpoint as ckpt
+from adapruner.models.storage import checkpoint as ckpt
 from adapruner.pruning.apply import prune
-from adapruner.pruning.gram_matrices import compute_gram_matrices
 from adapruner.pruning.plan import Update
 from adapruner.pruning.surgery import narrowed
+from adapruner.pruning.updates.gram_matrices import compute_gram_matrices
 from tests.adapruner.models.checkpoints import weights_of
 from tests.adapruner.pruning.plans import plan_for
 from tests.adapruner.pruning.pools import write_pool

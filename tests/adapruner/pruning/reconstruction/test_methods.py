@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from adapruner.config import ModelConfig, ReconstructionConfig
 from adapruner.hashing import hash_directory
-from adapruner.models import checkpoint as ckpt
+from adapruner.models.storage import checkpoint as ckpt
 from adapruner.pruning.apply import prune
 from adapruner.pruning.reconstruction import METHODS
 from tests.adapruner.pruning.plans import plan_for

@@ -17,13 +17,13 @@ import torch
 
 from adapruner.config import DeviceConfig
 from adapruner.errors import UserError
-from adapruner.models.checkpoint import load_model, save_checkpoint, stored_dtypes
+from adapruner.models.storage.checkpoint import load_model, save_checkpoint, stored_dtypes
 from adapruner.pruning.surgery import apply
 from adapruner.recovery.distributed import processes
 from adapruner.recovery.distributed.processes import MERGED, REQUEST, main
 from adapruner.recovery.finetune import CHECKPOINT, RecoveryRequest, finetune, to_json
 from adapruner.recovery.results import RecoveryResult
-from adapruner.recovery.teacher_logits import compute_teacher_logits
+from adapruner.recovery.training.teacher_logits import compute_teacher_logits
 from tests.adapruner.conftest import Workplace
 from tests.adapruner.pruning.plans import plan_for
 from tests.adapruner.recovery.requests import settings

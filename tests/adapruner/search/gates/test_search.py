@@ -14,7 +14,7 @@ from adapruner.data.pool import Pool
 from adapruner.errors import UnreachableError, UserError
 from adapruner.evaluation.perplexity import perplexity
 from adapruner.export.planned import check_planned
-from adapruner.models import checkpoint as ckpt
+from adapruner.models.storage import checkpoint as ckpt
 from adapruner.pruning.apply import prune
 from adapruner.pruning.plan import PruningPlan
 from adapruner.search.inputs import SearchInputs

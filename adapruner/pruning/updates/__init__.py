@@ -1,0 +1,1 @@
+"""The update of what is kept, from the activations of the dense model."""

@@ -1,0 +1,1 @@
+"""Training of weights and 2:4 masks together."""

@@ -1,0 +1,1 @@
+"""What the methods of recovery share: the examples, the loss and the training loop."""

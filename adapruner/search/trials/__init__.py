@@ -1,0 +1,1 @@
+"""Trials: the space, the samplers, the study and what evaluates a recipe."""
