@@ -29,7 +29,7 @@ def test_named_sampler_is_seeded(name: str) -> None:
         ("no.such.module:Sampler", "can't be created"),
         ("json:loads", "can't be created"),
         (
-            "tests.adapruner.search.test_samplers:not_a_sampler",
+            "tests.adapruner.search.trials.test_samplers:not_a_sampler",
             "returns a int, not an Optuna sampler",
         ),
     ],
