@@ -84,11 +84,10 @@ def stored_dtypes(checkpoint: Path) -> dict[str, torch.dtype]:
     Raises UserError for a data type that models don't have.
     """
     dtypes = {}
-    for file in weight_files(checkpoint):
-        for name, (_, dtype, _) in tensor_entries(file).items():
-            if dtype not in DTYPES:
-                raise UserError(f"'{file}': '{name}' has the data type {dtype}; convert it")
-            dtypes[name] = DTYPES[dtype]
+    for name, (file, (_, dtype, _)) in tensor_places(checkpoint).items():
+        if dtype not in DTYPES:
+            raise UserError(f"'{file}': '{name}' has the data type {dtype}; convert it")
+        dtypes[name] = DTYPES[dtype]
     return dtypes
 
 

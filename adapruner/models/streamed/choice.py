@@ -12,7 +12,7 @@ from adapruner.config import DeviceConfig
 from adapruner.errors import UserError
 from adapruner.models.families import family_of
 from adapruner.models.storage import checkpoint as ckpt
-from adapruner.models.storage.weights import tensor_entries, weight_files
+from adapruner.models.storage.weights import tensor_places
 from adapruner.models.streamed.layers import stream_model
 from adapruner.models.streamed.memory import available_on
 from adapruner.progress import announce
@@ -78,8 +78,7 @@ def sizes_of(checkpoint: Path, dtype: torch.dtype) -> Sizes:
     prefix = f"{family_of(config.model_type, config.architectures).layers}."
     of_layer: dict[str, int] = {}
     others = largest = 0
-    entries = [entry for file in weight_files(checkpoint) for entry in tensor_entries(file).items()]
-    for name, (_, _, shape) in entries:
+    for name, (_, (_, _, shape)) in tensor_places(checkpoint).items():
         size = prod(shape)
         if name.startswith(prefix):
             index = name.removeprefix(prefix).partition(".")[0]
