@@ -5,7 +5,7 @@
 Ratios of medians of interleaved repeats in one process:
 
 - importance: the table, with fewer and more statistics of weight gradients, against a plain forward
-  and backward pass over the same samples that leaves every weight a gradient;
+  and backward pass over the same samples that computes the gradients of all weights;
 - trial: scoring and planning against the dense forward pass over the objective text;
 - slicing: the forward pass of the narrowed dense model against that of the cut model.
 
@@ -122,13 +122,19 @@ def interleaved(*calls: Callable[[], object]) -> list[list[float]]:
     seconds: list[list[float]] = [[] for _ in calls]
     for turn in range(REPEATS + 1):
         for call, times in zip(calls, seconds, strict=True):
-            start = time.perf_counter()
-            call()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            taken = seconds_of(call)
             if turn:
-                times.append(time.perf_counter() - start)
+                times.append(taken)
     return seconds
+
+
+def seconds_of(call: Callable[[], object]) -> float:
+    """Seconds of one call, with what it started on a GPU."""
+    start = time.perf_counter()
+    call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
 
 
 def show(what: str, ours: list[float], other: list[float]) -> None:

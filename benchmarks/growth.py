@@ -151,7 +151,7 @@ def importance(root: Path, out: Path) -> None:
     model, pool = ckpt.load_model(root / "dense", CONFIG.model), Pool.read(root / "pool")
     reference = reference_subset(len(pool.calibration), CONFIG.search.set_size, 0)
     groups = gradient_groups(CONFIG)
-    domain = pool.domain[: len(pool.calibration)]
+    domain = pool.calibration_domain
     importance_table(model, pool.calibration, reference, domain, groups=groups).write(out)
 
 

@@ -2,19 +2,21 @@
 
     python -m benchmarks.ratios [-c configs/demo.yaml] [--trials 64] [--set KEY=VALUE]
 
-The model and the texts are those of the configuration. Ratios, in one process:
+The model and the texts are those of a configuration, which must have a search over importance, the
+update `least_squares`, one objective on text, and no ratio of latency. Ratios, in one process:
 
-- update: the gram matrices of some update samples against a forward pass over them, and the solves
-  of one plan against a forward pass over all update samples;
+- update: the gram matrices of 48 update samples against a forward pass over them, and the solves
+  of one plan against a forward pass over all update samples (scaled up from the 48);
 - sensitivity: all layers against one forward pass over its windows times the number of layers;
-- trial: the mean over a study, with what the sampler and the database take, against a forward pass
-  over the objective text, which is measured again between the trials;
-- naive: a trial that passes the calibration samples forward and backward, copies the model, cuts
-  the copy and passes the objective text through it, against the mean trial, which updates as well;
-- LoRA: a step of `train` against a forward and backward pass over the same batch that leaves all
-  weights a gradient, and against one that leaves only the adapters a gradient.
+- trial: the mean over a study, in which hopeless trials end early, with what the sampler and the
+  database take; and the mean of the trials that ran to their end; both against a forward pass over
+  the objective text;
+- naive trial: passes the calibration samples forward and backward, copies the model, cuts the copy
+  and passes the objective text through it, but updates nothing; against both means;
+- LoRA: steps of `train` on the loss of the text, without dropout and recomputation, against forward
+  and backward passes over the same batches, for the gradients of all weights, and of the adapters.
 
-A quarter of an hour or more.
+Forward passes and naive trials run between the trials. A quarter of an hour or more.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import copy
 import sys
 import time
 from pathlib import Path
+from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -34,6 +37,7 @@ from adapruner.config import RunConfig
 from adapruner.data.build_pool import PoolSettings, build_pool
 from adapruner.data.pool import Pool
 from adapruner.data.texts.sources import resolve_texts
+from adapruner.errors import UserError
 from adapruner.evaluation.perplexity import batches_of
 from adapruner.files import write_json
 from adapruner.importance.needs import gradient_groups
@@ -42,7 +46,7 @@ from adapruner.importance.scores import score
 from adapruner.importance.statistics import importance_table, reference_subset
 from adapruner.models.storage import checkpoint as ckpt
 from adapruner.models.storage import sources
-from adapruner.pruning.sensitivity import WINDOWS, measure_sensitivity
+from adapruner.pruning.sensitivity import chosen_windows, measure_sensitivity
 from adapruner.pruning.surgery import apply
 from adapruner.pruning.updates.gram_matrices import compute_gram_matrices
 from adapruner.recovery.adapters import add_adapters
@@ -50,15 +54,15 @@ from adapruner.recovery.training.examples import Example
 from adapruner.recovery.training.training import TrainingData, train
 from adapruner.search.inputs import SearchInputs
 from adapruner.search.trials.study import is_stopped, owned_study, run_trials
-from adapruner.search.trials.task import SearchTask, TrialRunner
-from benchmarks.cost import interleaved, plain_pass, show
+from adapruner.search.trials.task import SearchTask
+from benchmarks.cost import interleaved, plain_pass, seconds_of, show
 from pipelines.config_file import read
 
 UPDATE_SAMPLES = 48
 """Samples of one turn of the gram matrices."""
 
-BETWEEN = 8
-"""Trials between two forward passes over the objective text."""
+PASSES, NAIVE = 8, 32
+"""Trials between two forward passes over the objective text, and between two naive trials."""
 
 STEPS = 4
 """LoRA steps of one turn."""
@@ -76,119 +80,115 @@ def main(config: RunConfig) -> None:
         print(f"{torch.get_num_threads()} threads, {model.dtype}", flush=True)
         task = make_task(root, model, pool, config)
         measure_update(task, model, root / "turns")
-        measure_sensitivities(task, model)
+        measure_layers(task, model)
         measure_study(task, model, f"sqlite:///{root}/study.db")
         measure_lora(model, pool, config)
 
 
 def make_task(root: Path, model: Any, pool: Pool, config: RunConfig) -> SearchTask:
     """What a search of the run has to do."""
-    names = ("importance", "gram_matrices", "tasks", "turns")
-    folders = {name: root / name for name in names}
-    for path in folders.values():
-        path.mkdir()
-    samples = pool.calibration
+    if config.reconstruction.method != "least_squares":
+        raise UserError("the configuration needs reconstruction.method: least_squares")
+    for name in ("importance", "gram_matrices", "tasks"):
+        (root / name).mkdir()
+    samples, groups = pool.calibration, gradient_groups(config)
     reference = reference_subset(len(samples), config.search.set_size, config.seed)
-    domain, groups = pool.domain[: len(samples)], gradient_groups(config)
-    table = importance_table(model, samples, reference, domain, groups=groups)
-    table.write(folders["importance"])
-    compute_gram_matrices(model, pool.update, pool.domain, folders["gram_matrices"])
-    write_json(folders["tasks"] / "objective_tasks.json", {})
+    table = importance_table(model, samples, reference, pool.calibration_domain, groups=groups)
+    table.write(root / "importance")
+    compute_gram_matrices(model, pool.update, pool.domain, root / "gram_matrices")
+    write_json(root / "tasks" / "objective_tasks.json", {})
     inputs = SearchInputs(
-        root / "dense", root / "pool", folders["importance"], folders["gram_matrices"],
-        folders["tasks"],
-    )  # fmt: skip
+        root / "dense", root / "pool", root / "importance", root / "gram_matrices", root / "tasks"
+    )
     return SearchTask.read(inputs, config.plan_config)
 
 
 def measure_update(task: SearchTask, model: Any, out: Path) -> None:
+    out.mkdir()
     samples, domain = task.pool.update[:UPDATE_SAMPLES], task.pool.domain[:UPDATE_SAMPLES]
-    everything = Recipe(samples=tuple(range(task.planner.table.samples)))
-    plan, grams = task.planner.plan(everything), task.grams
-    assert grams is not None, "the configuration has no update"
-    ours, solves, plain = interleaved(
+    plan, grams = task.planner.plan(all_samples(task)), task.grams
+    assert grams is not None
+    statistics, solves, plain = interleaved(
         lambda: compute_gram_matrices(model, samples, domain, out),
         lambda: dict(grams.updated_projections(model, plan)),
         lambda: forward(model, samples),
     )
-    show("gram matrices / forward over the same samples", ours, plain)
-    rounds = len(task.pool.update) / len(samples)
-    show("solves of a plan / forward over all update samples", solves, [rounds * s for s in plain])
+    show("gram matrices / forward over the same samples", statistics, plain)
+    scale = len(task.pool.update) / len(samples)
+    show("solves of a plan / forward over all update samples", solves, [scale * s for s in plain])
 
 
-def measure_sensitivities(task: SearchTask, model: Any) -> None:
-    windows = task.pool.objective
-    scores = score(task.planner.table, Recipe(samples=(0,), alpha_token=0.5)).mlp
-    chosen = windows[:: max(len(windows) // WINDOWS, 1)][:WINDOWS]
+def measure_layers(task: SearchTask, model: Any) -> None:
+    windows, scores = task.pool.objective, score(task.planner.table, all_samples(task)).mlp
     sensitivity, plain = interleaved(
         lambda: measure_sensitivity(model, scores, windows, task.grams, {}, lambda *_: None),
-        lambda: forward(model, chosen),
+        lambda: forward(model, chosen_windows(windows)),
     )
-    every = [len(scores) * s for s in plain]
-    show("sensitivity / forward over its windows x layers", sensitivity, every)
+    for_each_layer = [len(scores) * s for s in plain]
+    show("sensitivity / forward over its windows x layers", sensitivity, for_each_layer)
 
 
 def measure_study(task: SearchTask, model: Any, storage: str) -> None:
-    windows = task.pool.objective
-    search, seed = task.config.search, task.config.seed
+    windows, plain, naive = task.pool.objective, list[float](), list[float]()
     with owned_study("ratios", storage) as study:
         runner = task.runner(model, task.objective(model), study)
-        between = Between(runner, windows)
+        count = 0
+
+        def evaluate(*arguments: Any) -> Any:
+            nonlocal count
+            if count % PASSES == 0:
+                plain.append(seconds_of(lambda: forward(model, windows)))
+            if count % NAIVE == 0:
+                naive.append(seconds_of(lambda: naive_trial(task, model)))
+            count += 1
+            return runner.evaluate(*arguments)
+
         start = time.perf_counter()
         trials = run_trials(
-            study, runner.space, search, seed, between.evaluate, runner.objective.values_of
-        )
-        seconds = time.perf_counter() - start - sum(between.plain)
-    stopped = sum(map(is_stopped, trials))
+            study, runner.space, task.config.search, task.config.seed, evaluate,
+            runner.objective.values_of,
+        )  # fmt: skip
+        seconds = time.perf_counter() - start - sum(plain) - sum(naive)
+    whole = [t.user_attrs["seconds"]["total_s"] for t in trials if not is_stopped(t)]
     seen = sum(trial.user_attrs["windows"] for trial in trials) / (len(trials) * len(windows))
-    print(f"{len(trials)} trials, {stopped} stopped early, {seen:.0%} of the windows evaluated")
-    mean = seconds / len(trials)
-    show("mean trial / forward over the objective text", [mean], between.plain)
-    recipe = Recipe(samples=tuple(range(task.planner.table.samples)))
-    (naive,) = interleaved(lambda: naive_trial(task, model, recipe))
-    show("naive trial / mean trial", naive, [mean])
+    print(f"{len(trials)} trials, {len(whole)} to their end, {seen:.0%} of the windows evaluated")
+    means = {"trial": seconds / len(trials), "trial that ran to its end": fmean(whole)}
+    for name, mean in means.items():
+        show(f"{name} / forward over the objective text", [mean], [fmean(plain)])
+        show(f"naive trial / {name}", [fmean(naive)], [mean])
 
 
-def naive_trial(task: SearchTask, model: Any, recipe: Recipe) -> None:
+def naive_trial(task: SearchTask, model: Any) -> None:
     plain_pass(model, task.pool.calibration.long())
     cut = copy.deepcopy(model)
-    apply(cut, task.planner.plan(recipe))
+    apply(cut, task.planner.plan(all_samples(task)))
     forward(cut, task.pool.objective)
 
 
-class Between:
-    """Evaluates recipes, and every BETWEEN times runs the dense model over the objective text."""
-
-    def __init__(self, runner: TrialRunner, windows: Tensor) -> None:
-        self.runner, self.windows = runner, windows
-        self.plain: list[float] = []
-        self.count = 0
-
-    def evaluate(self, *arguments: Any) -> Any:
-        if self.count % BETWEEN == 0:
-            start = time.perf_counter()
-            forward(self.runner.evaluator.model, self.windows)
-            self.plain.append(time.perf_counter() - start)
-        self.count += 1
-        return self.runner.evaluate(*arguments)
-
-
 def measure_lora(model: Any, pool: Pool, config: RunConfig) -> None:
-    settings = config.finetune.model_copy(update={"steps": STEPS})
-    size = settings.batch_size
-    examples = [Example(window.tolist(), window.tolist()) for window in pool.update[: STEPS * size]]
+    size, length = config.finetune.batch_size, pool.update.shape[1]
+    windows = pool.update[: STEPS * size]
+    if len(windows) < STEPS * size:
+        raise UserError(f"calibration.update_size: {STEPS * size} samples or more are needed")
+    plain = {"steps": STEPS, "sequence_length": length, "recompute": False, "dropout": 0.0}
+    settings = config.finetune.model_copy(update=plain)
+    examples = [Example(window.tolist(), window.tolist()) for window in windows]
     data = TrainingData(examples, None, pool.objective[:1, :16].clone())  # hardly any held-out text
     adapted = add_adapters(copy.deepcopy(model), settings)
     model.requires_grad_(True)
-    batches = pool.update[: STEPS * size].split(size)
-    ours, every, adapters = interleaved(
+    batches = windows.split(size)
+    steps, all_weights, adapters = interleaved(
         lambda: train(adapted, data, settings, 0),
         lambda: backward(model, batches),
         lambda: backward(adapted, batches),
     )
     model.requires_grad_(False)
-    show("LoRA steps / forward and backward, all weights", ours, every)
-    show("LoRA steps / forward and backward, adapters", ours, adapters)
+    show("LoRA steps / forward and backward, all weights", steps, all_weights)
+    show("LoRA steps / forward and backward, adapters", steps, adapters)
+
+
+def all_samples(task: SearchTask) -> Recipe:
+    return Recipe(samples=tuple(range(task.planner.table.samples)), alpha_token=0.5)
 
 
 @torch.inference_mode()

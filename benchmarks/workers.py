@@ -75,7 +75,7 @@ def make_inputs(root: Path) -> SearchInputs:
     for out in (table, grams):
         out.mkdir()
     reference = reference_subset(len(pool.calibration), CONFIG.search.set_size, 0)
-    domain = tuple(pool.domain[: len(pool.calibration)].tolist())
+    domain = pool.calibration_domain
     groups = gradient_groups(CONFIG)
     importance_table(model, pool.calibration, reference, domain, groups=groups).write(table)
     compute_gram_matrices(model, pool.update, pool.domain, grams)

@@ -23,7 +23,8 @@ from adapruner.models.structures import Structures
 from adapruner.pruning.updates.update import RIDGE, updated_weight
 
 TOKENS, PASS = 512, 4.0
-"""Tokens of a timed pass, about those of a micro-batch, and its seconds: fewer tokens beyond them.
+"""The most tokens of a timed pass, about those of a micro-batch, and the most seconds: where a pass
+would take longer, it has fewer tokens.
 
 A 7B layer in bfloat16 takes many minutes on a processor that has no instructions for it.
 """
@@ -46,8 +47,8 @@ class Units:
     to the inputs, whose share depends on the attention's kernel. `decode`: the same for a
     single new token. `head`: the output projection and the loss, per token. `gram`: X^T X of the
     inputs of a down projection, per token. `solve`: the closed-form update of a down projection.
-    `fisher`: a layer's weight gradients of one sample and their squares; at most this where a part
-    of a sample is timed.
+    `fisher`: a layer's weight gradients of one sample and their squares; an upper bound where only
+    a part of a sample is timed.
     """
 
     layer: float

@@ -10,6 +10,8 @@ from adapruner.estimation.stages import FLOAT, Workload
 GROUPED_BITS = 5
 """Of a weight that is trained in 4 bit, with the steps and minima of its groups."""
 
+OTHER_LAYOUT = f"another pruning.layout than {SEMI_STRUCTURED}"
+
 
 class WholeModels(NamedTuple):
     """Bytes of weights that a stage needs at least, and the setting that leaves it out."""
@@ -22,7 +24,6 @@ def whole_models(work: Workload) -> dict[str, WholeModels]:
     """The stages of a run that are not streamed; activations and gradients come on top."""
     config, dense = work.config, work.weights
     is_masked = config.pruning.layout == SEMI_STRUCTURED
-    other_method = "a method that is searched, see `adapruner methods`"
     stages = (
         (
             "filter_calibration_pool",
@@ -37,9 +38,9 @@ def whole_models(work: Workload) -> dict[str, WholeModels]:
         (
             "search",
             config.search.planner == "gates" or is_masked,
-            WholeModels(dense, other_method),
+            WholeModels(dense, OTHER_LAYOUT if is_masked else "another search.planner than gates"),
         ),
-        ("prune", is_masked, WholeModels(dense, other_method)),
+        ("prune", is_masked, WholeModels(dense, OTHER_LAYOUT)),
         (
             "finetune",
             config.finetune.is_enabled,
@@ -57,7 +58,8 @@ def whole_models(work: Workload) -> dict[str, WholeModels]:
 def _trained(work: Workload, is_masked: bool) -> int:
     """Bytes of the weights of the model that is fine-tuned.
 
-    Of several processes it is the part of one: they may be on as many GPUs.
+    Of several processes it is the part of one: they may be on as many GPUs. Adapters of experts are
+    trained in one process.
     """
     sizes, finetune = work.structures, work.config.finetune
     kept = 1.0 if is_masked else work.kept
@@ -66,4 +68,5 @@ def _trained(work: Workload, is_masked: bool) -> int:
         return FLOAT * sizes.total_params
     if finetune.method == "grouped":
         return projections * GROUPED_BITS // 8 + work.item * others
-    return work.item * (projections // work.config.model.processes + others)
+    processes = 1 if sizes.has_experts else work.config.model.processes
+    return work.item * (projections // processes + others)

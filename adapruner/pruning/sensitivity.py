@@ -79,7 +79,7 @@ def measure_sensitivity(
     UserError if the model's loss is not finite.
     """
     structures, layers, rows = describe_model(model), layer_modules(model), dict(cached)
-    chosen = windows[:: max(len(windows) // WINDOWS, 1)][:WINDOWS]
+    chosen = chosen_windows(windows)
     positions = chosen.shape[0] * (chosen.shape[1] - 1)
     passed = _layers_with_records(model, chosen) if len(rows) < len(layers) else ()
     for index, records in passed:
@@ -92,6 +92,11 @@ def measure_sensitivity(
         rows[index] = [_divergence(whole - weight, records, positions) for weight in candidates]
         on_measured(index, rows[index])
     return torch.tensor([rows[index] for index in sorted(rows)], dtype=torch.float64)
+
+
+def chosen_windows(windows: Tensor) -> Tensor:
+    """The windows of a text, int [M, T], that the divergences are estimated on: WINDOWS at most."""
+    return windows[:: max(len(windows) // WINDOWS, 1)][:WINDOWS]
 
 
 def _layers_with_records(model: Any, windows: Tensor) -> Iterator[tuple[int, _Batches]]:

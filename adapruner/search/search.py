@@ -152,10 +152,8 @@ def _run(task: SearchTask, study: optuna.Study, run_missing: RunMissing) -> _Out
     start = time.perf_counter()
     objective = task.objective(model)
     seconds = time.perf_counter() - start
-    announce(
-        f"search: {config.search.trials} trials, each a forward pass of at most {seconds:.0f} s "
-        f"and an update: {study.study_name}"
-    )
+    trial = f"about a dense pass of {seconds:.0f} s" + (" and an update" if task.grams else "")
+    announce(f"search: {config.search.trials} trials, each {trial}: {study.study_name}")
     runner = task.runner(model, objective, study)
     finished = run_missing(runner)
     held_out = task.objective(model, held_out=True)

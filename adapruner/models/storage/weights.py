@@ -134,8 +134,9 @@ def stored_tensors(file: Path) -> Iterator[tuple[str, Tensor]]:
 def read_tensor(file: Path, name: str, entry: Entry) -> Tensor:
     """A tensor on the CPU, in its stored data type, from its entry among `tensor_entries`.
 
-    It is read, not mapped: a mapped file counts as memory of the process, as a whole. Raises
-    UserError for a short file and a data type that models don't have.
+    It is read, not mapped: torch needs a private mapping, of which the whole file counts towards
+    a limit of data (RLIMIT_DATA). Raises UserError for a short file and a data type that models
+    don't have.
     """
     start, dtype, shape = entry
     if dtype not in DTYPES:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from adapruner.estimation.stages import Workload
 from adapruner.estimation.whole import whole_models
 from tests.adapruner.estimation.test_stages import workload
 
@@ -46,7 +47,18 @@ def test_stages_that_are_not_streamed(stages: set[str], changes: dict[str, Any])
 
 def test_a_model_in_four_bit_and_a_part_of_one_need_less() -> None:
     lora, grouped = (workload(finetune={"method": method}) for method in ("lora", "grouped"))
-    settings = lora.config.model.model_copy(update={"processes": 4})
-    parts = replace(lora, config=lora.config.model_copy(update={"model": settings}))
-    whole, *others = (whole_models(work)["finetune"].weights for work in (lora, grouped, parts))
+    whole, *others = (
+        whole_models(work)["finetune"].weights for work in (lora, grouped, in_processes(lora))
+    )
     assert max(others) < whole
+
+
+def test_adapters_of_experts_are_trained_in_one_process() -> None:
+    work = workload("qwen3-moe", finetune={})
+    assert whole_models(in_processes(work))["finetune"] == whole_models(work)["finetune"]
+
+
+def in_processes(work: Workload) -> Workload:
+    """The same run with four processes."""
+    settings = work.config.model.model_copy(update={"processes": 4})
+    return replace(work, config=work.config.model_copy(update={"model": settings}))
