@@ -31,12 +31,16 @@ UNTRACKED = (
 
 _DATA_SUFFIXES = (".py", ".yaml")
 
+_TEMPLATES = "templates"
+"""The folder of a package whose files, which the package names among themselves, are part of it."""
+
 
 def source_files(module: str, packages: tuple[str, ...]) -> list[Path]:
     """The files of `module`, of all modules of `packages` that it reaches, and of named data.
 
     A string constant that is the path of a module counts as an import of it, as in a table of
-    implementations; one that names a file beside the module counts as a dependency.
+    implementations; one that names a file beside the module counts as a dependency. A package
+    depends on all of its templates.
     """
     reached: dict[str, _Reached] = {}
     queue = [module]
@@ -89,6 +93,8 @@ def _read(module: str) -> _Reached:
             base = _base(node, package)
             names.update((base, *(f"{base}.{alias.name}" for alias in node.names)))
     files = {path.parent / s for s in strings if s.endswith(_DATA_SUFFIXES)}
+    if path.name == "__init__.py":
+        files.update(path.parent.glob(f"{_TEMPLATES}/*"))
     return _Reached(
         frozenset(filter(module_file, names | strings)),
         frozenset({path, *filter(Path.is_file, files)}),

@@ -1,4 +1,7 @@
-"""The report of the run, for people and for programs."""
+"""The report of the run, for people and for programs.
+
+An unchanged run keeps its report, with the versions of packages that computed the results.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,12 @@ from pathlib import Path
 from typing import Annotated
 
 from adapruner.config import RunConfig
-from steps.zenml_support.cache import uncached_step
+from steps.zenml_support.cache import cached_step
 from steps.zenml_support.materializer import WithoutWeights
 from steps.zenml_support.workspace import Timing, stage
 
 
-@uncached_step
+@cached_step
 def report(
     config: RunConfig,
     resolve_source: WithoutWeights,

@@ -160,4 +160,4 @@ def test_search_has_trials_beside_the_warm_starts(demo: Demo) -> None:
 
 
 def test_second_run_is_cached(demo: Demo) -> None:
-    assert demo.second.count("Using cached version") == 17
+    assert demo.second.count("Using cached version") == 18

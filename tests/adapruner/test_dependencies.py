@@ -18,6 +18,8 @@ FILES = {
     "library/table/__init__.py": 'METHODS = {"one": "library.table.one"}',
     "library/table/one.py": "from . import shared",
     "library/table/shared.py": "",
+    "library/pages/__init__.py": "",
+    "library/pages/templates/page.j2": "",
     "library/unrelated.py": "",
     "library/defaults.yaml": "",
     "library/main.py": """
@@ -26,6 +28,7 @@ from library import aliased as a
 from library.table import METHODS
 import json, elsewhere.module
 DEFAULTS = "defaults.yaml"
+LOADER = "library.pages"
 def function():
     from library.inside_function import x
     from .relative import y

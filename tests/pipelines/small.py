@@ -6,14 +6,14 @@ import random
 from pathlib import Path
 from typing import Any
 
-ALWAYS = {"describe_hardware", "resolve_source", "report", "register"}
+ALWAYS = {"describe_hardware", "resolve_source", "register"}
 BEFORE_PRUNING = {
     "load_model", "filter_calibration_pool", "estimate_importance", "evaluate_dense",
     "compute_gram_matrices", "compute_teacher_logits", "select_test_texts", "measure_latency",
 }  # fmt: skip
 AFTER_PRUNING = {
     "search", "prune", "finetune", "evaluate_pruned", "evaluate_finetuned", "measure_efficiency",
-    "compare_behaviour", "export", "measure_recovery",
+    "compare_behaviour", "export", "measure_recovery", "report",
 }  # fmt: skip
 
 VOCABULARY = (

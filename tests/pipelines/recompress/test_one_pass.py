@@ -46,7 +46,7 @@ STEPS = (
     "report",
     "register",
 )
-ALWAYS = {"describe_hardware", "resolve_source", "report", "register"}
+ALWAYS = {"describe_hardware", "resolve_source", "register"}
 KILLED = -9
 
 

@@ -123,6 +123,15 @@ DEPENDENCIES: dict[str, tuple[set[str], set[str]]] = {
         {"recovery/cost.py", "recovery/lora.py", "recovery/grouped.py"} | MODELS,
         {"search", "report", "importance", "pruning"},
     ),
+    "report": (
+        {
+            "report/build.py",
+            "report/sections/quality.py",
+            "report/templates/quality.html.j2",
+            "report/templates/macros.html.j2",
+        },
+        {"search/search.py", "recovery/training", "pruning/surgery.py"},
+    ),
     "measure_candidate": (
         {
             "comparison/candidate.py",
