@@ -35,7 +35,9 @@ functions."""
 
 
 @pytest.mark.slow
-def test_steps_that_run_every_time_import_nothing_that_models_and_charts_need(tmp_path: Path) -> None:
+def test_steps_that_run_every_time_import_nothing_that_models_and_charts_need(
+    tmp_path: Path,
+) -> None:
     small_model("llama").save_pretrained(tmp_path)
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path), str(tmp_path / "home")],
