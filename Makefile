@@ -53,7 +53,7 @@ demo:
 
 # Tests of one file run in one process, because they share what is slow to make. PyTorch's threads
 # would compete with the other processes.
-PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 test test-fast: export OMP_NUM_THREADS := 1
 
 test: setup

@@ -31,17 +31,18 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 SMALL = (
-    "calibration.pool_size=16",
-    "calibration.update_size=96",
+    "calibration.pool_size=12",
+    "calibration.update_size=48",
     "calibration.objective_tokens=512",
     "search.trials=6",
     "search.finalists=1",
     "finetune.steps=6",
-    "evaluation.max_windows=24",
+    "evaluation.max_windows=12",
     "evaluation.repeats=1",
     "evaluation.prompt_tokens=32",
     "evaluation.new_tokens=8",
-    "evaluation.behaviour_windows=4",
+    "evaluation.prompts=[Hello]",
+    "evaluation.behaviour_windows=2",
     "evaluation.gate.size_ratio=0.85",
 )
 
@@ -131,7 +132,7 @@ def test_plan_beats_element_wise_scores_of_ten_random_samples_on_the_test_texts(
     model = checkpoint.load_model(dense, ModelConfig(source=str(dense)))
     tokenizer = checkpoint.load_tokenizer(dense)
     windows = {
-        name: windows_of(tokenizer(text)["input_ids"], 128, 24) for name, text in texts.items()
+        name: windows_of(tokenizer(text)["input_ids"], 128, 12) for name, text in texts.items()
     }
     assert len(table.reference) == 10
     recipe = Recipe(metric="element1", samples=table.reference)

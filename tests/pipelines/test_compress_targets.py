@@ -24,6 +24,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
         "ratio": 0.3, "ratio_of": "latency", "layout": "per_layer", "context": 64,
         "protect_first": 0, "protect_last": 0,
     }  # fmt: skip
+    values["parameters"]["config"]["reconstruction"] = {"method": "none"}
     work = make_workplace(folder, values)
     small.write_checkpoint(folder / "model", seed=0, channels=CHANNELS)
     return work

@@ -46,6 +46,17 @@ STEPS = (
     "report",
     "register",
 )
+KILLED_IN = (
+    "resolve_source",
+    "load_model",
+    "estimate_importance",
+    "search",
+    "finetune",
+    "measure_recovery",
+    "register",
+)
+"""At the beginning, after steps with large and small results, and at the end."""
+
 ALWAYS = {"describe_hardware", "resolve_source", "register"}
 KILLED = -9
 
@@ -68,7 +79,7 @@ def test_a_pass_killed_in_any_step_is_resumed_without_repeating_finished_steps(
     registry.push("killed", 0)
     path = registry.plan("killed", retry={"attempts": 100, "backoff": "1h"})
     finished: set[str] = set()
-    events = [f'"step": "{step}", "state": "started"' for step in STEPS]
+    events = [f'"step": "{step}", "state": "started"' for step in KILLED_IN]
     for at in [*events, '"event": "compressed"']:
         result = host.run(path, at=at)
         assert result.code == KILLED, at
