@@ -20,6 +20,7 @@ from adapruner.importance.reductions import products, unit_sums
 from adapruner.models.shallow import shallow_model
 from adapruner.models.streamed.passes import LayerRunner
 from adapruner.models.structures import Structures
+from adapruner.pruning.updates.activations import add_gram
 from adapruner.pruning.updates.update import RIDGE, updated_weight
 
 TOKENS, PASS = 512, 4.0
@@ -77,6 +78,7 @@ def measure_units(
     scale = structures.layers[0].mlp_width / width
     down = nn.Linear(width, hidden, bias=False, dtype=dtype, device=device)
     inputs = torch.randn(ids.numel(), width, dtype=dtype, device=device)
+    gram = torch.zeros(width, width, device=device)
     weights = structures.block_params / len(structures.layers) / down.weight.numel()
     layer, both = clock.in_turns(lambda: runner.run(0, batch), lambda: _both_passes(runner, batch))
     return Units(
@@ -84,7 +86,7 @@ def measure_units(
         backward=max(both - layer, 0.0) / ids.numel(),
         decode=clock.seconds(lambda: runner.run(0, single)),
         head=_head_seconds(batch.flatten(0, 1), config.vocab_size, clock) / ids.numel(),
-        gram=clock.seconds(lambda: inputs.T @ inputs) / ids.numel() * scale**2 * mlps,
+        gram=clock.seconds(lambda: add_gram(gram, inputs)) / ids.numel() * scale**2 * mlps,
         solve=_solve_seconds(down, inputs.float(), clock) * scale**3 * mlps,
         fisher=_fisher_seconds(down, inputs.view(*ids.shape, -1), batch, clock)
         * weights

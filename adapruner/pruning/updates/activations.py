@@ -19,6 +19,9 @@ Down = nn.Linear | ExpertProjection
 MICRO_BATCH = 8
 """Samples of one forward pass."""
 
+PANEL = 256
+"""Columns of X that are multiplied at once for X^T X."""
+
 
 class _Stop(Exception):  # noqa: N818
     """Ends a forward pass once an input is recorded."""
@@ -128,7 +131,7 @@ def _summed_gram(down: Down, weights: Iterator[Tensor | None]) -> Iterator[Tenso
         if batch[0] is not None:
             rows = rows * batch[0].sqrt().to(rows)[samples].unsqueeze(-1)
         rows = rows.float() if rows.dtype == torch.float16 else rows  # its range is too small
-        part.add_(rows.T @ rows)
+        add_gram(part, rows)
 
     def add_all(_: nn.Module, args: Any) -> None:
         count, tokens = args[0].shape[:2]
@@ -148,6 +151,25 @@ def _summed_gram(down: Down, weights: Iterator[Tensor | None]) -> Iterator[Tenso
             stack.callback(down.register_forward_pre_hook(begin).remove)
             stack.callback(down.register_forward_pre_hook(add_all).remove)
         yield total
+    _mirror(total)
+
+
+def add_gram(total: Tensor, rows: Tensor) -> None:
+    """Adds X^T X of the rows X, [n, C], to `total`, float32 [C, C], on and above the diagonal.
+
+    That is little more than half of the operations of the whole product. Blocks of PANEL columns
+    on the diagonal are complete; what is below them is left to `_mirror`.
+    """
+    for start in range(0, rows.shape[1], PANEL):
+        end = start + PANEL
+        total[start:end, start:].add_(rows[:, start:end].T @ rows[:, start:])
+
+
+def _mirror(total: Tensor) -> None:
+    """Copies what is above the diagonal of matrices [..., C, C] below it."""
+    for start in range(0, total.shape[-1], PANEL):
+        end = start + PANEL
+        total[..., end:, start:end] = total[..., start:end, end:].mT
 
 
 def gram_shape(down: Down) -> tuple[int, ...]:

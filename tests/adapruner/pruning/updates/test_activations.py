@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from adapruner.models.structures import layer_modules
 from adapruner.pruning.reconstruction.bias import input_means
 from adapruner.pruning.semi_structured import input_norms
+from adapruner.pruning.updates import activations
 from adapruner.pruning.updates.activations import MICRO_BATCH, ActivationStream
 from tests.models import KINDS, small_model, tokens, with_linear_experts
 
@@ -27,7 +28,10 @@ def inputs_of(model: Any, linear: nn.Linear, samples: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_layer_s_gram_matrix_is_that_of_a_whole_forward_pass(kind: str) -> None:
+def test_each_layer_s_gram_matrix_is_that_of_a_whole_forward_pass(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(activations, "PANEL", 20)  # three panels, the last one narrower
     model = small_model(kind)
     samples = tokens(MICRO_BATCH + 3, 12)  # the last micro-batch is smaller
     stream = ActivationStream(model, samples)
