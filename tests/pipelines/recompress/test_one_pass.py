@@ -73,7 +73,7 @@ def host(registry: Registry) -> Iterator[Host]:
     host.close()
 
 
-def test_a_pass_killed_in_any_step_is_resumed_without_repeating_finished_steps(
+def test_a_pass_killed_in_a_step_is_resumed_without_repeating_finished_steps(
     registry: Registry, host: Host
 ) -> None:
     registry.push("killed", 0)
