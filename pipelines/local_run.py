@@ -38,7 +38,8 @@ def compress(values: dict[str, Any], config: RunConfig, home: Path) -> None:
     `values` is the content of the file, `config` the configuration in it. Raises what a step
     raised: UserError for invalid input.
     """
-    from adapruner.models.storage.sources import check_source  # it imports torch
+    with imports():
+        from adapruner.models.storage.sources import check_source  # it imports torch
 
     check_source(config.model)
     console = Console(soft_wrap=True, highlight=False)
@@ -56,20 +57,39 @@ def prepare(home: Path) -> None:
 
     Until the process ends, it counts as a user of the home.
     """
-    import_zenml(home)
-    with homes.exclusive(home):
-        homes.enter(home.absolute())
-        stack.ensure_stack(home)
+    with imports():  # of MLflow, of the schemas of the stores
+        import_zenml(home)
+        with homes.exclusive(home):
+            homes.enter(home.absolute())
+            stack.ensure_stack(home)
+
+
+@contextmanager
+def imports() -> Iterator[None]:
+    """Imports without garbage collection: what they make stays.
+
+    To look for garbage in it, then and later, takes a tenth of a cached run.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if was_enabled:
+            gc.enable()
 
 
 def import_zenml(home: Path) -> None:
     """Imports ZenML for the stores of a home, and filters what it logs. It takes seconds."""
     stack.use_home(home)
-    gc.disable()  # what is imported stays: to look for garbage in it takes a tenth of a cached run
-    import zenml  # noqa: F401  (it configures logging when it is imported; the filter comes after)
+    with imports():
+        import zenml  # noqa: F401  (it configures logging when it is imported; the filter comes after)
+        from zenml.integrations.constants import SKLEARN
+        from zenml.integrations.registry import integration_registry
 
-    gc.freeze()
-    gc.enable()
+        # No step returns an object of scikit-learn, which a pipeline would import: two seconds.
+        integration_registry.integrations.pop(SKLEARN, None)
     filter_logging()
 
 
@@ -96,7 +116,8 @@ def configured(name: str, values: dict[str, Any], **options: Any) -> Iterator[An
     `options` are those of ZenML's `with_options`. Raises UserError for settings of a step that the
     pipeline does not have, which ZenML would ignore.
     """
-    pipeline = getattr(importlib.import_module(f"pipelines.{name}"), name)
+    with imports():
+        pipeline = getattr(importlib.import_module(f"pipelines.{name}"), name)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "run.yaml")
         file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from markupsafe import Markup
-from matplotlib.axes import Axes
 
 from adapruner.report.page import render
 from adapruner.report.results import mean_retention, perplexity_ratio, size_ratio
 from adapruner.report.runs import Measure, RunComparison, decode_speedup, shared_perplexity
 from adapruner.report.svg import Tips, add_tip, chart, is_wide, mark
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MAX_LABEL = 24
 """Characters of a run's name in a chart."""

@@ -2,6 +2,9 @@
 
 Each chart is drawn twice, for a wide and for a narrow screen, and the style sheet shows one of the
 two: a drawing that is scaled down to a phone is unreadable. A drawing unit is one CSS pixel.
+
+The table in a terminal has the same sections and no chart, so Matplotlib, which takes a second to
+import, is imported where a chart is drawn.
 """
 
 from __future__ import annotations
@@ -10,13 +13,12 @@ import html
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import matplotlib as mpl
 from markupsafe import Markup
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 SIZES = {"wide": (820, 300), "narrow": (340, 250)}
 """Variant -> width and height, CSS pixels."""
@@ -63,7 +65,7 @@ ROW_HEIGHT, ROWS_MARGIN = 34, 64
 Tips = dict[str, str]
 """Id of a drawn mark -> its tooltip."""
 
-Draw = Callable[[Axes], Tips]
+Draw = Callable[["Axes"], Tips]
 
 
 class Interval(NamedTuple):
@@ -138,11 +140,15 @@ def is_wide(axes: Axes) -> bool:
 
 def whole_numbers(axes: Axes) -> None:
     """Ticks of the x axis at integers only."""
+    from matplotlib.ticker import MaxNLocator
+
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def scale_values(axes: Axes, values: Sequence[float], which: Literal["x", "y"] = "y") -> None:
     """A logarithmic axis for a wide range of values, so that one bad trial hides no other."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
     low, high = min(values), max(values)
     axis = axes.xaxis if which == "x" else axes.yaxis
     if low > 0 and high / low > WIDE_RANGE:
@@ -162,6 +168,8 @@ def _whisker(axes: Axes, interval: Interval, y: float, colour: str) -> Any:
 
 
 def _interval_axes(axes: Axes, rows: Sequence[str]) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_yticks(range(len(rows)), rows)
     axes.grid(True, axis="x")
@@ -173,6 +181,9 @@ def _interval_axes(axes: Axes, rows: Sequence[str]) -> None:
 
 def _draw(salt: str, size: tuple[float, float], draw: Draw) -> tuple[str, Tips]:
     """Matplotlib's SVG document and the tooltips; `salt` makes the ids of its clip paths unique."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
     buffer = io.StringIO()
     no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with mpl.rc_context({**STYLE, "svg.hashsalt": salt}):

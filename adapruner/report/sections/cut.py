@@ -6,9 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
-from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
 
 from adapruner.config.pruning import RATIO_BASES
 from adapruner.report.format import number
@@ -26,6 +23,9 @@ from adapruner.report.svg import (
 )
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.patches import Rectangle
+
     from adapruner.pruning.plan import LayerPlan
 
 STRUCTURES = {
@@ -163,6 +163,8 @@ def _lowest_share(layers: Sequence[Layer]) -> float:
 
 
 def _cell(axes: Axes, column: int, row: int, opacity: float) -> Rectangle:
+    from matplotlib.patches import Rectangle
+
     cell = Rectangle((column - 0.46, row - 0.44), 0.92, 0.88, linewidth=0)
     cell.set(facecolor=COLOURS["accent"], alpha=round(opacity, 2))
     axes.add_patch(cell)
@@ -182,6 +184,8 @@ def _cell_label(axes: Axes, column: int, row: int, share: float, opacity: float)
 
 
 def _heat_map_axes(axes: Axes, layers: int, rows: list[str]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     axes.set_ylim(len(rows) - 0.4, -1)
     axes.set_xlim(-0.7, layers - 0.3)
     axes.set_yticks(range(len(rows)), rows)

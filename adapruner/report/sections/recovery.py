@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
-from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
 from adapruner.report.format import number, size
 from adapruner.report.results import Report
 from adapruner.report.rows import bars
 from adapruner.report.sections.base import Inputs, Section
 from adapruner.report.svg import COLOURS, Tips, add_tip, chart, mark, whole_numbers
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 METHODS = {
     "lora": "LoRA, merged into the weights",
@@ -71,6 +72,8 @@ def loss_chart(curve: Sequence[Mapping[str, Any]]) -> Markup | None:
         return None
 
     def draw(axes: Axes) -> Tips:
+        from matplotlib.ticker import MaxNLocator
+
         steps, values = zip(*losses, strict=True)
         axes.plot(steps, values, color=COLOURS["quiet"], linewidth=1.2, alpha=0.7)
         axes.plot(steps, _running_mean(values), color=COLOURS["accent"], linewidth=2.2)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
-from matplotlib.axes import Axes
 
 from adapruner.report.format import named_numbers, number
 from adapruner.report.results import Report
@@ -24,6 +23,9 @@ from adapruner.report.svg import (
     scale_values,
     whole_numbers,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 OBJECTIVES = {
     "perplexity": "perplexity on the objective text",

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
-from matplotlib.axes import Axes
 
 from adapruner.report.format import named_numbers
 from adapruner.report.svg import (
@@ -19,6 +18,9 @@ from adapruner.report.svg import (
     mark_selected,
     scale_values,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 AXES = {
     "perplexity": "held-out perplexity",
