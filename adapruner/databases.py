@@ -1,4 +1,7 @@
-"""Whether a database answers: a check before the work that would wait for it."""
+"""Whether a database answers: a check before the work that would wait for it.
+
+Errors are explained here for every command, so SQLAlchemy is imported where a URL is read.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,12 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
-
-import sqlalchemy as sa
-from sqlalchemy.engine import URL, make_url
+from typing import TYPE_CHECKING
 
 from adapruner.errors import UserError, first_line
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
 
 LIMIT_S = 6.0
 """Seconds that a database has for its answer."""
@@ -30,6 +34,8 @@ _MEANINGS = {
 
 def sqlite_file(url: str) -> Path | None:
     """The file of an SQLite database; None for a server, and for a database in memory."""
+    from sqlalchemy.engine import make_url
+
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite" or parsed.database in _IN_MEMORY:
         return None
@@ -43,6 +49,8 @@ def check_database(url: str, setting: str) -> None:
     and a server that does not answer within `LIMIT_S`. A file may be absent. An error of the driver
     is raised as it is.
     """
+    from sqlalchemy.engine import make_url
+
     file = sqlite_file(url)
     if file is not None:
         check_file(file, setting)
@@ -82,6 +90,8 @@ def _explained(error: BaseException) -> str:
 
 
 def _check_server(url: URL, setting: str) -> None:
+    import sqlalchemy as sa
+
     def answer() -> None:
         with sa.create_engine(url, poolclass=sa.NullPool).connect() as connection:
             connection.execute(sa.text("SELECT 1"))

@@ -51,8 +51,8 @@ def batch_log_probs(model: Any, batch: Tensor, count: int) -> TopLogProbs:
     device = model.get_input_embeddings().weight.device
     logits = model(batch.to(device).long(), use_cache=False).logits[:, :-1]
     top = logits.topk(min(count, logits.shape[-1]), dim=-1)
-    total = log_sum_exp(logits.flatten(0, 1)).view(*logits.shape[:-1], 1)
-    return TopLogProbs(top.indices.int().cpu(), (top.values.float() - total).cpu())
+    log_probs = top.values.float() - log_sum_exp(logits)
+    return TopLogProbs(top.indices.int().cpu(), log_probs.cpu())
 
 
 @torch.inference_mode()
@@ -63,8 +63,7 @@ def window_divergences(model: Any, batch: Tensor, teacher: TopLogProbs) -> Tenso
     """
     device = model.get_input_embeddings().weight.device
     logits = model(batch.to(device).long(), use_cache=False).logits[:, :-1]
-    top = TopLogProbs(*(part.flatten(0, 1) for part in teacher))
-    return divergence(top, logits.flatten(0, 1)).view(len(batch), -1).mean(1)
+    return divergence(teacher, logits).mean(1)
 
 
 def split(teacher: TopLogProbs, size: int) -> list[TopLogProbs]:
@@ -74,9 +73,9 @@ def split(teacher: TopLogProbs, size: int) -> list[TopLogProbs]:
 
 
 def divergence(teacher: TopLogProbs, logits: Tensor) -> Tensor:
-    """KL(teacher || softmax(logits)) in nats at each position, [N]; all other tokens count as one.
+    """KL(teacher || softmax(logits)) in nats at each position; all other tokens count as one.
 
-    `teacher` is [N, K], `logits` [N, V].
+    `teacher` is [..., N, K], `logits` [..., N, V].
     """
     expected = teacher.log_probs.to(logits.device).float()
     listed = logits.gather(-1, teacher.tokens.to(logits.device).long()).float()
@@ -87,5 +86,5 @@ def divergence(teacher: TopLogProbs, logits: Tensor) -> Tensor:
 
 
 def _rest(log_probs: Tensor) -> Tensor:
-    """Probability of all tokens that are not listed, [N]; at least 1e-6, so that it has a log."""
+    """Probability of all tokens that are not listed, [..., N]; at least 1e-6, to have a log."""
     return (1 - log_probs.exp().sum(-1)).clamp_min(1e-6)

@@ -48,10 +48,10 @@ def window_losses(model: Any, batch: Tensor) -> Tensor:
     `batch`, int [B, T], is run at once.
     """
     tokens = batch.to(model.get_input_embeddings().weight.device).long()
-    logits = model(tokens, use_cache=False).logits[:, :-1].flatten(0, 1)
-    targets = tokens[:, 1:].to(logits.device).reshape(-1, 1)
+    logits = model(tokens, use_cache=False).logits[:, :-1]
+    targets = tokens[:, 1:].to(logits.device).unsqueeze(-1)
     losses: Tensor = log_sum_exp(logits) - logits.gather(-1, targets).float()
-    return losses.view(len(batch), -1).mean(1)
+    return losses.squeeze(-1).mean(1)
 
 
 def windows_of(tokens: list[int], length: int, max_windows: int | None = None) -> Tensor:

@@ -49,6 +49,13 @@ def weight_changes(adapted: Any) -> dict[str, Callable[[], Tensor]]:
     return changes
 
 
+def drop_frozen_weights(adapted: Any) -> None:
+    """Frees the weights that are not trained. `weight_changes` does not read them."""
+    for parameter in adapted.parameters():
+        if not parameter.requires_grad:
+            parameter.data = parameter.data.new_empty(0)
+
+
 def _change(module: Any) -> Tensor:
     change: Tensor = module.get_delta_weight("default")
     return change.float().cpu()

@@ -11,7 +11,7 @@ import torch
 
 from adapruner.models.storage import checkpoint as ckpt
 from adapruner.progress import announce
-from adapruner.recovery.adapters import add_adapters, weight_changes
+from adapruner.recovery.adapters import add_adapters, drop_frozen_weights, weight_changes
 from adapruner.recovery.distributed.processes import recover_by_processes
 from adapruner.recovery.finetune import RecoveryRequest
 from adapruner.recovery.results import RecoveryResult
@@ -35,11 +35,10 @@ def recover(request: RecoveryRequest, out: Path) -> RecoveryResult:
     torch.manual_seed(request.seed)
     adapted = add_adapters(ckpt.load_model(checkpoint, request.model), settings)
     curve = train(adapted, data, settings, request.seed)
-    changes = {name: change() for name, change in weight_changes(adapted).items()}
-    del adapted  # two models need not fit in memory
+    drop_frozen_weights(adapted)  # two models need not fit in memory
     merged = ckpt.load_model(checkpoint, request.model, dtype=ckpt.stored_dtype(checkpoint))
-    for name, change in changes.items():
+    for name, change in weight_changes(adapted).items():
         weight = merged.get_parameter(name)
-        weight.copy_(weight.float() + change.to(weight.device))
+        weight.copy_(weight.float() + change().to(weight.device))
     ckpt.save_checkpoint(merged, checkpoint, out, ckpt.stored_dtypes(checkpoint))
     return result_of(request, data, curve)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from adapruner.errors import UserError
-from pipelines.schedules.timetable import Timetable
+
+if TYPE_CHECKING:
+    from pipelines.schedules.timetable import Timetable
 
 FILE = "recompress.yaml"
 CONFIG_FOLDER = "/etc/adapruner"

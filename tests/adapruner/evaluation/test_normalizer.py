@@ -22,6 +22,12 @@ def test_chunks_of_rows_give_what_all_rows_at_once_give(
     assert torch.equal(logits, before)
 
 
+def test_a_part_of_the_positions_of_each_window_gives_its_part_of_the_values() -> None:
+    logits = torch.randn(3, 6, 11, generator=torch.Generator().manual_seed(0))
+    expected = log_sum_exp(logits.flatten(0, 1)).view(3, 6, 1)[:, :-1]
+    assert torch.equal(log_sum_exp(logits[:, :-1]), expected)
+
+
 def test_its_gradient_is_the_softmax() -> None:
     logits = torch.randn(5, 11, generator=torch.Generator().manual_seed(0)).requires_grad_()
     log_sum_exp(logits).sum().backward()

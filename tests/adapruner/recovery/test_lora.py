@@ -18,6 +18,7 @@ from adapruner.models.storage.checkpoint import PLAN_FILE, load_model, save_chec
 from adapruner.models.structures import check_dropout, describe_model
 from adapruner.pruning.plan import Update
 from adapruner.pruning.surgery import apply
+from adapruner.recovery.adapters import add_adapters, drop_frozen_weights, weight_changes
 from adapruner.recovery.finetune import CHECKPOINT
 from adapruner.recovery.training.training_data import HELD_OUT_WINDOWS
 from tests.adapruner.conftest import Workplace, write_tokenizer
@@ -67,6 +68,21 @@ def test_adapters_of_a_cut_model_are_merged(
         names -= {"gate_proj", "up_proj", "down_proj"}
     names |= {"experts"} if "moe" in kind else set()
     assert {name.split(".")[-2] for name in changed} == names, "every projection has an adapter"
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3-moe"])
+def test_the_changes_of_weights_do_not_need_the_weights(kind: str) -> None:
+    adapted = add_adapters(small_model(kind), settings())
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter)
+    before = {name: change() for name, change in weight_changes(adapted).items()}
+    drop_frozen_weights(adapted)
+    trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    assert sum(p.numel() for p in adapted.parameters()) == trained
+    after = {name: change() for name, change in weight_changes(adapted).items()}
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_layers_without_experts_are_trained_with_dropout(

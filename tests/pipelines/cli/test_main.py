@@ -16,7 +16,7 @@ from pipelines.cli.main import main
 from tests.pipelines import small
 
 ROOT = Path(__file__).parents[3]
-HEAVY = ("torch", "transformers", "zenml", "mlflow", "optuna", "matplotlib")
+HEAVY = ("torch", "transformers", "zenml", "mlflow", "optuna", "matplotlib", "sqlalchemy")
 MODULES = f"""
 import sys
 from pipelines.cli.main import main
