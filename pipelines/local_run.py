@@ -71,6 +71,8 @@ def imports() -> Iterator[None]:
     To look for garbage in it, then and later, takes a tenth of a cached run.
     """
     was_enabled = gc.isenabled()
+    if was_enabled:
+        gc.collect()  # what an earlier run in this process left must not stay
     gc.disable()
     try:
         yield

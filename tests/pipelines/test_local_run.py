@@ -1,12 +1,14 @@
-"""A compression whose home folder is on a full disk."""
+"""A home folder on a full disk, and garbage that imports must not keep."""
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from click.testing import CliRunner
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from pipelines.cli.main import main
+from pipelines.local_run import imports
 from tests.pipelines import small
 
 pytestmark = pytest.mark.slow
@@ -82,3 +85,22 @@ def test_an_unusable_model_is_refused_before_stores_are_made(
     assert message in result.output
     assert len(result.output.splitlines()) == 1
     assert not (tmp_path / "home").exists()
+
+
+class _Node:
+    """Garbage that only the collector frees, once it refers to itself."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_imports_leave_no_garbage_of_earlier_runs() -> None:
+    before = weakref.ref(_Node())
+    with imports():
+        assert before() is None, "an earlier run's models would stay"
+        with imports():
+            during = weakref.ref(_Node())
+        assert not gc.isenabled(), "the outer block goes on"
+        assert during() is not None
+    assert gc.isenabled()
+    gc.unfreeze()
