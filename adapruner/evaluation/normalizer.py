@@ -18,7 +18,7 @@ def log_sum_exp(logits: Tensor) -> Tensor:
     It is computed in float32 and (without gradients) without a copy of all logits. Several times as
     fast on a CPU as `torch.logsumexp`.
     """
-    if logits.dim() > 2:  # one by one: to flatten a part of the positions copies it
+    if logits.dim() > 2 and len(logits):  # one by one: to flatten a part of the positions copies it
         return torch.stack([log_sum_exp(part) for part in logits])
     chunk_bytes = CHUNK_BYTES if logits.device.type == "cpu" else DEVICE_CHUNK_BYTES
     rows = max(chunk_bytes // (4 * logits.shape[-1]), 1)

@@ -36,6 +36,8 @@ def test_its_gradient_is_the_softmax() -> None:
 
 def test_no_rows_give_no_values() -> None:
     assert log_sum_exp(torch.zeros(0, 11)).shape == (0, 1)
+    assert log_sum_exp(torch.zeros(0, 6, 11)).shape == (0, 6, 1)
+    assert log_sum_exp(torch.zeros(3, 0, 11)).shape == (3, 0, 1)
 
 
 def test_large_logits_do_not_overflow() -> None:
