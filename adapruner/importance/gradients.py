@@ -6,13 +6,14 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adapruner.errors import UserError
+from adapruner.importance.table import INPUT_PARTS
 from adapruner.models.experts import Expert, ExpertProjection, opened
 from adapruner.models.streamed.layers import in_order, is_streamed
 from adapruner.models.streamed.passes import LayerRunner
@@ -27,8 +28,23 @@ from adapruner.models.structures import (
 from adapruner.progress import track
 
 Watched = Projection | Expert
-Sink = Callable[[int, str, Watched, Tensor, Tensor, Tensor], None]
-"""Gets layer, name, projection, input [B, T, in], output [B, T, out] and the output's gradient."""
+
+
+class Seen(NamedTuple):
+    """What one pass over a batch computed at a projection.
+
+    `inputs` and, of down and output alone, `input_grads` are [B, T, in]; `outputs` and
+    `output_grads` are [B, T, out].
+    """
+
+    inputs: Tensor
+    outputs: Tensor
+    output_grads: Tensor
+    input_grads: Tensor | None = None
+
+
+Sink = Callable[[int, str, Watched, Seen], None]
+"""Gets layer, name, projection and what was seen of it."""
 Loss = Callable[[Tensor, Tensor], Tensor]
 """From logits [B, T - 1, V] in float32 and the next tokens [B, T - 1] to a number, in nats."""
 
@@ -143,7 +159,7 @@ def _of_layer(sink: Sink, index: int, _: int, *rest: Any) -> None:
 def watched(
     layers: list[LayerModules], sink: Sink, names: Collection[str] = PROJECTIONS
 ) -> Iterator[None]:
-    """Within it, `sink` gets the projections' inputs, outputs and output gradients, see `Sink`.
+    """Within it, `sink` gets the projections' inputs and outputs with their gradients, see `Seen`.
 
     Only the projections `names` are watched. Those of experts are watched expert by expert; tokens
     that an expert is not chosen for are 0 in its inputs, outputs and gradients.
@@ -155,19 +171,19 @@ def watched(
         rows = placed(part)[1]
         inputs, outputs = args[0].detach(), output.detach()[..., rows]
 
-        def reduce(grad: Tensor) -> None:
-            sink(layer, name, part, inputs, outputs, grad[..., rows])
+        def reduce(grad: Tensor, input_grad: Tensor | None = None) -> None:
+            sink(layer, name, part, Seen(inputs, outputs, grad[..., rows], input_grad))
 
-        output.register_hook(reduce)  # type: ignore[no-untyped-call]
+        _on_gradients(reduce, output, args[0] if name in INPUT_PARTS else None)
 
     def watch_expert(layer: int, name: str, part: Expert, inputs: Tensor, output: Tensor) -> None:
         seen = inputs.detach(), output.detach()
 
-        def reduce(grad: Tensor) -> None:
-            sink(layer, name, part, *map(part.spread, (*seen, grad)))
+        def reduce(*grads: Tensor) -> None:
+            sink(layer, name, part, Seen(*map(part.spread, (*seen, *grads))))
 
         if name in names:
-            output.register_hook(reduce)  # type: ignore[no-untyped-call]
+            _on_gradients(reduce, output, inputs if name in INPUT_PARTS else None)
 
     with ExitStack() as stack:
         for index, layer in enumerate(layers):
@@ -175,6 +191,27 @@ def watched(
                 stack.enter_context(opened(layer.down, partial(watch_expert, index)))
             for name, part in layer.projections.items():
                 if name in names and not isinstance(part, ExpertProjection):
+                    module = placed(part)[0]
+                    if name in INPUT_PARTS:
+                        stack.callback(module.register_forward_pre_hook(_own_input).remove)
                     hook = partial(watch, index, name, part)
-                    stack.callback(placed(part)[0].register_forward_hook(hook).remove)
+                    stack.callback(module.register_forward_hook(hook).remove)
         yield
+
+
+def _own_input(_: nn.Module, args: Any) -> Any:
+    """The arguments with another tensor of the same numbers, whose gradient is this module's."""
+    return args[0].view_as(args[0]), *args[1:]
+
+
+def _on_gradients(reduce: Callable[..., None], output: Tensor, inputs: Tensor | None) -> None:
+    """Calls `reduce` in the backward pass with the gradients of `output`, and of `inputs` if any.
+
+    The gradient of the inputs is computed after that of the output.
+    """
+    if inputs is None:
+        output.register_hook(reduce)  # type: ignore[no-untyped-call]
+        return
+    grads: list[Tensor] = []
+    output.register_hook(grads.append)  # type: ignore[no-untyped-call]
+    inputs.register_hook(lambda grad: reduce(grads.pop(), grad))  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Sums over the weight gradients of single samples, which exist a few rows at a time."""
+"""Sums over weights and over the weight gradients of single samples, some rows at a time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from adapruner.importance.gradients import Watched
 
 NUMBERS = 2**19
-"""Numbers of a weight gradient that a CPU reduces at once: they stay in its cache."""
+"""Numbers of a weight or its gradient that a CPU reduces at once: they stay in its cache."""
 
 NUMBERS_OF_DEVICE = 2**24
 """The same on other devices, where each operation has a cost of its own."""
@@ -28,13 +28,29 @@ def products(
     weight = module.weight.T if by_column else module.weight
     left, right = (inputs, grads) if by_column else (grads, inputs)
     bias = None if by_column else module.bias
-    at_once = NUMBERS if weight.device.type == "cpu" else NUMBERS_OF_DEVICE
-    step = max(at_once // (weight.shape[1] * rows), 1) * rows
+    step = _rows_at_once(weight, rows)
     for start in range(0, len(weight), step):
         some = slice(start, start + step)
         factor = _with_bias(weight[some].float(), None if bias is None else bias[some])
         units = slice(start // rows, start // rows + len(factor) // rows)
         yield units, _of_samples(left[..., some], right, factor, bias is not None)
+
+
+def column_sums(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The sums of the magnitudes and of the squares in each column of `weight`, float32."""
+    magnitudes = torch.zeros(weight.shape[1], device=weight.device)
+    squares = magnitudes.clone()
+    for some in torch.split(weight, _rows_at_once(weight, 1)):
+        values = some.float()
+        magnitudes += values.abs().sum(0)
+        squares += values.square().sum(0)
+    return magnitudes, squares
+
+
+def _rows_at_once(weight: Tensor, rows: int) -> int:
+    """A multiple of `rows`."""
+    at_once = NUMBERS if weight.device.type == "cpu" else NUMBERS_OF_DEVICE
+    return max(at_once // (weight.shape[1] * rows), 1) * rows
 
 
 def _of_samples(left: Tensor, right: Tensor, factor: Tensor, has_bias: bool) -> Iterator[Tensor]:

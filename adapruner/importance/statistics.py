@@ -45,8 +45,8 @@ import torch
 from torch import Tensor
 
 from adapruner.errors import UserError
-from adapruner.importance.gradients import GradientPass, Watched
-from adapruner.importance.reductions import products, unit_sums
+from adapruner.importance.gradients import GradientPass, Seen, Watched
+from adapruner.importance.reductions import column_sums, products, unit_sums
 from adapruner.importance.table import (
     COARSE_PARTS,
     INPUT_PARTS,
@@ -156,21 +156,21 @@ class _Accumulator:
     batch: list[int]
     groups: frozenset[str]
 
-    def __call__(
-        self, layer: int, name: str, module: Watched, inputs: Tensor, outputs: Tensor, grads: Tensor
-    ) -> None:
-        """`inputs` [B, T, in], `outputs` and their gradients [B, T, out] of one projection."""
-        rows, by_column, first = self._rows(name), name in INPUT_PARTS, _first_unit(module)
+    def __call__(self, layer: int, name: str, module: Watched, seen: Seen) -> None:
+        """Adds what was seen of one projection."""
+        rows, first = self._rows(name), _first_unit(module)
         if self.groups:
-            for some, of_samples in products(module, inputs, grads, rows, by_column):
+            by_column = name in INPUT_PARTS
+            for some, of_samples in products(
+                module, seen.inputs, seen.output_grads, rows, by_column
+            ):
                 units = slice(first + some.start, first + some.stop)
                 self._add_products(layer, name, units, of_samples)
-        if by_column:
-            for position, sample in enumerate(self.batch):
-                self._add_inputs(layer, name, module, inputs[position], grads[position], sample)
+        if seen.input_grads is not None:
+            self._add_inputs(layer, name, _units(module), seen.inputs.float(), seen.input_grads)
         elif name in COARSE_PARTS:
-            sums = (outputs.float() * grads.float()).sum(1).view(len(self.batch), -1, rows).sum(2)
-            self.table.coarse[name][layer][self.batch, _units(module)] = sums.cpu()
+            sums = (seen.outputs.float() * seen.output_grads).sum(1)
+            self.table.coarse[name][layer][self.batch, _units(module)] = _joined(sums, rows).cpu()
 
     def _add_products(
         self, layer: int, name: str, units: slice, of_samples: Iterator[Tensor]
@@ -195,21 +195,27 @@ class _Accumulator:
             mixed = first.sub_(second, alpha=0.5).div_(len(self.batch))
             table.mixed[kind][layer][units] += unit_sums(mixed, rows, 1)
 
-    def _add_inputs(
-        self, layer: int, name: str, module: Watched, inputs: Tensor, grad: Tensor, sample: int
-    ) -> None:
-        """The sums over the inputs [T, in] of down or output, and the token statistic."""
-        x, units = inputs.float(), _units(module)
-        self.table.input_sum[name][layer][sample, units] = x.sum(0)
-        self.table.input_square[name][layer][sample, units] = x.square().sum(0)
-        masks = (grad @ module.weight).float().mul_(x).view(len(x), -1, self._rows(name)).sum(2)
-        self.table.token[name][layer][sample, units] = masks.square().sum(0)
+    def _add_inputs(self, layer: int, name: str, units: slice, x: Tensor, grads: Tensor) -> None:
+        """The sums over the inputs `x` [B, T, in] of down or output, and the token statistic."""
+        table, masks = self.table, _joined(x * grads, self._rows(name))
+        sums = {
+            "input_sum": x.sum(1),
+            "input_square": x.square().sum(1),
+            "token": masks.square().sum(1),
+        }
         if name in COARSE_PARTS:
-            self.table.coarse[name][layer][sample, units] = masks.sum(0)
+            sums["coarse"] = masks.sum(1)
+        for group, of_batch in sums.items():
+            getattr(table, group)[name][layer][self.batch, units] = of_batch.cpu()
 
     def _rows(self, name: str) -> int:
         """Rows (of down and output: columns) of a projection that make one unit."""
         return 1 if UNITS[name] == "mlp" else self.head_dim
+
+
+def _joined(values: Tensor, rows: int) -> Tensor:
+    """The sums [..., units] over the `rows` values, [..., units * rows], of each unit."""
+    return values if rows == 1 else values.view(*values.shape[:-1], -1, rows).sum(-1)
 
 
 def _first_unit(module: Watched) -> int:
@@ -227,15 +233,15 @@ def _add_weight_statistics(
 ) -> None:
     """Adds the statistics that depend on one layer's weights alone."""
     for name, module in layer.projections.items():
-        weight, kind = module.weight.detach().float(), UNITS[name]
-        columns = name in INPUT_PARTS
-        squares = torch.linalg.vector_norm(weight, 2, dim=0 if columns else 1).square()
-        if columns:
-            magnitudes = torch.linalg.vector_norm(weight, 1, dim=0)
+        weight, kind = module.weight.detach(), UNITS[name]
+        if name in INPUT_PARTS:
+            magnitudes, squares = column_sums(weight)
             table.column_mean[name][index] += magnitudes.cpu() / len(weight)
             table.column_square[name][index] += squares.cpu()
-        elif module.bias is not None:
-            squares += module.bias.detach().float().square()
+        else:
+            squares = torch.linalg.vector_norm(weight.float(), 2, dim=1).square()
+            if module.bias is not None:
+                squares += module.bias.detach().float().square()
         rows = 1 if kind == "mlp" else head_dim
         table.weight_square[kind][index] += squares.view(-1, rows).sum(1).cpu()
 

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from adapruner.importance.gradients import GradientPass, Watched
+from adapruner.importance.gradients import GradientPass, Seen, Watched
 from adapruner.importance.statistics import MICRO_BATCH
 from adapruner.models.experts import Expert
 from adapruner.models.structures import LayerWidths, describe_model, layer_modules
@@ -85,8 +85,9 @@ def measure_sensitivity(
     for index, records in passed:
         if index in rows:
             continue
-        gram, ridge = (grams.of_layer(index), grams.ridge) if grams else (None, 0.0)
         whole = layers[index].down.weight.detach()
+        gram = grams.of_layer(index, device=whole.device) if grams else None
+        ridge = grams.ridge if grams else 0.0
         widths = structures.layers[index]
         candidates = _candidates(whole, widths, scores[index], gram, ridge)
         rows[index] = [_divergence(whole - weight, records, positions) for weight in candidates]
@@ -108,10 +109,8 @@ def _layers_with_records(model: Any, windows: Tensor) -> Iterator[tuple[int, _Ba
     batches = torch.split(windows, MICRO_BATCH)
     held: dict[int, _Batches] = defaultdict(lambda: [[] for _ in batches])
 
-    def record(
-        batch: int, layer: int, _: str, part: Watched, inputs: Tensor, __: Tensor, gradients: Tensor
-    ) -> None:
-        flat = inputs.flatten(0, 1).cpu(), gradients.flatten(0, 1).cpu()
+    def record(batch: int, layer: int, _: str, part: Watched, seen: Seen) -> None:
+        flat = [x.flatten(0, 1).cpu() for x in (seen.inputs, seen.output_grads)]
         if isinstance(part, Expert):
             rows = part.rows.cpu()
             held[layer][batch].append(_Record(part.channels, rows, *(x[rows] for x in flat)))

@@ -38,18 +38,21 @@ class GramMatrices:
     folder: Path
     ridge: float = RIDGE
 
-    def of_layer(self, layer: int, shares: Sequence[float] = ()) -> Tensor:
+    def of_layer(
+        self, layer: int, shares: Sequence[float] = (), device: torch.device | str = "cpu"
+    ) -> Tensor:
         """The mean of x x^T over the tokens of a mix of the domains, float32 [C, C] or [E, C, C].
 
-        `shares` are the weights of the domains; where empty, every sample has the same weight.
+        `shares` are the weights of the domains; where empty, every sample has the same weight. The
+        matrices of the domains are read and added on `device` one by one.
         """
-        stored = load_file(_file(self.folder, layer))
-        normalised, scale = stored["normalised"], stored["scale"]
+        stored = load_file(_file(self.folder, layer))  # mapped: a domain without weight is not read
+        matrices, scale = stored["normalised"], stored["scale"].to(device)
         weights = torch.tensor(shares) if shares else stored["samples"].float()
-        total = torch.zeros_like(normalised[0], dtype=torch.float32)
-        for weight, matrix in zip(weights / weights.sum(), normalised, strict=True):
+        total = torch.zeros(matrices.shape[1:], device=device)
+        for weight, matrix in zip((weights / weights.sum()).tolist(), matrices, strict=True):
             if weight:
-                total.add_(matrix, alpha=float(weight))
+                total.add_(matrix.to(device), alpha=weight)
         return total.mul_(scale.unsqueeze(-2)).mul_(scale.unsqueeze(-1))
 
     def updated_projections(self, model: Any, plan: PruningPlan) -> Mapping[int, Tensor]:
@@ -78,7 +81,7 @@ class _Updates(Mapping[int, Tensor]):
             raise KeyError(layer)
         if self._last is None or self._last[0] != layer:
             weight, update = self._layers[layer].down.weight.detach(), self._plan.update
-            gram = self._grams.of_layer(layer, update.shares)
+            gram = self._grams.of_layer(layer, update.shares, weight.device)
             ridge = update.ridge or self._grams.ridge
             self._last = (layer, updated_weight(weight, gram, self._kept[layer], ridge))
         return self._last[1]

@@ -18,7 +18,9 @@ from adapruner.pruning.updates.gram_matrices import compute_gram_matrices
 from tests.models import KINDS, small_model, tokens
 
 LENGTH, DOMAINS = 16, 2
-UNITS = Units(layer=1e-4, backward=1e-4, decode=1e-3, head=2e-4, gram=5e-5, solve=0.1, fisher=0.05)
+UNITS = Units(
+    layer=1e-4, backward=1e-4, decode=1e-3, head=2e-4, gram=5e-5, solve=0.1, mix=0.0, fisher=0.05
+)
 
 
 def run_config(**changes: dict[str, Any]) -> RunConfig:

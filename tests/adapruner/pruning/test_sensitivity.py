@@ -174,7 +174,7 @@ class HugeUpdates:
 
     ridge = RIDGE
 
-    def of_layer(self, layer: int) -> Tensor:
+    def of_layer(self, layer: int, device: torch.device) -> Tensor:
         gram = torch.zeros(CHANNELS, CHANNELS)
         gram[0, 1:] = gram[1:, 0] = 1e30
         return gram
