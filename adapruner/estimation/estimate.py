@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import torch
 
 from adapruner.config import RunConfig
-from adapruner.estimation.stages import StageCost, Workload, costs
+from adapruner.estimation.stages import StageCost, costs
 from adapruner.estimation.units import measure_units
 from adapruner.estimation.whole import WholeModels, whole_models
+from adapruner.estimation.workload import Workload
 from adapruner.models.storage import checkpoint as ckpt
 from adapruner.models.streamed.memory import available_on, total_on
 from adapruner.models.structures import Structures, describe_model

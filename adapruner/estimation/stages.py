@@ -7,24 +7,19 @@ disk are counts of numbers. Both leave out what is small in every model: scores,
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
-from adapruner.config import RunConfig
-from adapruner.estimation.units import Units
+from adapruner.estimation.workload import FLOAT, Workload
 from adapruner.evaluation.behaviour import NEW_TOKENS
 from adapruner.importance.needs import gradient_groups
 from adapruner.importance.statistics import MICRO_BATCH
-from adapruner.models.structures import Structures
 from adapruner.pruning.allocation.width_profile import REMOVED
 from adapruner.pruning.sensitivity import WINDOWS
+from adapruner.pruning.updates.gram_matrices import stored_bytes
 from adapruner.recovery.training.teacher_logits import BYTES_PER_TOKEN
 
-FLOAT = 4
-"""Bytes of a number in float32."""
-
-BACKWARD, HEAD_BACKWARD = 1.0, 2.0
-"""Backward pass / that of a layer to its inputs, which is timed; of head and loss / forward."""
+BACKWARD = 1.0
+"""Backward pass / that of a layer to its inputs, which is timed."""
 
 SUMS = 0.2
 """The sums over activations and their gradients / `BACKWARD`."""
@@ -55,87 +50,6 @@ class StageCost(NamedTuple):
     seconds: float = 0.0
     memory: int = 0
     disk: int = 0
-
-
-@dataclass(frozen=True)
-class Workload:
-    """A run of `config` with a model of these structures; a number has `item` bytes."""
-
-    config: RunConfig
-    structures: Structures
-    vocabulary: int
-    units: Units
-    item: int
-
-    @property
-    def depth(self) -> int:
-        """Number of layers."""
-        return len(self.structures.layers)
-
-    @property
-    def cut_layers(self) -> int:
-        """Number of layers that are not protected."""
-        pruning = self.config.pruning
-        return max(self.depth - pruning.protect_first - pruning.protect_last, 1)
-
-    @property
-    def kept(self) -> float:
-        """The share of the layers' parameters that stays."""
-        pruning, sizes = self.config.pruning, self.structures
-        of_blocks = sizes.total_params / sizes.block_params if pruning.ratio_of == "all" else 1.0
-        return max(1 - pruning.ratio * of_blocks, 0.0)
-
-    @property
-    def weights(self) -> int:
-        """Bytes of the dense model in memory."""
-        return self.item * self.structures.total_params
-
-    @property
-    def both_models(self) -> int:
-        """Bytes of the dense and the pruned model in memory."""
-        return int(self.weights * (1 + self.kept))
-
-    @property
-    def update_tokens(self) -> int:
-        """Tokens that cut layers are updated on."""
-        return self.config.calibration.update_size * self.config.calibration.sequence_length
-
-    @property
-    def domains(self) -> int:
-        """Number of domains of the calibration text: its sources, or the clusters of one."""
-        source = self.config.calibration.source
-        count = 1 if isinstance(source, str) else len(source)
-        return count if count > 1 else self.config.calibration.clusters
-
-    def forward(self, tokens: int, kept: float = 1.0, backward: float = 0.0) -> float:
-        """Seconds of a pass with logits and loss, and `backward` times a backward pass."""
-        layers = self.depth * kept * (self.units.layer + backward * self.units.backward)
-        return tokens * (layers + self.units.head * (1 + (HEAD_BACKWARD if backward else 0)))
-
-    def layers(self, tokens: int) -> float:
-        """Seconds of a pass through the layers alone."""
-        return tokens * self.depth * self.units.layer
-
-    def activations(self, tokens: int, depth: int, kept: float = 1.0) -> int:
-        """Bytes that a forward pass over `tokens` keeps for the backward pass, with the logits."""
-        sizes, widths = self.structures, self.structures.layers[0]
-        heads = sizes.head_dim * (widths.query_heads + widths.kv_groups)
-        width = 7 * sizes.hidden_size + 3 * heads + 5 * int(sizes.active_channels(widths) * kept)
-        return tokens * (depth * width * self.item + 3 * FLOAT * self.vocabulary)
-
-    def gram_matrix(self, size: int = FLOAT) -> int:
-        """Bytes of the square matrices of one layer."""
-        widths = self.structures.layers[0]
-        return size * widths.mlps * widths.mlp_width**2
-
-    @property
-    def update(self) -> float:
-        """Seconds of the update of all cut layers by stored matrices."""
-        return self.cut_layers * (self.units.solve + self.domains * self.units.mix)
-
-    def states(self, tokens: int) -> int:
-        """Bytes of one hidden state per token."""
-        return tokens * self.structures.hidden_size * self.item
 
 
 def load_model(work: Workload) -> StageCost:
@@ -169,7 +83,9 @@ def compute_gram_matrices(work: Workload) -> StageCost:
     """The update samples through the layers, and X^T X of each down projection."""
     if work.config.reconstruction.method != "least_squares":
         return StageCost()
-    tokens, written = work.update_tokens, work.domains * work.depth * work.gram_matrix(2)
+    tokens, widths = work.update_tokens, work.structures.layers[0]
+    matrices = widths.mlps, widths.mlp_width, widths.mlp_width
+    written = work.domains * work.depth * stored_bytes(matrices)
     return StageCost(
         work.layers(tokens) + tokens * work.depth * work.units.gram + SCALED * written,
         work.weights + work.states(tokens) + 3 * work.domains * work.gram_matrix(),

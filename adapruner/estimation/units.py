@@ -142,8 +142,9 @@ def _solve_seconds(down: nn.Linear, inputs: Tensor, scale: float, clock: Clock) 
 
 
 def _mix_seconds(gram: Tensor, clock: Clock) -> float:
-    """Of adding a matrix that is stored in float16, in memory, to `gram` [channels, channels]."""
-    stored, total = torch.zeros(gram.shape, dtype=torch.half), torch.zeros_like(gram)
+    """Of adding the stored half of a matrix, in memory, to that of `gram` [channels, channels]."""
+    half = gram[: len(gram) // 2]
+    stored, total = torch.zeros(half.shape, dtype=torch.half), torch.zeros_like(half)
     return clock.seconds(lambda: total.add_(stored.to(gram.device), alpha=0.5))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from adapruner.config.pruning import SEMI_STRUCTURED
-from adapruner.estimation.stages import FLOAT, Workload
+from adapruner.estimation.workload import FLOAT, Workload
 
 GROUPED_BITS = 5
 """Of a weight that is trained in 4 bit, with the steps and minima of its groups."""

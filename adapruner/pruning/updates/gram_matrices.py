@@ -7,8 +7,9 @@ updated in this way. The final model is updated layer after layer, see `reconstr
 
 Of experts there is a matrix each, of the tokens that the expert is chosen for.
 
-Storage: float16 after both sides are divided by the root mean square of each channel. Two bytes for
-each domain and pair of a layer's channels.
+Storage: float16 after both sides are divided by the root mean square of each channel. Of the
+symmetric matrices, the rows up to the diagonal are stored in `STRIPS` parts: about two bytes for
+each domain and pair of a layer's channels, in one order.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ from adapruner.pruning.plan import PruningPlan
 from adapruner.pruning.updates.activations import ActivationStream, gram_shape
 from adapruner.pruning.updates.update import RIDGE, updated_weight
 
+STRIPS = 16
+"""Parts of the rows of a matrix, each stored up to its last column on the diagonal."""
+
 
 @dataclass(frozen=True)
 class GramMatrices:
@@ -47,13 +51,19 @@ class GramMatrices:
         matrices of the domains are read and added on `device` one by one.
         """
         stored = load_file(_file(self.folder, layer))  # mapped: a domain without weight is not read
-        matrices, scale = stored["normalised"], stored["scale"].to(device)
+        scale = stored["scale"].to(device)
         weights = torch.tensor(shares) if shares else stored["samples"].float()
-        total = torch.zeros(matrices.shape[1:], device=device)
-        for weight, matrix in zip((weights / weights.sum()).tolist(), matrices, strict=True):
-            if weight:
-                total.add_(matrix.to(device), alpha=weight)
-        return total.mul_(scale.unsqueeze(-2)).mul_(scale.unsqueeze(-1))
+        weights /= weights.sum()
+        total = torch.empty(*scale.shape, scale.shape[-1], device=device)
+        for rows in _strips(scale.shape[-1]):
+            before = slice(0, rows.start)
+            part = total[..., rows, : rows.stop].zero_()
+            for weight, matrix in zip(weights.tolist(), stored[_name(rows)], strict=True):
+                if weight:
+                    part.add_(matrix.to(device), alpha=weight)
+            part.mul_(scale[..., : rows.stop].unsqueeze(-2)).mul_(scale[..., rows].unsqueeze(-1))
+            total[..., before, rows] = part[..., before].transpose(-1, -2)
+        return total
 
     def updated_projections(self, model: Any, plan: PruningPlan) -> Mapping[int, Tensor]:
         """Layer -> its updated down projection, [hidden, kept channels], for layers that are cut.
@@ -105,7 +115,7 @@ def compute_gram_matrices(
     model, one hidden state per token, and the matrices of one layer in float32.
     """
     layers, count = layer_modules(model), int(domain.max()) + 1
-    size = sum(2 * count * prod(gram_shape(modules.down)) for modules in layers)
+    size = sum(count * stored_bytes(gram_shape(modules.down)) for modules in layers)
     announce(
         f"gram matrices: {samples.numel():,} tokens forward, {count} domains, "
         f"{size / 1e9:.1f} GB on disk"
@@ -117,16 +127,35 @@ def compute_gram_matrices(
         sums = torch.stack([stream.advance_with_gram(down) for stream in streams])
         tokens = (sizes * samples.shape[1]).view(-1, *[1] * (sums.dim() - 1))
         means = sums / tokens.to(sums.device)
-        save_file({**_normalised(means), "samples": sizes}, _file(folder, index))
+        save_file({**_stored(means), "samples": sizes}, _file(folder, index))
     return GramMatrices(folder)
 
 
-def _normalised(means: Tensor) -> dict[str, Tensor]:
+def stored_bytes(shape: tuple[int, ...]) -> int:
+    """Bytes on disk of a matrix [C, C], or of matrices [E, C, C], of one domain."""
+    numbers: int = sum((rows.stop - rows.start) * rows.stop for rows in _strips(shape[-1]))
+    return 2 * prod(shape[:-2]) * numbers
+
+
+def _stored(means: Tensor) -> dict[str, Tensor]:
     """`means`, [domains, ..., C, C], divided on both sides by `scale` [..., C], in float16."""
     squares = means.diagonal(dim1=-2, dim2=-1).mean(0)
     scale = squares.clamp_min(1e-30).sqrt()
-    normalised = means / scale.unsqueeze(-2) / scale.unsqueeze(-1)
-    return {"normalised": normalised.half().cpu(), "scale": scale.cpu()}
+    stored = {"scale": scale.cpu()}
+    for rows in _strips(scale.shape[-1]):
+        part = means[..., rows, : rows.stop] / scale[..., rows].unsqueeze(-1)
+        stored[_name(rows)] = (part / scale[..., : rows.stop].unsqueeze(-2)).half().cpu()
+    return stored
+
+
+def _strips(width: int) -> list[slice]:
+    """The rows of each part of a matrix of `width` rows."""
+    height = -(-width // STRIPS)
+    return [slice(start, min(start + height, width)) for start in range(0, width, height)]
+
+
+def _name(rows: slice) -> str:
+    return f"rows.{rows.start:07d}"
 
 
 def _file(folder: Path, layer: int) -> Path:

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from adapruner.config import RunConfig
-from adapruner.estimation.stages import STAGES, Workload
+from adapruner.estimation.stages import STAGES
 from adapruner.estimation.units import EMBEDDINGS, TOKENS, Clock, Units, measure_units, timed_tokens
+from adapruner.estimation.workload import Workload
 from adapruner.importance.needs import gradient_groups
 from adapruner.importance.statistics import importance_table
 from adapruner.models.shallow import shallow_model

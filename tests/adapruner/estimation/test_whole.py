@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from adapruner.estimation.stages import Workload
 from adapruner.estimation.whole import whole_models
+from adapruner.estimation.workload import Workload
 from tests.adapruner.estimation.test_stages import workload
 
 NEITHER: dict[str, Any] = {"finetune": {"method": "none"}, "evaluation": {"speed": False}}

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from adapruner.models.structures import describe_model, layer_modules
 from adapruner.pruning.plan import Update
-from adapruner.pruning.updates.gram_matrices import compute_gram_matrices
+from adapruner.pruning.updates.gram_matrices import compute_gram_matrices, stored_bytes
 from adapruner.pruning.updates.update import RIDGE, updated_weight
 from tests.adapruner.pruning.plans import plan_for, plan_keeping
 from tests.models import small_model, tokens
@@ -41,6 +42,16 @@ def test_mixing_by_shares_equals_computing_on_the_mixed_text(
     scale = mixed.diagonal().sqrt()
     error = (grams.of_layer(2, shares) - mixed) / scale / scale.unsqueeze(1)
     assert error.abs().max() < 2e-3, "rounding to float16"
+
+
+def test_matrix_is_symmetric_and_half_of_it_is_stored(tmp_path: Path) -> None:
+    grams = compute_gram_matrices(small_model("llama"), tokens(40, 16), DOMAIN, tmp_path)
+    matrix = grams.of_layer(2, (0.2, 0.3, 0.5))
+    torch.testing.assert_close(matrix, matrix.T, rtol=2e-3, atol=1e-5)
+    stored = load_file(tmp_path / "gram.0002.safetensors")
+    numbers = sum(part.numel() for name, part in stored.items() if name.startswith("rows"))
+    assert stored_bytes(tuple(matrix.shape)) * 3 == 2 * numbers
+    assert numbers < 0.6 * 3 * matrix.numel()
 
 
 def test_order_of_the_samples_does_not_matter(tmp_path: Path) -> None:
