@@ -40,6 +40,9 @@ HASHED, CONVERTED, SCALED = 1e-9, 1e-7, 4e-9
 """Seconds: to copy and hash a byte of a checkpoint, to convert a weight of a GGUF file, to scale
 and write a byte of a gram matrix."""
 
+PROCESS = 10.0
+"""Seconds: to start a process and import the libraries."""
+
 SCRATCH = 2**27
 """Bytes that kernels and allocators hold beside the tensors: measured, the same for all sizes."""
 
@@ -174,7 +177,10 @@ def evaluate(work: Workload) -> StageCost:
 
 
 def measure_efficiency(work: Workload) -> StageCost:
-    """Prefill and decode of the dense and the pruned model, and one turn that is not counted."""
+    """Prefill and decode of the dense and the pruned model, and one turn that is not counted.
+
+    One more turn is for the peak memory, in a process of its own.
+    """
     settings = work.config.evaluation
     if not settings.speed:
         return StageCost()
@@ -184,7 +190,19 @@ def measure_efficiency(work: Workload) -> StageCost:
         for batch in settings.batch_sizes
         for prompt in settings.prompt_tokens
     )
-    return StageCost((settings.repeats + 1) * (1 + work.kept) * seconds, work.both_models)
+    turns = settings.repeats + 1 + settings.peak_memory
+    apart = PROCESS * settings.peak_memory
+    return StageCost(turns * (1 + work.kept) * seconds + apart, work.both_models)
+
+
+def measure_recovery(work: Workload) -> StageCost:
+    """Two steps of fine-tuning, and the merge, in a process of its own."""
+    settings, tuning = work.config.evaluation, finetune(work)
+    if not (tuning.seconds and settings.speed and settings.peak_memory):
+        return StageCost()
+    steps = work.config.finetune.steps
+    seconds = PROCESS + min(2 / steps, 1) * tuning.seconds + 2 * HASHED * tuning.disk
+    return StageCost(seconds, tuning.memory)
 
 
 def compare_behaviour(work: Workload) -> StageCost:
@@ -202,6 +220,7 @@ STAGES: dict[str, Callable[[Workload], StageCost]] = {
     for stage in (
         load_model, estimate_importance, compute_gram_matrices, search, prune,
         compute_teacher_logits, finetune, evaluate, measure_efficiency, compare_behaviour,
+        measure_recovery,
     )
 }  # fmt: skip
 """Step -> its cost, in the order of the pipeline; the steps that are left out take seconds."""
