@@ -23,7 +23,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet 
 
 help:
 	@echo "make setup      install into $(VENV); does nothing when that is up to date"
-	@echo "make demo       compress a real model of 135 million parameters: 10 to 30 minutes"
+	@echo "make demo       compress a real model of 135 million parameters: up to 20 minutes"
 	@echo "make test       all tests: about half an hour"
 	@echo "make test-fast  the quick ones: about 4 minutes"
 	@echo "make verify-exports  llama.cpp and vLLM on the exports, built in VERIFY: an hour or more"
@@ -47,7 +47,7 @@ $(INSTALLED):
 demo:
 	@echo "This removes 20 % of SmolLM2-135M, a real language model: it estimates importance on articles,"
 	@echo "news and code, searches a plan, prunes, fine-tunes, evaluates and registers the result."
-	@echo "Nothing is downloaded from a model hub. 10 to 30 minutes on two cores; again: seconds."
+	@echo "Nothing is downloaded from a model hub. Up to 20 minutes on two cores; again: seconds."
 	@$(MAKE) --no-print-directory --silent setup
 	$(BIN)/adapruner compress -c configs/demo.yaml $(ARGS)
 

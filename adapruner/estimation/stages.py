@@ -116,7 +116,9 @@ def search(work: Workload) -> StageCost:
         widths = work.structures.layers[0].mlp_channels + work.structures.hidden_size
         records = window * work.depth * widths * work.item
         memory = max(memory, work.weights + work.activations(batch, work.depth) + records)
-        seconds += work.forward(window, backward=BACKWARD) + len(REMOVED) * update
+        seconds += work.forward(window, backward=BACKWARD)
+        if update:
+            seconds += work.depth * (len(REMOVED) * work.units.solve + work.mixing)
     return StageCost(seconds, memory)
 
 
@@ -179,28 +181,30 @@ def evaluate(work: Workload) -> StageCost:
 def measure_efficiency(work: Workload) -> StageCost:
     """Prefill and decode of the dense and the pruned model, and one turn that is not counted.
 
-    One more turn is for the peak memory, in a process of its own.
+    One more turn, at the longest prompt, is for the peak memory, in a process of its own.
     """
     settings = work.config.evaluation
     if not settings.speed:
         return StageCost()
-    step = work.depth * work.units.decode
-    seconds = sum(
-        work.layers(batch * prompt) + settings.new_tokens * (step + work.layers(batch))
-        for batch in settings.batch_sizes
-        for prompt in settings.prompt_tokens
+
+    def turn(batch: int, prompt: int) -> float:
+        step = work.depth * work.units.decode + work.layers(batch)
+        return work.layers(batch * prompt) + settings.new_tokens * step
+
+    seconds = (settings.repeats + 1) * sum(
+        turn(batch, prompt) for batch in settings.batch_sizes for prompt in settings.prompt_tokens
     )
-    turns = settings.repeats + 1 + settings.peak_memory
+    if settings.peak_memory:
+        seconds += turn(1, max(settings.prompt_tokens))
     apart = PROCESS * settings.peak_memory
-    return StageCost(turns * (1 + work.kept) * seconds + apart, work.both_models)
+    return StageCost((1 + work.kept) * seconds + apart, work.both_models)
 
 
 def measure_recovery(work: Workload) -> StageCost:
-    """Two steps of fine-tuning, and the merge, in a process of its own."""
-    settings, tuning = work.config.evaluation, finetune(work)
-    if not (tuning.seconds and settings.speed and settings.peak_memory):
+    """Two steps of fine-tuning in a process of its own; the speed in 4 bit is not included."""
+    if not work.is_recovery_measured:
         return StageCost()
-    steps = work.config.finetune.steps
+    tuning, steps = finetune(work), work.config.finetune.steps
     seconds = PROCESS + min(2 / steps, 1) * tuning.seconds + 2 * HASHED * tuning.disk
     return StageCost(seconds, tuning.memory)
 
@@ -219,8 +223,8 @@ STAGES: dict[str, Callable[[Workload], StageCost]] = {
     stage.__name__: stage
     for stage in (
         load_model, estimate_importance, compute_gram_matrices, search, prune,
-        compute_teacher_logits, finetune, evaluate, measure_efficiency, compare_behaviour,
-        measure_recovery,
+        compute_teacher_logits, finetune, evaluate, measure_efficiency, measure_recovery,
+        compare_behaviour,
     )
 }  # fmt: skip
 """Step -> its cost, in the order of the pipeline; the steps that are left out take seconds."""

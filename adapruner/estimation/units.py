@@ -48,7 +48,7 @@ class Units:
     to the inputs, whose share depends on the attention's kernel. `decode`: the same for a
     single new token. `head`: the output projection and the loss, per token. `gram`: X^T X of the
     inputs of a down projection, per token. `solve`: the closed-form update of a down projection;
-    `mix`: what a stored X^T X of one domain adds to it. `fisher`: a layer's weight gradients of
+    `mix`: to add a stored X^T X of one domain to a mix. `fisher`: a layer's weight gradients of
     one sample and their squares; an upper bound where only a part of a sample is timed.
     """
 

@@ -51,6 +51,11 @@ def whole_models(work: Workload) -> dict[str, WholeModels]:
             config.evaluation.speed,
             WholeModels(2 * dense if is_masked else work.both_models, "evaluation.speed: false"),
         ),
+        (
+            "measure_recovery",
+            work.is_recovery_measured,
+            WholeModels(_trained(work, is_masked), "evaluation.peak_memory: false"),
+        ),
     )
     return {name: models for name, is_used, models in stages if is_used}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from adapruner.config import RunConfig
+from adapruner.config.recovery import LORA
 from adapruner.estimation.units import Units
 from adapruner.models.structures import Structures
 
@@ -65,6 +66,14 @@ class Workload:
         count = 1 if isinstance(source, str) else len(source)
         return count if count > 1 else self.config.calibration.clusters
 
+    @property
+    def is_recovery_measured(self) -> bool:
+        """Whether the memory of fine-tuning is measured: not where several processes train."""
+        finetune, evaluation = self.config.finetune, self.config.evaluation
+        is_dealt_out = self.config.model.processes > 1 and finetune.method == LORA
+        is_measured = evaluation.speed and evaluation.peak_memory
+        return finetune.is_enabled and is_measured and not is_dealt_out
+
     def forward(self, tokens: int, kept: float = 1.0, backward: float = 0.0) -> float:
         """Seconds of a pass with logits and loss, and `backward` times a backward pass."""
         layers = self.depth * kept * (self.units.layer + backward * self.units.backward)
@@ -89,7 +98,12 @@ class Workload:
     @property
     def update(self) -> float:
         """Seconds of the update of all cut layers by stored matrices."""
-        return self.cut_layers * (self.units.solve + self.domains * self.units.mix)
+        return self.cut_layers * (self.units.solve + self.mixing)
+
+    @property
+    def mixing(self) -> float:
+        """Seconds to mix the stored matrices of one layer."""
+        return self.domains * self.units.mix
 
     def states(self, tokens: int) -> int:
         """Bytes of one hidden state per token."""

@@ -9,7 +9,7 @@ Of experts there is a matrix each, of the tokens that the expert is chosen for.
 
 Storage: float16 after both sides are divided by the root mean square of each channel. Of the
 symmetric matrices, the rows up to the diagonal are stored in `STRIPS` parts: about two bytes for
-each domain and pair of a layer's channels, in one order.
+each domain and unordered pair of a layer's channels.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class GramMatrices:
         stored = load_file(_file(self.folder, layer))  # mapped: a domain without weight is not read
         scale = stored["scale"].to(device)
         weights = torch.tensor(shares) if shares else stored["samples"].float()
-        weights /= weights.sum()
+        weights = weights / weights.sum()
         total = torch.empty(*scale.shape, scale.shape[-1], device=device)
         for rows in _strips(scale.shape[-1]):
             before = slice(0, rows.start)

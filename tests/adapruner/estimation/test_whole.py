@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from adapruner.estimation.stages import measure_recovery
 from adapruner.estimation.whole import whole_models
 from adapruner.estimation.workload import Workload
 from tests.adapruner.estimation.test_stages import workload
@@ -24,6 +25,10 @@ def test_a_run_that_is_streamed_as_a_whole_has_none() -> None:
         ({"finetune"}, {"finetune": {}}),
         ({"finetune"}, {"finetune": {"method": "grouped"}}),
         ({"measure_efficiency"}, {"evaluation": {}}),
+        (
+            {"finetune", "measure_efficiency", "measure_recovery"},
+            {"finetune": {}, "evaluation": {}},
+        ),
         ({"filter_calibration_pool"}, {"calibration": {"source": ["a", "self"]}}),
         ({"measure_latency"}, {"pruning": {"ratio_of": "latency"}}),
         ({"search"}, {"search": {"planner": "gates"}}),
@@ -56,6 +61,13 @@ def test_a_model_in_four_bit_and_a_part_of_one_need_less() -> None:
 def test_adapters_of_experts_are_trained_in_one_process() -> None:
     work = workload("qwen3-moe", finetune={})
     assert whole_models(in_processes(work))["finetune"] == whole_models(work)["finetune"]
+
+
+def test_memory_of_several_processes_is_not_measured() -> None:
+    lora, grouped = (workload(finetune={"method": method}) for method in ("lora", "grouped"))
+    assert "measure_recovery" not in whole_models(in_processes(lora))
+    assert measure_recovery(in_processes(lora)) == (0, 0, 0)
+    assert measure_recovery(in_processes(grouped)).memory > 0
 
 
 def in_processes(work: Workload) -> Workload:
