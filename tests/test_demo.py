@@ -34,6 +34,7 @@ SMALL = (
     "calibration.pool_size=12",
     "calibration.update_size=48",
     "calibration.objective_tokens=512",
+    "calibration.held_out_tokens=512",
     "search.trials=6",
     "search.finalists=1",
     "finetune.steps=6",
