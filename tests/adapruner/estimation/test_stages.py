@@ -104,10 +104,7 @@ def test_a_layer_of_every_family_is_timed(kind: str, monkeypatch: pytest.MonkeyP
     model = small_model(kind)
     config, structures = model.config, describe_model(model)
     units = measure_units(config, structures, LENGTH, torch.float32, torch.device("cpu"))
-    measured = vars(units)
-    difference = measured.pop("backward")  # of two times, which noise can make 0
-    assert 0 <= difference < 1
-    assert all(0 < value < 1 for value in measured.values())
+    assert all(0 < value < 1 for value in vars(units).values())
 
 
 @pytest.mark.parametrize(("seconds", "shape"), [(0.0, (1, 1)), (1e9, (TOKENS // LENGTH, LENGTH))])
