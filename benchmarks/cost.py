@@ -11,7 +11,7 @@ Ratios of medians of interleaved repeats in one process:
 
 Without CHECKPOINT the embedded SmolLM2-135M is used, in the data type that suits the device.
 `large` is a random Llama of 1.1 billion parameters, of which only the importance pass is measured.
-A GPU needs more samples (64 of 512 tokens) than the default to be busy. A run takes some minutes.
+On a GPU, short passes wait for the launch of kernels. A run takes some minutes.
 """
 
 from __future__ import annotations
