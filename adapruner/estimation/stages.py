@@ -6,6 +6,7 @@ disk are counts of numbers. Both leave out what is small in every model: scores,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -215,7 +216,8 @@ def compare_behaviour(work: Workload) -> StageCost:
     texts = len(settings.texts) or work.domains
     windows = texts * settings.behaviour_windows * settings.sequence_length
     step = work.depth * work.units.decode + work.units.head
-    seconds = 3 * len(settings.prompts) * NEW_TOKENS * step + 4 * work.forward(windows)
+    batches = math.ceil(len(settings.prompts) / settings.batch_size)
+    seconds = 3 * batches * NEW_TOKENS * step + 4 * work.forward(windows)
     return StageCost(seconds, work.both_models)
 
 

@@ -8,7 +8,7 @@ nats.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,16 +53,17 @@ def compare_behaviour(
         f"behaviour: {len(prompts)} prompts of up to {NEW_TOKENS} new tokens and "
         f"{positions:,} positions of the test texts, with each model"
     )
-    continuations = {"dense": [continuation(reference, tokenizer, prompt) for prompt in prompts]}
+    size = evaluation.batch_size
+    written = {"dense": continuations(reference, tokenizer, prompts, size)}
     agreements: dict[str, dict[str, Agreement]] = {name: {} for name in windows}
     for name, path in models.items():
         model = load_or_stream(path, device, "1 read for each text")
         prompts = _continued(model, prompts)
-        continuations[name] = [continuation(model, tokenizer, prompt) for prompt in prompts]
+        written[name] = continuations(model, tokenizer, prompts, size)
         for text, selected in windows.items():
             agreements[text][name] = agreement(reference, model, selected, f"behaviour, {name}")
         del model
-    return _behaviour(prompts, continuations, windows, agreements)
+    return _behaviour(prompts, written, windows, agreements)
 
 
 def select_windows(tokenizer: Any, text: str, evaluation: EvaluationConfig) -> Tensor:
@@ -82,8 +83,8 @@ def _continued(model: Any, prompts: tuple[str, ...]) -> tuple[str, ...]:
     return ()
 
 
-def continuation(model: Any, tokenizer: Any, prompt: str) -> str:
-    """The greedy continuation of `prompt`.
+def continuations(model: Any, tokenizer: Any, prompts: Sequence[str], batch_size: int) -> list[str]:
+    """The greedy continuation of each of `prompts`, of which `batch_size` are continued at once.
 
     It replaces the model's generation config, so that no setting that comes with the checkpoint (a
     repetition penalty, other end tokens) affects the result.
@@ -97,15 +98,24 @@ def continuation(model: Any, tokenizer: Any, prompt: str) -> str:
     )
     model.generation_config = config
     device = model.get_input_embeddings().weight.device
-    tokens = torch.tensor([tokenizer(prompt)["input_ids"]], dtype=torch.long, device=device)
-    output = model.generate(
-        tokens, attention_mask=torch.ones_like(tokens), generation_config=config
-    )
-    new_tokens = output[0, tokens.shape[1] :].tolist()
-    if new_tokens[-1] == end:
-        new_tokens.pop()  # not every tokenizer marks it as special, which decoding skips
-    text: str = tokenizer.decode(new_tokens, skip_special_tokens=True)
-    return text
+    texts: list[str] = []
+    for start in range(0, len(prompts), batch_size):
+        batch = [tokenizer(prompt)["input_ids"] for prompt in prompts[start : start + batch_size]]
+        tokens, mask = (part.to(device) for part in _padded_left(batch))
+        output = model.generate(tokens, attention_mask=mask, generation_config=config)
+        for new_tokens in output[:, tokens.shape[1] :].tolist():
+            if end in new_tokens:  # not every tokenizer marks it as special; padding may follow it
+                new_tokens = new_tokens[: new_tokens.index(end)]
+            texts.append(tokenizer.decode(new_tokens, skip_special_tokens=True))
+    return texts
+
+
+def _padded_left(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Token ids, with zeros before the shorter prompts, and their mask, int64 [B, T] each."""
+    length = max(map(len, prompts))
+    tokens = torch.tensor([[0] * (length - len(prompt)) + [*prompt] for prompt in prompts])
+    mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts])
+    return tokens, mask
 
 
 @torch.inference_mode()

@@ -29,7 +29,11 @@ from adapruner.recovery.training.examples import Example, batches, pad
 from adapruner.recovery.training.teacher_logits import logits_of
 
 HELD_OUT_CHECKS = 8
-"""Number of measurements of the held-out loss over the whole training."""
+"""Most measurements of the held-out loss over the whole training."""
+HELD_OUT_SHARE = 0.1
+"""Most of the time of the training that these take, the last one aside."""
+STEP_PASSES = 3
+"""Forward passes that take as long as a step over the same tokens."""
 MAX_GRADIENT_NORM = 1.0
 
 
@@ -74,7 +78,7 @@ def train(
         f"{settings.sequence_length} tokens, {sum(p.numel() for p in weights):,} weights"
     )
     curve = []
-    every = max(settings.steps // HELD_OUT_CHECKS, 1)
+    every = steps_between_checks(settings, data.held_out.numel())
     order = batches(len(data.examples), settings.batch_size, seed)
     for step in track(range(1, settings.steps + 1), "fine-tuning"):
         model.train()
@@ -96,6 +100,13 @@ def train(
         held_out = _held_out_loss(model, data) if is_checked else None
         curve.append(CurvePoint(step=step, loss=loss, held_out=held_out))
     return curve
+
+
+def steps_between_checks(settings: FinetuneConfig, held_out_tokens: int) -> int:
+    """Steps from one measurement of the held-out loss to the next; the last step is always one."""
+    trained = STEP_PASSES * settings.steps * settings.batch_size * settings.sequence_length
+    affordable = int(HELD_OUT_SHARE * trained / max(held_out_tokens, 1))
+    return math.ceil(settings.steps / min(max(affordable, 1), HELD_OUT_CHECKS))
 
 
 def learning_rate_schedule(

@@ -15,7 +15,7 @@ from adapruner.evaluation.behaviour import (
     NEW_TOKENS,
     agreement,
     compare_behaviour,
-    continuation,
+    continuations,
     select_windows,
 )
 from adapruner.evaluation.results import Agreement, Behaviour
@@ -69,7 +69,7 @@ def test_a_continuation_is_the_greedy_one(kind: str, end: str, workplace: Workpl
         generated = greedy(model, tokenizer, PROMPTS[0]).split()
         absent = next(f"w{i}" for i in range(3, 90) if f"w{i}" not in generated)
         tokenizer.eos_token = generated[3] if end == "met" else absent
-    texts = [continuation(model, tokenizer, prompt) for prompt in PROMPTS]
+    texts = continuations(model, tokenizer, PROMPTS, batch_size=2)
     assert texts == [greedy(model, tokenizer, prompt) for prompt in PROMPTS]
     if end == "met":
         assert len(texts[0].split()) <= 3
@@ -80,8 +80,8 @@ def test_a_per_layer_model_is_continued_too(workplace: Workplace, tmp_path: Path
     apply(model, plan_for(model, "ragged"))
     ckpt.save_checkpoint(model, workplace.checkpoint, tmp_path)
     reloaded = ckpt.load_model(tmp_path, workplace.model)
-    for prompt in PROMPTS:
-        assert continuation(reloaded, tokenizer, prompt) == greedy(reloaded, tokenizer, prompt)
+    expected = [greedy(reloaded, tokenizer, prompt) for prompt in PROMPTS]
+    assert continuations(reloaded, tokenizer, PROMPTS, batch_size=8) == expected
 
 
 def test_the_checkpoints_generation_config_does_not_change_a_continuation(
@@ -104,7 +104,7 @@ def test_the_checkpoints_generation_config_does_not_change_a_continuation(
         max_new_tokens=2,
         forced_eos_token_id=5,
     )
-    assert continuation(model, tokenizer, PROMPTS[0]) == expected
+    assert continuations(model, tokenizer, PROMPTS[:1], batch_size=1) == [expected]
 
 
 def test_windows_are_spread_evenly_over_the_text(workplace: Workplace) -> None:

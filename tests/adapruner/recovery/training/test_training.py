@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from adapruner.data.pool import Pool
 from adapruner.errors import UserError
 from adapruner.evaluation.divergence import TopLogProbs
 from adapruner.recovery.training.backward import token_loss
 from adapruner.recovery.training.examples import IGNORE, Batch
-from adapruner.recovery.training.training import HELD_OUT_CHECKS, learning_rate_schedule
+from adapruner.recovery.training.training import learning_rate_schedule, steps_between_checks
+from adapruner.recovery.training.training_data import HELD_OUT_WINDOWS
 from tests.adapruner.conftest import Workplace
 from tests.adapruner.recovery.requests import recovered, settings
 
@@ -86,10 +88,21 @@ def test_the_loss_of_distillation_is_the_divergence_from_the_teacher(count: int)
 def test_the_held_out_loss_is_measured_at_intervals_and_at_the_end(
     workplace: Workplace, tmp_path: Path
 ) -> None:
-    curve = recovered(workplace, settings(steps=19), tmp_path / "out").curve
+    training = settings(steps=19)
+    curve = recovered(workplace, training, tmp_path / "out").curve
     measured = [point.step for point in curve if point.held_out is not None]
-    every = 19 // HELD_OUT_CHECKS
+    held_out = Pool.read(workplace.pool).held_out[:HELD_OUT_WINDOWS]
+    every = steps_between_checks(training, held_out.numel())
     assert measured == [*range(every, 19, every), 19]
+
+
+@pytest.mark.parametrize(
+    ("steps", "tokens", "every"),
+    [(80, 512, 10), (40, 2048, 14), (6, 2048, 6), (2, 2048, 2), (1, 64, 1), (7, 0, 1)],
+)
+def test_held_out_checks_take_a_tenth_of_the_training(steps: int, tokens: int, every: int) -> None:
+    training = settings(steps=steps, batch_size=4, sequence_length=128)
+    assert steps_between_checks(training, tokens) == every
 
 
 def test_training_stops_at_a_loss_that_is_not_finite(workplace: Workplace, tmp_path: Path) -> None:
