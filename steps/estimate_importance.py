@@ -24,7 +24,7 @@ def estimate_importance(
     `groups` are the statistics of weight gradients that it has.
     """
     from adapruner.data.pool import Pool
-    from adapruner.importance.processes import ImportanceRequest, table_of_processes
+    from adapruner.importance.processes import ImportanceRequest, write_table
     from adapruner.importance.statistics import importance_table, reference_subset
     from adapruner.models.streamed.choice import load_or_stream
 
@@ -37,9 +37,8 @@ def estimate_importance(
                 checkpoint=checkpoint.absolute(), device=model.device_config,
                 reference=tuple(reference), domain=domain, groups=groups,
             )  # fmt: skip
-            table = table_of_processes(request, tokens, model.processes)
+            write_table(request, tokens, model.processes, out)
         else:
             dense = load_or_stream(checkpoint, model, "2 reads")
-            table = importance_table(dense, tokens, reference, domain, groups=groups)
-        table.write(out)
+            importance_table(dense, tokens, reference, domain, groups=groups, out=out)
     return out

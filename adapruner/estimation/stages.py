@@ -10,10 +10,11 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from adapruner.estimation.workload import FLOAT, Workload
+from adapruner.estimation.workload import Workload
 from adapruner.evaluation.behaviour import NEW_TOKENS
 from adapruner.importance.needs import gradient_groups
 from adapruner.importance.statistics import MICRO_BATCH
+from adapruner.models.activations import FLOAT
 from adapruner.pruning.allocation.width_profile import REMOVED
 from adapruner.pruning.sensitivity import WINDOWS
 from adapruner.pruning.updates.gram_matrices import stored_bytes
@@ -77,10 +78,12 @@ def estimate_importance(work: Workload) -> StageCost:
         seconds += samples * gradients
     if groups:
         seconds += search.set_size * gradients
-    batch = max(search.set_size, MICRO_BATCH) * calibration.sequence_length
+    reference, batch = (n * calibration.sequence_length for n in (search.set_size, MICRO_BATCH))
+    seconds += work.recomputed(reference, reference) + work.recomputed(tokens - reference, batch)
+    held = max(work.held(reference), work.held(batch))
     channels = sum(widths.mlp_channels for widths in work.structures.layers)
     table = samples * channels * FLOAT * (5 + len(by_sample))
-    return StageCost(seconds, work.weights + table + work.activations(batch, work.depth), table)
+    return StageCost(seconds, work.weights + held, table)
 
 
 def compute_gram_matrices(work: Workload) -> StageCost:
@@ -116,7 +119,7 @@ def search(work: Workload) -> StageCost:
         batch = min(MICRO_BATCH * calibration.sequence_length, window)
         widths = work.structures.layers[0].mlp_channels + work.structures.hidden_size
         records = window * work.depth * widths * work.item
-        memory = max(memory, work.weights + work.activations(batch, work.depth) + records)
+        memory = max(memory, work.weights + work.held(batch) + records)
         seconds += work.forward(window, backward=BACKWARD)
         if update:
             seconds += work.depth * (len(REMOVED) * work.units.solve + work.mixing)

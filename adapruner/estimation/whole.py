@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from adapruner.config.pruning import SEMI_STRUCTURED
-from adapruner.estimation.workload import FLOAT, Workload
+from adapruner.estimation.workload import Workload
+from adapruner.models.activations import FLOAT
 
 GROUPED_BITS = 5
 """Of a weight that is trained in 4 bit, with the steps and minima of its groups."""

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from adapruner.config import RunConfig
 from adapruner.config.recovery import LORA
 from adapruner.estimation.units import Units
+from adapruner.models.activations import (
+    FLOAT,
+    activation_bytes,
+    held_bytes,
+    logit_bytes,
+    runs_by_layer,
+)
 from adapruner.models.structures import Structures
-
-FLOAT = 4
-"""Bytes of a number in float32."""
 
 HEAD_BACKWARD = 2.0
 """Backward pass of head and loss / forward."""
@@ -85,10 +89,17 @@ class Workload:
 
     def activations(self, tokens: int, depth: int, kept: float = 1.0) -> int:
         """Bytes that a forward pass over `tokens` keeps for the backward pass, with the logits."""
-        sizes, widths = self.structures, self.structures.layers[0]
-        heads = sizes.head_dim * (widths.query_heads + widths.kv_groups)
-        width = 7 * sizes.hidden_size + 3 * heads + 5 * int(sizes.active_channels(widths) * kept)
-        return tokens * (depth * width * self.item + 3 * FLOAT * self.vocabulary)
+        kept_numbers = activation_bytes(self.structures, tokens, self.item, depth, kept)
+        return kept_numbers + logit_bytes(self.vocabulary, tokens)
+
+    def held(self, tokens: int) -> int:
+        """Bytes that a forward and backward pass over `tokens` holds, with the logits."""
+        held = held_bytes(self.structures, tokens, self.item)
+        return held + logit_bytes(self.vocabulary, tokens)
+
+    def recomputed(self, tokens: int, batch: int) -> float:
+        """Seconds of what layers compute again for `tokens`, in batches of `batch` tokens."""
+        return self.layers(tokens) * runs_by_layer(self.structures, batch, self.item)
 
     def gram_matrix(self) -> int:
         """Bytes of the square matrices of one layer."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,9 @@ from torch.nn import functional as F
 
 from adapruner.errors import UserError
 from adapruner.importance.table import INPUT_PARTS
+from adapruner.models.activations import runs_by_layer
 from adapruner.models.experts import Expert, ExpertProjection, opened
+from adapruner.models.head import TOKENS_AT_ONCE, decoder_output, logits_of
 from adapruner.models.streamed.layers import in_order, is_streamed
 from adapruner.models.streamed.passes import LayerRunner
 from adapruner.models.streamed.states import HiddenStates, hidden_states
@@ -22,6 +24,7 @@ from adapruner.models.structures import (
     PROJECTIONS,
     LayerModules,
     Projection,
+    describe_model,
     layer_modules,
     placed,
 )
@@ -46,32 +49,51 @@ class Seen(NamedTuple):
 Sink = Callable[[int, str, Watched, Seen], None]
 """Gets layer, name, projection and what was seen of it."""
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""From logits [B, T - 1, V] in float32 and the next tokens [B, T - 1] to a number, in nats."""
+"""From logits [n, V] in float32 and the next tokens [n] to the loss of n positions, in nats.
+
+It is called for some positions of a batch after the other; the batch's loss is the sum.
+"""
 
 
-def mean_token_losses(logits: Tensor, targets: Tensor) -> Tensor:
-    """The sum over the samples of their mean token losses."""
-    losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
-    return losses / targets.shape[1]
+def token_losses(logits: Tensor, targets: Tensor, share: float = 1.0) -> Tensor:
+    """The sum of the negative log-likelihoods, times `share`."""
+    return share * F.cross_entropy(logits, targets, reduction="sum")
 
 
-def backward(model: Any, tokens: Tensor, loss_of: Loss = mean_token_losses) -> None:
+def backward(model: Any, tokens: Tensor, loss_of: Loss = token_losses) -> None:
     """Backward pass of the loss on `tokens`, int [B, T].
 
     No weight gets a gradient. Raises UserError for a loss that is not finite.
     """
     embedding = model.get_input_embeddings()
     tokens = tokens.to(embedding.weight.device).long()
-    inputs = embedding(tokens).detach().requires_grad_()
     with torch.enable_grad():
-        logits = model(inputs_embeds=inputs, use_cache=False).logits[:, :-1].float()
-        loss = loss_of(logits, tokens[:, 1:].to(logits.device))
+        output = decoder_output(model, inputs_embeds=embedding(tokens).detach().requires_grad_())
+        loss, grads = _of_positions(model, output, tokens, loss_of)
     if not torch.isfinite(loss):
         raise UserError(
             f"the model's loss is {loss.item()}, expected a finite number; check the weights, "
             "or use dtype: float32"
         )
-    loss.backward()  # type: ignore[no-untyped-call]
+    output.last_hidden_state.backward(grads)
+
+
+def _of_positions(model: Any, output: Any, tokens: Tensor, loss_of: Loss) -> tuple[Tensor, Tensor]:
+    """The loss, and its gradient for the decoder's `output`, [B, T, hidden]."""
+    hidden = output.last_hidden_state.detach()
+    states, targets = hidden[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()
+    grads, total = torch.empty_like(states), torch.zeros((), device=hidden.device)
+    for start in range(0, len(targets), TOKENS_AT_ONCE):
+        part = slice(start, start + TOKENS_AT_ONCE)
+        some = states[None, part].clone().requires_grad_()
+        logits = logits_of(model, output, some, targets[None, part])[0].float()
+        loss = loss_of(logits, targets[part].to(logits.device))
+        total += loss.detach().to(total.device)
+        loss.backward()  # type: ignore[no-untyped-call]
+        assert some.grad is not None
+        grads[part] = some.grad[0]
+    of_last = hidden.new_zeros(len(hidden), 1, hidden.shape[2])  # nothing is predicted from it
+    return total, torch.cat([grads.view(len(hidden), -1, hidden.shape[2]), of_last], 1)
 
 
 @dataclass(frozen=True)
@@ -84,7 +106,7 @@ class GradientPass:
     model: Any
     batches: Sequence[Tensor]
     sink_of: Callable[[int], Sink]
-    loss_of: Callable[[int], Loss] = lambda _: mean_token_losses
+    loss_of: Callable[[int], Loss] = lambda _: token_losses
     names: Collection[str] = PROJECTIONS
 
     def layers(self, description: str) -> Iterator[int]:
@@ -92,54 +114,68 @@ class GradientPass:
 
         A streamed model runs layer by layer, forward and then backward, with the same operations
         in each layer; every layer is read twice. Memory: beside a layer, the states of all batches
-        at the inputs of all layers, which `hidden_states` may keep in files.
+        at the inputs of all layers, which `hidden_states` may keep in files. A batch whose
+        activations would be large runs layer by layer as well, see `activations.MOST`.
         """
         if is_streamed(self.model):
-            yield from self._streamed(description)
+            yield from self._by_layer(range(len(self.batches)), description)
             return
-        modules = layer_modules(self.model)
+        structures, modules = describe_model(self.model), layer_modules(self.model)
         for number, batch in enumerate(track(self.batches, description)):
+            if runs_by_layer(structures, batch.numel(), self.model.dtype.itemsize):
+                for _ in self._by_layer([number]):
+                    pass
+                continue
             with watched(modules, self.sink_of(number), self.names):
                 backward(self.model, batch, self.loss_of(number))
         yield from in_order(self.model)
 
-    def _streamed(self, description: str) -> Iterator[int]:
+    def _by_layer(self, numbers: Sequence[int], description: str = "") -> Iterator[int]:
+        """Runs each layer on the batches `numbers`, forward and then, once more, with gradients."""
         modules, runner = layer_modules(self.model), LayerRunner(self.model)
-        depth, numbers = len(modules), range(len(self.batches))
-        tokens = sum(batch.numel() for batch in self.batches)
+        depth, tokens = len(modules), sum(self.batches[number].numel() for number in numbers)
         with hidden_states(self.model, tokens, depth + 1) as states:
-            self._forward(modules, runner, states, description)
-            for number, batch in enumerate(self.batches):
+            order = in_order(self.model)
+            forward = track(order, description and f"{description}: forward", depth)
+            self._forward(numbers, modules, runner, states, forward)
+            for number in numbers:
                 hidden = states.take(depth, number).requires_grad_()
                 with runner.decoded(hidden):
-                    backward(self.model, batch, self.loss_of(number))
+                    backward(self.model, self.batches[number], self.loss_of(number))
                 assert hidden.grad is not None
                 states.put(depth, number, hidden.grad)
             order = in_order(self.model, slice(None, None, -1))
-            for index in track(order, f"{description}: backward", depth):
+            for index in track(order, description and f"{description}: backward", depth):
                 for number in numbers:
                     hidden = states.take(index, number).requires_grad_()
                     sink = partial(_of_layer, self.sink_of(number), index)
                     with watched(modules[index : index + 1], sink, self.names), torch.enable_grad():
-                        runner.run(index, hidden).backward(states.take(index + 1, number))  # type: ignore[no-untyped-call]
+                        output = runner.run(index, hidden)
+                    grads = states.take(index + 1, number)
+                    output.backward(grads.to(output.device))  # type: ignore[no-untyped-call]
                     assert hidden.grad is not None
                     states.put(index, number, hidden.grad)
                 yield index
 
     def _forward(
-        self, modules: list[LayerModules], runner: LayerRunner, states: HiddenStates, name: str
+        self,
+        numbers: Sequence[int],
+        modules: list[LayerModules],
+        runner: LayerRunner,
+        states: HiddenStates,
+        order: Iterable[int],
     ) -> None:
         """Leaves the states at the input of each layer and the output of the last one.
 
         It runs what the backward pass will run again: kernels may depend on the need for gradients.
         """
         embedding = self.model.get_input_embeddings()
-        for number, batch in enumerate(self.batches):
-            tokens = batch.to(embedding.weight.device).long()
+        for number in numbers:
+            tokens = self.batches[number].to(embedding.weight.device).long()
             states.put(0, number, runner.enter(inputs_embeds=embedding(tokens)))
-        for index in track(in_order(self.model), f"{name}: forward", len(modules)):
+        for index in order:
             with watched(modules[index : index + 1], _ignore, self.names), torch.enable_grad():
-                for number in range(len(self.batches)):
+                for number in numbers:
                     hidden = states.take(index, number).requires_grad_()
                     output = runner.run(index, hidden)
                     states.put(index, number, hidden)

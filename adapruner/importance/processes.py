@@ -3,17 +3,19 @@
     torchrun --nproc-per-node N -m adapruner.importance.processes FOLDER
 
 FOLDER holds an `ImportanceRequest` and the samples, see `write_request`; the table is written into
-it. `table_of_processes` starts N processes on this machine; for several machines, start torchrun on
+it. `write_table` starts N processes on this machine; for several machines, start torchrun on
 each with a FOLDER, and a checkpoint, that all of them can read.
 
 Process r of N runs the batches r, r + N, .... Every number of a table is computed by one process
 and is zero in the others, so that the sum of their bits is exact: the table does not depend on N.
-Tables are in main memory and reduced by gloo, also where models run on GPUs.
+Tables are files, which gloo reduces, also where models run on GPUs.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import ClassVar
@@ -26,7 +28,7 @@ from torch import Tensor
 from adapruner.config import DeviceConfig
 from adapruner.files import Artifact
 from adapruner.importance.statistics import importance_table
-from adapruner.importance.table import ImportanceTable
+from adapruner.importance.table import ImportanceSummary, ImportanceTable
 from adapruner.models.distributed.launch import own_device, process_group, run_processes
 from adapruner.models.streamed.choice import load_or_stream
 from adapruner.progress import announce
@@ -52,10 +54,8 @@ def write_request(request: ImportanceRequest, tokens: Tensor, folder: Path) -> N
     save_file({"tokens": tokens.contiguous()}, folder / SAMPLES)
 
 
-def table_of_processes(
-    request: ImportanceRequest, tokens: Tensor, processes: int
-) -> ImportanceTable:
-    """The table of `importance_table`, by this number of processes of this machine.
+def write_table(request: ImportanceRequest, tokens: Tensor, processes: int, out: Path) -> None:
+    """Writes the table of `importance_table` to `out`, by this number of processes of this machine.
 
     Each loads, or streams, the model; on GPUs each takes one. Raises UserError when a process
     fails, see `run_processes`.
@@ -65,10 +65,12 @@ def table_of_processes(
         f"model.processes {processes}: a process of the importance pass failed, see its error "
         "above; set it to 1 if memory is short"
     )
-    with TemporaryDirectory(prefix="adapruner-importance-") as folder:
-        write_request(request, tokens, Path(folder))
-        run_processes(__name__, Path(folder), processes, failure)
-        return ImportanceTable.read(Path(folder))
+    with TemporaryDirectory(prefix=".importance-", dir=out) as name:
+        folder = Path(name)
+        write_request(request, tokens, folder)
+        run_processes(__name__, folder, processes, failure)
+        for file in (ImportanceTable.FILE, ImportanceSummary.FILE):
+            (folder / file).rename(out / file)
 
 
 def main(folder: Path) -> None:
@@ -77,11 +79,21 @@ def main(folder: Path) -> None:
         request, tokens = ImportanceRequest.read(folder), load_file(folder / SAMPLES)["tokens"]
         model = load_or_stream(request.checkpoint, own_device(request.device), "2 reads")
         reference, domain, groups = list(request.reference), request.domain, request.groups
-        table = importance_table(model, tokens, reference, domain, share, groups)
-        for tensor in table.tensors().values():
-            dist.reduce(tensor.view(torch.int32), dst=0)
-        if share[0] == 0:
-            table.write(folder)
+        with _room(folder, share[0]) as out:
+            table = importance_table(model, tokens, reference, domain, share, groups, out)
+            for tensor in table.tensors().values():
+                dist.reduce(tensor.view(torch.int32), dst=0)
+                table.release()
+
+
+@contextmanager
+def _room(folder: Path, process: int) -> Iterator[Path]:
+    """Where a process's table is: the first one's is the sum of all, the others are removed."""
+    if process == 0:
+        yield folder
+        return
+    with TemporaryDirectory(prefix="part-", dir=folder) as own:
+        yield Path(own)
 
 
 if __name__ == "__main__":

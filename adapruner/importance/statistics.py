@@ -38,6 +38,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,7 +47,7 @@ import torch
 from torch import Tensor
 
 from adapruner.errors import UserError
-from adapruner.importance.gradients import GradientPass, Seen, Watched
+from adapruner.importance.gradients import GradientPass, Seen, Watched, token_losses
 from adapruner.importance.reductions import column_sums, products, unit_sums
 from adapruner.importance.table import (
     COARSE_PARTS,
@@ -53,8 +55,15 @@ from adapruner.importance.table import (
     UNITS,
     ImportanceTable,
     empty_table,
+    table_shapes,
 )
 from adapruner.importance.terms import GRADIENT_GROUPS, REFERENCE_GROUPS
+from adapruner.models.activations import (
+    activation_bytes,
+    held_bytes,
+    logit_bytes,
+    state_bytes,
+)
 from adapruner.models.experts import Expert
 from adapruner.models.streamed.layers import is_streamed
 from adapruner.models.structures import (
@@ -108,35 +117,42 @@ def importance_table(
     domain: tuple[int, ...] | None = None,
     share: tuple[int, int] = (0, 1),
     groups: Collection[str] = GRADIENT_GROUPS,
+    out: Path | None = None,
 ) -> ImportanceTable:
     """The table of `model` (weights frozen) over `tokens`, int [N, T].
 
     `reference` are the indices of the reference subset; `domain` is each sample's domain (default:
     all of one). `groups` are the GRADIENT_GROUPS of the table. Weight gradients are reduced some
     rows at a time while the backward pass runs: beside the weights, memory holds the activations of
-    one batch, which has MICRO_BATCH samples or those of the reference subset, whichever are more.
-    The table of a streamed model is the same.
+    one batch, see `activations.held_bytes`, and the table. With `out`, a directory, the table is
+    written there while it is computed, and memory holds the numbers of one batch. The table of a
+    streamed model is the same.
 
     With a `share` (r, n) it is the part of process r of n, with zeros for the other processes'
     batches, and for the weights' statistics but in the first process.
     """
     structures, layers = describe_model(model), layer_modules(model)
-    table = empty_table(structures.layers, structures.head_dim, tokens, tuple(reference), groups)
-    if domain is not None:
-        table = replace(table, domain=domain)
+    shapes = table_shapes(structures.layers, structures.head_dim, len(tokens), groups)
+    domain = (0,) * len(tokens) if domain is None else domain
+    table = empty_table(shapes, tuple(reference), tokens.shape[1], domain, out)
     _announce_cost(model, structures, tokens, len(reference))
     process, processes = share
     batches = batches_of(len(tokens), reference)[process::processes]
 
     def sink_of(number: int) -> _Accumulator:
+        table.release()
         is_reference = bool(reference) and process == number == 0
         wanted = set(groups) if is_reference else set(groups) - set(REFERENCE_GROUPS)
         return _Accumulator(table, structures.head_dim, batches[number], frozenset(wanted))
 
-    passed = GradientPass(model, [tokens[batch] for batch in batches], sink_of)
+    mean = partial(token_losses, share=1 / (tokens.shape[1] - 1))
+    passed = GradientPass(model, [tokens[batch] for batch in batches], sink_of, lambda _: mean)
     for index in passed.layers("importance"):
         if process == 0:
             _add_weight_statistics(table, index, layers[index], structures.head_dim)
+    table.release()
+    if out is not None:
+        table.write_summary(out)
     return table
 
 
@@ -247,18 +263,16 @@ def _add_weight_statistics(
 
 
 def _announce_cost(model: Any, structures: Structures, tokens: Tensor, reference: int) -> None:
-    layers, widths = layer_modules(model), structures.layers[0]
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    batch = max(reference, MICRO_BATCH) * tokens.shape[1]
-    width = sum(p.in_features + 2 * p.out_features for p in layers[0].projections.values())
-    width -= 5 * (widths.mlp_channels - structures.active_channels(widths))  # gate, up and down
-    item, depth = weights // model.num_parameters(), len(layers)
-    states = 0
+    item, depth, between = model.dtype.itemsize, len(structures.layers), ""
+    weights = item * structures.total_params
+    batches = [samples * tokens.shape[1] for samples in (MICRO_BATCH, reference)]
     if is_streamed(model):
         weights -= item * structures.block_params * (depth - 2) // depth
-        states = item * (depth + 1) * tokens.numel() * structures.hidden_size
-        depth = 1
-    held = batch * (depth * width * item + 3 * 4 * model.config.vocab_size)
-    between = f" and {states / 2**30:.1f} GiB between layers" if states else ""
+        held = activation_bytes(structures, max(batches), item, 1)
+        states = state_bytes(structures, tokens.numel(), item)
+        between = f" and {states / 2**30:.1f} GiB between layers"
+    else:
+        held = max(held_bytes(structures, batch, item) for batch in batches)
+    held += logit_bytes(model.config.vocab_size, max(batches))
     announce(f"importance: {tokens.shape[0]} x {tokens.shape[1]} tokens forward and backward, "
         f"about {(weights + held) / 2**30:.1f} GiB of memory{between}")  # fmt: skip

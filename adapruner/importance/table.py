@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from adapruner.files import Artifact
-from adapruner.importance.terms import GRADIENT_GROUPS, REFERENCE_GROUPS
+from adapruner.importance.mapped_file import MappedFile, create_file
+from adapruner.importance.terms import GRADIENT_GROUPS
 from adapruner.models.structures import LayerWidths
 
 KINDS = ("mlp", "heads", "groups")
@@ -27,8 +28,21 @@ UNITS = {
 COARSE_PARTS = ("gate", "down", "query", "output")
 INPUT_PARTS = ("down", "output")
 
-_GROUPS = ("coarse", "magnitude", "fisher", "token", "element", "mixed", "input_sum",
-           "input_square", "weight_square", "column_mean", "column_square")  # fmt: skip
+_GROUPS = {
+    "coarse": (COARSE_PARTS, True, False),
+    "magnitude": (KINDS, True, False),
+    "fisher": (KINDS, True, False),
+    "token": (INPUT_PARTS, True, False),
+    "element": (KINDS, False, False),
+    "mixed": (KINDS, False, False),
+    "input_sum": (INPUT_PARTS, True, True),
+    "input_square": (INPUT_PARTS, True, True),
+    "weight_square": (KINDS, False, False),
+    "column_mean": (INPUT_PARTS, False, True),
+    "column_square": (INPUT_PARTS, False, True),
+}
+"""Group of statistics -> its parts, whether it is of each sample, and of columns, not of units."""
+
 _WIDTHS = {"mlp": "mlp_channels", "heads": "query_heads", "groups": "kv_groups"}
 
 
@@ -73,7 +87,8 @@ class ImportanceTable:
     parts down and output `column_mean[part][layer]` and `column_square[part][layer]` [columns],
     the mean magnitude and the sum of squares of a column.
 
-    A table may lack some of the `GRADIENT_GROUPS`; to read one that it lacks is a ValueError.
+    A table may lack some of the `GRADIENT_GROUPS`; to read one that it lacks is a ValueError. The
+    tensors of a table that is computed are those of a `file`, which may be larger than the memory.
     """
 
     FILE: ClassVar[str] = "importance.safetensors"
@@ -92,6 +107,7 @@ class ImportanceTable:
     reference: tuple[int, ...]
     length: int
     domain: tuple[int, ...]
+    file: MappedFile | None = None
 
     @property
     def samples(self) -> int:
@@ -109,15 +125,26 @@ class ImportanceTable:
 
     def write(self, directory: Path) -> None:
         """Writes the table and its summary to `directory`, which exists."""
-        fields = ("reference", "length", "domain")
-        scalars = {name: torch.tensor(getattr(self, name)) for name in fields}
-        save_file(self.tensors() | scalars, directory / self.FILE)
+        shapes = {name: tuple(tensor.shape) for name, tensor in self.tensors().items()}
+        copy = empty_table(shapes, self.reference, self.length, self.domain, directory)
+        for mine, written in zip(self.tensors().values(), copy.tensors().values(), strict=True):
+            written.copy_(mine)
+            copy.release()
+        self.write_summary(directory)
+
+    def write_summary(self, directory: Path) -> None:
+        """Writes the summary alone."""
         ImportanceSummary(
             samples=self.samples,
             sequence_length=self.length,
             layers=len(self.coarse["gate"]),
             reference=self.reference,
         ).write(directory)
+
+    def release(self) -> None:
+        """Takes the numbers of a table in a file out of the process's memory."""
+        if self.file is not None:
+            self.file.release()
 
     def tensors(self) -> dict[str, Tensor]:
         """Name -> statistic of one layer."""
@@ -132,57 +159,66 @@ class ImportanceTable:
     def read(cls, directory: Path) -> Self:
         """The table that `write` left in `directory`."""
         tensors = load_file(directory / cls.FILE)
-        length = int(tensors.pop("length"))
+        (length,) = tensors.pop("length").tolist()
         reference, domain = (tuple(tensors.pop(name).tolist()) for name in ("reference", "domain"))
+        return cls.of(tensors, reference, length, domain)
+
+    @classmethod
+    def of(
+        cls,
+        tensors: dict[str, Tensor],
+        reference: tuple[int, ...],
+        length: int,
+        domain: tuple[int, ...],
+        file: MappedFile | None = None,
+    ) -> Self:
+        """The table of these `tensors()`."""
         groups: dict[str, dict[str, list[Tensor]]] = {}
         for name in sorted(tensors):
             group, part, _ = name.split(".")
             groups.setdefault(group, {}).setdefault(part, []).append(tensors[name])
         lacking = {group: Lacking(group) for group in GRADIENT_GROUPS if group not in groups}
-        return cls(**groups, **lacking, reference=reference, length=length, domain=domain)
+        return cls(
+            **groups, **lacking, reference=reference, length=length, domain=domain, file=file
+        )
 
 
 def empty_table(
-    layers: tuple[LayerWidths, ...],
-    head_dim: int,
-    tokens: Tensor,
+    shapes: dict[str, tuple[int, ...]],
     reference: tuple[int, ...],
-    groups: Collection[str],
+    length: int,
+    domain: tuple[int, ...],
+    directory: Path | None = None,
 ) -> ImportanceTable:
-    """A table of zeros for a model of these layers and the samples `tokens`, int [N, T].
+    """A table of zeros of these `table_shapes`, in memory or in its file in a `directory`."""
+    if directory is None:
+        tensors = {name: torch.zeros(shape) for name, shape in shapes.items()}
+        return ImportanceTable.of(tensors, reference, length, domain)
+    vectors = {"reference": [*reference], "length": [length], "domain": [*domain]}
+    file = create_file(directory / ImportanceTable.FILE, shapes, vectors)
+    tensors = {name: file.tensors[name] for name in shapes}
+    return ImportanceTable.of(tensors, reference, length, domain, file)
 
-    It has these `groups` of the GRADIENT_GROUPS, and all other statistics. All samples count as
-    those of one domain.
+
+def table_shapes(
+    layers: tuple[LayerWidths, ...], head_dim: int, samples: int, groups: Collection[str]
+) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of the tensors of a table for a model of these layers.
+
+    It has these `groups` of the GRADIENT_GROUPS, and all other statistics.
     """
-    samples, length = tokens.shape
-
-    def zeros(parts: tuple[str, ...], *shape: int, size: Any = None) -> dict[str, list[Tensor]]:
-        return {
-            part: [torch.zeros(*shape, (size or units)(widths, part)) for widths in layers]
-            for part in parts
-        }
 
     def units(widths: LayerWidths, part: str) -> int:
         return int(getattr(widths, _WIDTHS[UNITS.get(part, part)]))
 
-    def of_gradients(group: str) -> dict[str, list[Tensor]]:
-        if group not in groups:
-            return Lacking(group)
-        return zeros(KINDS) if group in REFERENCE_GROUPS else zeros(KINDS, samples)
-
     def columns(widths: LayerWidths, part: str) -> int:
         return widths.mlp_channels if part == "down" else widths.query_heads * head_dim
 
-    return ImportanceTable(
-        coarse=zeros(COARSE_PARTS, samples),
-        **{group: of_gradients(group) for group in GRADIENT_GROUPS},
-        token=zeros(INPUT_PARTS, samples),
-        input_sum=zeros(INPUT_PARTS, samples, size=columns),
-        input_square=zeros(INPUT_PARTS, samples, size=columns),
-        weight_square=zeros(KINDS),
-        column_mean=zeros(INPUT_PARTS, size=columns),
-        column_square=zeros(INPUT_PARTS, size=columns),
-        reference=reference,
-        length=length,
-        domain=(0,) * samples,
-    )
+    return {
+        f"{group}.{part}.{index:04d}": (samples,) * by_sample
+        + ((columns if by_column else units)(widths, part),)
+        for group, (parts, by_sample, by_column) in _GROUPS.items()
+        if group not in GRADIENT_GROUPS or group in groups
+        for part in parts
+        for index, widths in enumerate(layers)
+    }

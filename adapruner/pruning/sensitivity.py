@@ -25,9 +25,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from adapruner.importance.gradients import GradientPass, Seen, Watched
+from adapruner.importance.gradients import GradientPass, Loss, Seen, Watched, token_losses
 from adapruner.importance.statistics import MICRO_BATCH
 from adapruner.models.experts import Expert
 from adapruner.models.structures import LayerWidths, describe_model, layer_modules
@@ -121,19 +120,25 @@ def _layers_with_records(model: Any, windows: Tensor) -> Iterator[tuple[int, _Ba
         model,
         batches,
         sink_of=lambda batch: partial(record, batch),
-        loss_of=lambda batch: partial(_loss_of_sampled, batch),
+        loss_of=_loss_of_sampled,
         names=("down",),
     )
     for index in passed.layers("sensitivity"):
         yield index, held.pop(index)
 
 
-def _loss_of_sampled(seed: int, logits: Tensor, _: Tensor) -> Tensor:
-    """The sum of the losses in nats of tokens sampled from `logits` [B, T, V] with Gumbel noise."""
-    generator = torch.Generator(logits.device).manual_seed(seed)
-    noise = torch.empty_like(logits).exponential_(generator=generator).log_().neg_()
-    sampled = (logits.detach() + noise).argmax(-1)
-    return F.cross_entropy(logits.flatten(0, 1), sampled.flatten(), reduction="sum")
+def _loss_of_sampled(seed: int) -> Loss:
+    """The losses of tokens that are sampled from the logits with Gumbel noise, of one batch."""
+    generators: dict[torch.device, torch.Generator] = {}
+
+    def loss(logits: Tensor, _: Tensor) -> Tensor:
+        device = logits.device
+        if device not in generators:
+            generators[device] = torch.Generator(device).manual_seed(seed)
+        noise = torch.empty_like(logits).exponential_(generator=generators[device]).log_().neg_()
+        return token_losses(logits, (logits.detach() + noise).argmax(-1))
+
+    return loss
 
 
 def _candidates(

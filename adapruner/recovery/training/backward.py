@@ -1,15 +1,12 @@
 """The loss of a batch and its gradients, with the logits of a few tokens in memory at a time.
 
-The logits of a batch, and their gradients, are often larger than the model. So the gradient of the
-loss with respect to the decoder's output is added up piece by piece, then passed back through the
-decoder at once.
+The gradient of the loss with respect to the decoder's output is added up piece by piece, then
+passed back through the decoder at once.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -17,11 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adapruner.evaluation.divergence import TopLogProbs, divergence
+from adapruner.models.head import TOKENS_AT_ONCE, decoder_output, logits_of
 from adapruner.recovery.distributed.share import ALONE, Share
 from adapruner.recovery.training.examples import IGNORE, Batch
-
-TOKENS_AT_ONCE = 128
-"""Tokens whose logits are in memory together."""
 
 
 class Piece(NamedTuple):
@@ -50,15 +45,13 @@ def add_gradients(
     the loss is that of all parts together, and the sum of the gradients is its gradient.
     """
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    decoder = causal.get_decoder()
-    output = decoder(input_ids=batch.tokens, attention_mask=batch.mask, use_cache=False)
+    output = decoder_output(causal, input_ids=batch.tokens, attention_mask=batch.mask)
     hidden = output.last_hidden_state.detach().requires_grad_()
     parts = pieces(batch, teacher, TOKENS_AT_ONCE)
     trained, total = share.total(sum(part.trained for part in parts)), 0.0
     for part in parts:
         states = hidden[part.row : part.row + 1, part.columns]
-        with _decoded(decoder, type(output)(states)):
-            logits = causal(input_ids=part.batch.tokens, use_cache=False).logits
+        logits = logits_of(causal, output, states, part.batch.tokens)
         loss = token_loss(logits, part.batch, part.teacher, teacher_share)
         loss = loss * (part.trained / trained)
         total += loss.item()
@@ -108,16 +101,3 @@ def pieces(batch: Batch, teacher: TopLogProbs | None, size: int) -> list[Piece]:
                 result.append(Piece(part, expected, row, columns, trained))
         first += real
     return result
-
-
-@contextmanager
-def _decoded(decoder: Any, output: Any) -> Iterator[None]:
-    """Within it, the decoder returns `output` and computes nothing."""
-    own = vars(decoder).get("forward")  # Accelerate's wrapper, of a model spread over devices
-    decoder.forward = lambda *args, **kwargs: output
-    try:
-        yield
-    finally:
-        del decoder.forward
-        if own is not None:
-            decoder.forward = own

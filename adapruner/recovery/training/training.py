@@ -21,10 +21,11 @@ from adapruner.config import FinetuneConfig
 from adapruner.errors import UserError
 from adapruner.evaluation.divergence import TopLogProbs
 from adapruner.evaluation.perplexity import batches_of, mean_loss
+from adapruner.models.head import TOKENS_AT_ONCE
 from adapruner.progress import announce, track
 from adapruner.recovery.distributed.share import ALONE, Share
 from adapruner.recovery.results import CurvePoint
-from adapruner.recovery.training.backward import TOKENS_AT_ONCE, add_gradients
+from adapruner.recovery.training.backward import add_gradients
 from adapruner.recovery.training.examples import Example, batches, pad
 from adapruner.recovery.training.teacher_logits import logits_of
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from adapruner.errors import UserError
+from adapruner.importance import gradients
 from adapruner.importance.statistics import (
     importance_table,
     reference_subset,
@@ -108,6 +109,19 @@ def test_coupled_projections_have_equal_coarse_sums(case: Any) -> None:
         got = by_unit(model, few, products[few].sum(1))
         scale = float(products[few].abs().sum())
         torch.testing.assert_close(got, heads, rtol=1e-3, atol=1e-5 * scale)
+
+
+def test_logits_of_a_few_tokens_at_a_time_change_nothing(
+    case: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, ids, whole = case
+    monkeypatch.setattr(gradients, "TOKENS_AT_ONCE", 4)
+    in_parts = importance_table(model, ids, REFERENCE).tensors()
+    # A normalised query's coarse sum is zero but for rounding, so the scale is that of the gates'.
+    of_gates = float(whole.coarse["gate"][LAYER].abs().max())
+    for name, tensor in whole.tensors().items():
+        scale = of_gates if name.startswith("coarse") else float(tensor.abs().max())
+        torch.testing.assert_close(in_parts[name], tensor, rtol=1e-3, atol=1e-5 * scale)
 
 
 def test_no_gradient_is_left_after_the_pass() -> None:

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from adapruner.config import DeviceConfig, ModelConfig
-from adapruner.importance.processes import ImportanceRequest, table_of_processes
+from adapruner.importance.processes import ImportanceRequest, write_table
 from adapruner.importance.statistics import importance_table
-from adapruner.importance.table import ImportanceTable
+from adapruner.importance.table import ImportanceSummary, ImportanceTable
+from adapruner.models import activations
 from adapruner.models.storage import checkpoint as ckpt
 from adapruner.models.streamed import states
 from adapruner.models.streamed.layers import stream_model
@@ -21,6 +22,18 @@ def written(table: ImportanceTable, folder: Path) -> bytes:
     folder.mkdir()
     table.write(folder)
     return (folder / ImportanceTable.FILE).read_bytes()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches_that_run_layer_by_layer_give_the_same_table(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, ids = small_model(kind), tokens(7, 10)
+    whole = importance_table(model, ids, [0, 3, 4])
+    monkeypatch.setattr(activations, "MOST", 0.0)
+    monkeypatch.setattr(activations, "SMALL", 0)
+    by_layer = importance_table(model, ids, [0, 3, 4])
+    assert written(whole, tmp_path / "whole") == written(by_layer, tmp_path / "by_layer")
 
 
 IN_BFLOAT16 = ("llama", "gemma2", "qwen3-moe")
@@ -84,5 +97,9 @@ def test_the_table_of_processes_that_torchrun_starts_is_that_of_one(tmp_path: Pa
         groups=("fisher", "element"),
     )
     one = importance_table(model, ids, reference, domain, groups=request.groups)
-    several = table_of_processes(request, ids, 3)
-    assert written(one, tmp_path / "one") == written(several, tmp_path / "several")
+    (several := tmp_path / "several").mkdir()
+    write_table(request, ids, 3, several)
+    assert written(one, tmp_path / "one") == (several / ImportanceTable.FILE).read_bytes()
+    assert {file.name for file in several.iterdir()} == {
+        ImportanceTable.FILE, ImportanceSummary.FILE,
+    }  # fmt: skip

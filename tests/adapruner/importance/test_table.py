@@ -22,3 +22,15 @@ def test_table_reads_back_from_its_files(tmp_path: Path) -> None:
             assert all(map(torch.equal, layers, getattr(again, group)[part])), (group, part)
     summary = ImportanceSummary.read(tmp_path)
     assert (summary.samples, summary.sequence_length, summary.layers) == (5, 8, 4)
+
+
+def test_a_table_that_is_computed_in_its_file_is_the_one_that_is_written(tmp_path: Path) -> None:
+    model, ids = small_model("qwen3-moe"), tokens(9, 8)
+    folders = [tmp_path / "written", tmp_path / "computed"]
+    for folder in folders:
+        folder.mkdir()
+    importance_table(model, ids, [0, 3]).write(folders[0])
+    importance_table(model, ids, [0, 3], out=folders[1])
+    for name in (ImportanceTable.FILE, ImportanceSummary.FILE):
+        written, computed = ((folder / name).read_bytes() for folder in folders)
+        assert written == computed, name

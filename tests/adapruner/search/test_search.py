@@ -253,7 +253,7 @@ def test_all_warm_starts_are_evaluated_even_for_fewer_trials(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("total", "some", "changes"),
-    [(60, 20, {}), (30, 10, {"objective": ("perplexity", "kl"), "sampler": "tpe"})],
+    [(30, 10, {}), (30, 10, {"objective": ("perplexity", "kl"), "sampler": "tpe"})],
 )
 def test_killed_and_resumed_search_makes_the_same_plan(
     total: int, some: int, changes: Any, workplace: Workplace, table: Path, tmp_path: Path

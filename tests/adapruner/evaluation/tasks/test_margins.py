@@ -188,7 +188,7 @@ def test_margins_of_a_real_model_are_those_of_the_evaluation(tmp_path: Path) -> 
     (checkpoint := tmp_path / "checkpoint").mkdir()
     materialize(resolve(settings), checkpoint)
     tasks = (*TASKS, "boolq", "arc_easy", "arc_challenge")
-    directory = resolved(settings, REAL, tmp_path / "out", *tasks, rows=8)
+    directory = resolved(settings, REAL, tmp_path / "out", *tasks, rows=4)
     tokenizer, model = ckpt.load_tokenizer(checkpoint), ckpt.load_model(checkpoint, settings)
     margins = TaskMargins.read(tokenizer, directory)
     found = by_task(margins, margins_of(margins, model))
