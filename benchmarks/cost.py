@@ -9,8 +9,8 @@ Ratios of medians of interleaved repeats in one process:
 - trial: scoring and planning against the dense forward pass over the objective text;
 - slicing: the forward pass of the narrowed dense model against that of the cut model.
 
-Without CHECKPOINT the embedded SmolLM2-135M is used, in the data type that suits the device.
-`large` is a random Llama of 1.1 billion parameters, of which only the importance pass is measured.
+Without CHECKPOINT the embedded SmolLM2-135M is used. `large` is a random Llama of 1.1 billion
+parameters, of which only the importance pass is measured. The data type is what suits the device.
 On a GPU, short passes wait for the launch of kernels. A run takes some minutes.
 """
 
@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from adapruner.config import ModelConfig, PruningConfig
+from adapruner.config import DeviceConfig, ModelConfig, PruningConfig
 from adapruner.evaluation.perplexity import mean_loss
 from adapruner.importance.recipe import Recipe
 from adapruner.importance.scores import score
@@ -63,8 +63,9 @@ GROUPS = {
 def main(source: str, samples: int, length: int) -> None:
     if source == "large":
         config = AutoConfig.for_model(**LARGE)
+        dtype = getattr(torch, checkpoint.compute_dtype(DeviceConfig(dtype="auto")))
         with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-            large = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+            large = AutoModelForCausalLM.from_config(config, dtype=dtype)
         measure_importance(large.eval().requires_grad_(False), samples, length)
         return
     settings = ModelConfig(source=source, dtype="auto")

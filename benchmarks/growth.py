@@ -161,7 +161,7 @@ def importance(root: Path, out: Path) -> None:
     reference = reference_subset(len(pool.calibration), CONFIG.search.set_size, 0)
     groups = gradient_groups(CONFIG)
     domain = pool.calibration_domain
-    importance_table(model, pool.calibration, reference, domain, groups=groups).write(out)
+    importance_table(model, pool.calibration, reference, domain, groups=groups, out=out)
 
 
 def gram_matrices(root: Path, out: Path) -> None:

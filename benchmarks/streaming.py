@@ -147,7 +147,7 @@ def taken() -> int:
 
 def importance(root: Path, settings: ModelConfig, out: Path) -> None:
     model, pool = load_or_stream(root / "dense", settings, "2 reads"), Pool.read(root / "pool")
-    importance_table(model, pool.calibration, [0, 1, 2, 3]).write(out)
+    importance_table(model, pool.calibration, [0, 1, 2, 3], out=out)
 
 
 def gram_matrices(root: Path, settings: ModelConfig, out: Path) -> None:

@@ -77,7 +77,7 @@ def make_inputs(root: Path) -> SearchInputs:
     reference = reference_subset(len(pool.calibration), CONFIG.search.set_size, 0)
     domain = pool.calibration_domain
     groups = gradient_groups(CONFIG)
-    importance_table(model, pool.calibration, reference, domain, groups=groups).write(table)
+    importance_table(model, pool.calibration, reference, domain, groups=groups, out=table)
     compute_gram_matrices(model, pool.update, pool.domain, grams)
     return SearchInputs(root / "dense", root / "pool", table, grams, root / "tasks")
 

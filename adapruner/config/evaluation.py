@@ -74,9 +74,7 @@ class EvaluationConfig(QualityConfig):
         None, description="folder with tasks/<task>.jsonl; default: data from the hub"
     )
     batch_size: int = Field(
-        8,
-        ge=1,
-        description="batch size of zero-shot tasks and of prompts; sets memory, not results",
+        8, ge=1, description="batch size of zero-shot tasks; sets memory, not results"
     )
     speed: bool = Field(True, description="measure prefill and decode speed")
     batch_sizes: Counts = Field((1, 8), description="batch sizes of the speed measurement")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from adapruner.estimation.workload import Workload
-from adapruner.evaluation.behaviour import NEW_TOKENS
+from adapruner.evaluation.behaviour import NEW_TOKENS, PROMPTS_AT_ONCE
 from adapruner.importance.needs import gradient_groups
 from adapruner.importance.statistics import MICRO_BATCH
 from adapruner.models.activations import FLOAT
@@ -83,7 +83,7 @@ def estimate_importance(work: Workload) -> StageCost:
     held = max(work.held(reference), work.held(batch))
     channels = sum(widths.mlp_channels for widths in work.structures.layers)
     table = samples * channels * FLOAT * (5 + len(by_sample))
-    return StageCost(seconds, work.weights + held, table)
+    return StageCost(seconds, work.weights + held, table * work.config.model.processes)
 
 
 def compute_gram_matrices(work: Workload) -> StageCost:
@@ -120,7 +120,7 @@ def search(work: Workload) -> StageCost:
         widths = work.structures.layers[0].mlp_channels + work.structures.hidden_size
         records = window * work.depth * widths * work.item
         memory = max(memory, work.weights + work.held(batch) + records)
-        seconds += work.forward(window, backward=BACKWARD)
+        seconds += work.forward(window, backward=BACKWARD) + work.recomputed(window, batch)
         if update:
             seconds += work.depth * (len(REMOVED) * work.units.solve + work.mixing)
     return StageCost(seconds, memory)
@@ -218,9 +218,9 @@ def compare_behaviour(work: Workload) -> StageCost:
     settings = work.config.evaluation
     texts = len(settings.texts) or work.domains
     windows = texts * settings.behaviour_windows * settings.sequence_length
-    step = work.depth * work.units.decode + work.units.head
-    batches = math.ceil(len(settings.prompts) / settings.batch_size)
-    seconds = 3 * batches * NEW_TOKENS * step + 4 * work.forward(windows)
+    batches = math.ceil(len(settings.prompts) / PROMPTS_AT_ONCE)
+    step = batches * work.depth * work.units.decode + work.forward(len(settings.prompts))
+    seconds = 3 * NEW_TOKENS * step + 4 * work.forward(windows)
     return StageCost(seconds, work.both_models)
 
 

@@ -28,6 +28,8 @@ from adapruner.progress import announce, track
 
 NEW_TOKENS = 40
 """Maximum tokens of a continuation; it ends earlier at the end-of-text token."""
+PROMPTS_AT_ONCE = 8
+"""Prompts that are continued together."""
 
 
 def compare_behaviour(
@@ -53,13 +55,12 @@ def compare_behaviour(
         f"behaviour: {len(prompts)} prompts of up to {NEW_TOKENS} new tokens and "
         f"{positions:,} positions of the test texts, with each model"
     )
-    size = evaluation.batch_size
-    written = {"dense": continuations(reference, tokenizer, prompts, size)}
+    written = {"dense": continuations(reference, tokenizer, prompts)}
     agreements: dict[str, dict[str, Agreement]] = {name: {} for name in windows}
     for name, path in models.items():
         model = load_or_stream(path, device, "1 read for each text")
         prompts = _continued(model, prompts)
-        written[name] = continuations(model, tokenizer, prompts, size)
+        written[name] = continuations(model, tokenizer, prompts)
         for text, selected in windows.items():
             agreements[text][name] = agreement(reference, model, selected, f"behaviour, {name}")
         del model
@@ -83,8 +84,8 @@ def _continued(model: Any, prompts: tuple[str, ...]) -> tuple[str, ...]:
     return ()
 
 
-def continuations(model: Any, tokenizer: Any, prompts: Sequence[str], batch_size: int) -> list[str]:
-    """The greedy continuation of each of `prompts`, of which `batch_size` are continued at once.
+def continuations(model: Any, tokenizer: Any, prompts: Sequence[str]) -> list[str]:
+    """The greedy continuation of each of `prompts`; one that is continued alone rounds otherwise.
 
     It replaces the model's generation config, so that no setting that comes with the checkpoint (a
     repetition penalty, other end tokens) affects the result.
@@ -99,9 +100,10 @@ def continuations(model: Any, tokenizer: Any, prompts: Sequence[str], batch_size
     model.generation_config = config
     device = model.get_input_embeddings().weight.device
     texts: list[str] = []
-    for start in range(0, len(prompts), batch_size):
-        batch = [tokenizer(prompt)["input_ids"] for prompt in prompts[start : start + batch_size]]
-        tokens, mask = (part.to(device) for part in _padded_left(batch))
+    for start in range(0, len(prompts), PROMPTS_AT_ONCE):
+        some = prompts[start : start + PROMPTS_AT_ONCE]
+        padded = _padded_left([tokenizer(prompt)["input_ids"] for prompt in some])
+        tokens, mask = (part.to(device) for part in padded)
         output = model.generate(tokens, attention_mask=mask, generation_config=config)
         for new_tokens in output[:, tokens.shape[1] :].tolist():
             if end in new_tokens:  # not every tokenizer marks it as special; padding may follow it
@@ -113,9 +115,9 @@ def continuations(model: Any, tokenizer: Any, prompts: Sequence[str], batch_size
 def _padded_left(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     """Token ids, with zeros before the shorter prompts, and their mask, int64 [B, T] each."""
     length = max(map(len, prompts))
-    tokens = torch.tensor([[0] * (length - len(prompt)) + [*prompt] for prompt in prompts])
-    mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts])
-    return tokens, mask
+    tokens = [[0] * (length - len(prompt)) + [*prompt] for prompt in prompts]
+    mask = [[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    return torch.tensor(tokens, dtype=torch.long), torch.tensor(mask, dtype=torch.long)
 
 
 @torch.inference_mode()

@@ -16,7 +16,7 @@ from adapruner.errors import UserError
 from adapruner.importance.table import INPUT_PARTS
 from adapruner.models.activations import runs_by_layer
 from adapruner.models.experts import Expert, ExpertProjection, opened
-from adapruner.models.head import TOKENS_AT_ONCE, decoder_output, logits_of
+from adapruner.models.head import LOGITS_AT_ONCE, decoder_output, head_logits
 from adapruner.models.streamed.layers import in_order, is_streamed
 from adapruner.models.streamed.passes import LayerRunner
 from adapruner.models.streamed.states import HiddenStates, hidden_states
@@ -83,10 +83,10 @@ def _of_positions(model: Any, output: Any, tokens: Tensor, loss_of: Loss) -> tup
     hidden = output.last_hidden_state.detach()
     states, targets = hidden[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()
     grads, total = torch.empty_like(states), torch.zeros((), device=hidden.device)
-    for start in range(0, len(targets), TOKENS_AT_ONCE):
-        part = slice(start, start + TOKENS_AT_ONCE)
+    for start in range(0, len(targets), LOGITS_AT_ONCE):
+        part = slice(start, start + LOGITS_AT_ONCE)
         some = states[None, part].clone().requires_grad_()
-        logits = logits_of(model, output, some, targets[None, part])[0].float()
+        logits = head_logits(model, output, some, targets[None, part])[0].float()
         loss = loss_of(logits, targets[part].to(logits.device))
         total += loss.detach().to(total.device)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -106,7 +106,7 @@ class GradientPass:
     model: Any
     batches: Sequence[Tensor]
     sink_of: Callable[[int], Sink]
-    loss_of: Callable[[int], Loss] = lambda _: token_losses
+    loss_of: Callable[[int], Loss]
     names: Collection[str] = PROJECTIONS
 
     def layers(self, description: str) -> Iterator[int]:
@@ -117,22 +117,25 @@ class GradientPass:
         at the inputs of all layers, which `hidden_states` may keep in files. A batch whose
         activations would be large runs layer by layer as well, see `activations.MOST`.
         """
+        runner = LayerRunner(self.model)
         if is_streamed(self.model):
-            yield from self._by_layer(range(len(self.batches)), description)
+            yield from self._by_layer(runner, range(len(self.batches)), description)
             return
         structures, modules = describe_model(self.model), layer_modules(self.model)
         for number, batch in enumerate(track(self.batches, description)):
             if runs_by_layer(structures, batch.numel(), self.model.dtype.itemsize):
-                for _ in self._by_layer([number]):
+                for _ in self._by_layer(runner, [number]):
                     pass
                 continue
             with watched(modules, self.sink_of(number), self.names):
                 backward(self.model, batch, self.loss_of(number))
         yield from in_order(self.model)
 
-    def _by_layer(self, numbers: Sequence[int], description: str = "") -> Iterator[int]:
+    def _by_layer(
+        self, runner: LayerRunner, numbers: Sequence[int], description: str = ""
+    ) -> Iterator[int]:
         """Runs each layer on the batches `numbers`, forward and then, once more, with gradients."""
-        modules, runner = layer_modules(self.model), LayerRunner(self.model)
+        modules = layer_modules(self.model)
         depth, tokens = len(modules), sum(self.batches[number].numel() for number in numbers)
         with hidden_states(self.model, tokens, depth + 1) as states:
             order = in_order(self.model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import mmap
@@ -35,8 +36,8 @@ def create_file(
 ) -> MappedFile:
     """A safetensors file of zeros in float32 of these shapes, and of vectors of int64.
 
-    Its space on the disk is taken at once, so that a full disk is an OSError here and not a signal
-    when a page is written.
+    Another file of that name is replaced. Where the file system can, the space is reserved at once,
+    so that a full disk is an OSError here and not a signal when a page is written.
     """
     kinds: dict[str, tuple[torch.dtype, tuple[int, ...]]]
     kinds = {name: (torch.int64, (len(vectors[name]),)) for name in sorted(vectors)}
@@ -50,6 +51,7 @@ def create_file(
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     start = 8 + len(text)
+    file.unlink(missing_ok=True)  # tensors of a file that is replaced stay what they are
     with file.open("w+b") as opened:
         opened.write(len(text).to_bytes(8, "little") + text)
         opened.flush()
@@ -69,7 +71,10 @@ def _tensor(pages: mmap.mmap, start: int, dtype: torch.dtype, shape: tuple[int, 
 
 
 def _allocate(descriptor: int, size: int) -> None:
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(descriptor, 0, size)
-    else:  # macOS and Windows lack it
-        os.truncate(descriptor, size)
+    os.truncate(descriptor, size)
+    if hasattr(os, "posix_fallocate"):  # macOS and Windows lack it
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # not every file system can
+                raise

@@ -2,9 +2,9 @@
 
     torchrun --nproc-per-node N -m adapruner.importance.processes FOLDER
 
-FOLDER holds an `ImportanceRequest` and the samples, see `write_request`; the table is written into
-it. `write_table` starts N processes on this machine; for several machines, start torchrun on
-each with a FOLDER, and a checkpoint, that all of them can read.
+FOLDER holds an `ImportanceRequest` and the samples, see `write_request`; tables are written into
+it. `write_table` starts N processes on this machine; for several machines, start torchrun on each
+with a checkpoint, and a FOLDER that all of them can read and write.
 
 Process r of N runs the batches r, r + N, .... Every number of a table is computed by one process
 and is zero in the others, so that the sum of their bits is exact: the table does not depend on N.

@@ -17,8 +17,8 @@ For one reference subset of R samples it also holds LLM-Pruner's element-wise sc
 2305.11627, section 3.2), which are not sums over samples: *element*, sum_j |w_j sum_n dL_n/dw_j|,
 of first order, and *mixed*, sum_j |w_j g_j - w_j^2 F_j / 2| with g = sum_n dL_n/dw / R and the
 diagonal F = sum_n (dL_n/dw)^2 / R in place of the Hessian. That subset is run as one batch of
-search.set_size samples, all others in batches of `MICRO_BATCH`; the larger of the two determines
-the memory of the activations.
+search.set_size samples, all others in batches of `MICRO_BATCH`; `activations.held_bytes` says what
+each holds in memory.
 
 For metrics without gradients it holds, of the projections down and output, each sample's sums over
 its tokens of the inputs and of their squares by column, and sums over the weights alone.
@@ -126,11 +126,13 @@ def importance_table(
     rows at a time while the backward pass runs: beside the weights, memory holds the activations of
     one batch, see `activations.held_bytes`, and the table. With `out`, a directory, the table is
     written there while it is computed, and memory holds the numbers of one batch. The table of a
-    streamed model is the same.
+    streamed model is the same. Raises UserError for samples of fewer than two tokens.
 
     With a `share` (r, n) it is the part of process r of n, with zeros for the other processes'
     batches, and for the weights' statistics but in the first process.
     """
+    if tokens.shape[1] < 2:
+        raise UserError(f"a sample has {tokens.shape[1]} tokens; a prediction needs two")
     structures, layers = describe_model(model), layer_modules(model)
     shapes = table_shapes(structures.layers, structures.head_dim, len(tokens), groups)
     domain = (0,) * len(tokens) if domain is None else domain

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn, Self
+from typing import Any, ClassVar, NamedTuple, NoReturn, Self
 
 import torch
 from safetensors.torch import load_file
@@ -28,21 +29,28 @@ UNITS = {
 COARSE_PARTS = ("gate", "down", "query", "output")
 INPUT_PARTS = ("down", "output")
 
-_GROUPS = {
-    "coarse": (COARSE_PARTS, True, False),
-    "magnitude": (KINDS, True, False),
-    "fisher": (KINDS, True, False),
-    "token": (INPUT_PARTS, True, False),
-    "element": (KINDS, False, False),
-    "mixed": (KINDS, False, False),
-    "input_sum": (INPUT_PARTS, True, True),
-    "input_square": (INPUT_PARTS, True, True),
-    "weight_square": (KINDS, False, False),
-    "column_mean": (INPUT_PARTS, False, True),
-    "column_square": (INPUT_PARTS, False, True),
-}
-"""Group of statistics -> its parts, whether it is of each sample, and of columns, not of units."""
 
+class _Group(NamedTuple):
+    """The parts of a group of statistics, whether they are of each sample, and by column."""
+
+    parts: tuple[str, ...]
+    of_samples: bool = False
+    by_column: bool = False
+
+
+_GROUPS = {
+    "coarse": _Group(COARSE_PARTS, of_samples=True),
+    "magnitude": _Group(KINDS, of_samples=True),
+    "fisher": _Group(KINDS, of_samples=True),
+    "token": _Group(INPUT_PARTS, of_samples=True),
+    "element": _Group(KINDS),
+    "mixed": _Group(KINDS),
+    "input_sum": _Group(INPUT_PARTS, of_samples=True, by_column=True),
+    "input_square": _Group(INPUT_PARTS, of_samples=True, by_column=True),
+    "weight_square": _Group(KINDS),
+    "column_mean": _Group(INPUT_PARTS, by_column=True),
+    "column_square": _Group(INPUT_PARTS, by_column=True),
+}
 _WIDTHS = {"mlp": "mlp_channels", "heads": "query_heads", "groups": "kv_groups"}
 
 
@@ -87,8 +95,8 @@ class ImportanceTable:
     parts down and output `column_mean[part][layer]` and `column_square[part][layer]` [columns],
     the mean magnitude and the sum of squares of a column.
 
-    A table may lack some of the `GRADIENT_GROUPS`; to read one that it lacks is a ValueError. The
-    tensors of a table that is computed are those of a `file`, which may be larger than the memory.
+    A table may lack some of the `GRADIENT_GROUPS`; to read one that it lacks is a ValueError. With
+    a `file`, the tensors are those of a file, which may be larger than the memory.
     """
 
     FILE: ClassVar[str] = "importance.safetensors"
@@ -214,11 +222,12 @@ def table_shapes(
     def columns(widths: LayerWidths, part: str) -> int:
         return widths.mlp_channels if part == "down" else widths.query_heads * head_dim
 
-    return {
-        f"{group}.{part}.{index:04d}": (samples,) * by_sample
-        + ((columns if by_column else units)(widths, part),)
-        for group, (parts, by_sample, by_column) in _GROUPS.items()
-        if group not in GRADIENT_GROUPS or group in groups
-        for part in parts
-        for index, widths in enumerate(layers)
-    }
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, group in _GROUPS.items():
+        if name in GRADIENT_GROUPS and name not in groups:
+            continue
+        size = columns if group.by_column else units
+        for part, (index, widths) in product(group.parts, enumerate(layers)):
+            shape = (size(widths, part),)
+            shapes[f"{name}.{part}.{index:04d}"] = (samples, *shape) if group.of_samples else shape
+    return shapes

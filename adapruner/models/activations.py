@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from adapruner.models.head import TOKENS_AT_ONCE
+from adapruner.models.head import LOGITS_AT_ONCE
 from adapruner.models.structures import Structures
 
 FLOAT = 4
 """Bytes of a number in float32."""
 
 MOST, SMALL = 0.6, 2**30
-"""Activations of a batch, relative to the weights and in bytes, above which each layer computes its
-own once more in the backward pass."""
+"""A batch whose activations exceed both bounds, relative to the weights and in bytes, runs layer by
+layer, and each layer computes its own activations again in the backward pass."""
 
 
 def activation_bytes(
@@ -28,7 +28,7 @@ def activation_bytes(
 
 def logit_bytes(vocabulary: int, tokens: int) -> int:
     """Bytes of the logits that are in memory together, their softmax and its gradient."""
-    return 3 * FLOAT * vocabulary * min(tokens, TOKENS_AT_ONCE)
+    return 3 * FLOAT * vocabulary * min(tokens, LOGITS_AT_ONCE)
 
 
 def state_bytes(structures: Structures, tokens: int, item: int) -> int:
@@ -43,7 +43,10 @@ def runs_by_layer(structures: Structures, tokens: int, item: int) -> bool:
 
 
 def held_bytes(structures: Structures, tokens: int, item: int) -> int:
-    """Bytes that a forward and backward pass over a batch of `tokens` holds in its layers."""
+    """Bytes that a forward and backward pass over a batch of `tokens` holds in its layers.
+
+    The states between layers, where these run one by one, are in main memory.
+    """
     if runs_by_layer(structures, tokens, item):
         one = activation_bytes(structures, tokens, item, 1)
         return one + state_bytes(structures, tokens, item)

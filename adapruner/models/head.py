@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-TOKENS_AT_ONCE = 128
-"""Tokens whose logits are in memory together."""
+LOGITS_AT_ONCE = 128
+"""Positions whose logits are in memory together."""
 
 
 def decoder_output(causal: Any, **inputs: Any) -> Any:
@@ -21,10 +21,11 @@ def decoder_output(causal: Any, **inputs: Any) -> Any:
     return causal.get_decoder()(**inputs, use_cache=False)
 
 
-def logits_of(causal: Any, output: Any, states: Tensor, tokens: Tensor) -> Tensor:
+def head_logits(causal: Any, output: Any, states: Tensor, tokens: Tensor) -> Tensor:
     """The logits [B, T, V] of `states` [B, T, hidden], part of the decoder's `output`.
 
-    `tokens`, int [B, T], are not read.
+    Of `tokens`, int [B, T], the device matters alone: a model that is spread over several returns
+    its logits there.
     """
     with _decoded(causal.get_decoder(), type(output)(states)):
         logits: Tensor = causal(input_ids=tokens, use_cache=False).logits

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adapruner.evaluation.divergence import TopLogProbs, divergence
-from adapruner.models.head import TOKENS_AT_ONCE, decoder_output, logits_of
+from adapruner.models.head import LOGITS_AT_ONCE, decoder_output, head_logits
 from adapruner.recovery.distributed.share import ALONE, Share
 from adapruner.recovery.training.examples import IGNORE, Batch
 
@@ -47,11 +47,11 @@ def add_gradients(
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     output = decoder_output(causal, input_ids=batch.tokens, attention_mask=batch.mask)
     hidden = output.last_hidden_state.detach().requires_grad_()
-    parts = pieces(batch, teacher, TOKENS_AT_ONCE)
+    parts = pieces(batch, teacher, LOGITS_AT_ONCE)
     trained, total = share.total(sum(part.trained for part in parts)), 0.0
     for part in parts:
         states = hidden[part.row : part.row + 1, part.columns]
-        logits = logits_of(causal, output, states, part.batch.tokens)
+        logits = head_logits(causal, output, states, part.batch.tokens)
         loss = token_loss(logits, part.batch, part.teacher, teacher_share)
         loss = loss * (part.trained / trained)
         total += loss.item()

@@ -21,7 +21,7 @@ from adapruner.config import FinetuneConfig
 from adapruner.errors import UserError
 from adapruner.evaluation.divergence import TopLogProbs
 from adapruner.evaluation.perplexity import batches_of, mean_loss
-from adapruner.models.head import TOKENS_AT_ONCE
+from adapruner.models.head import LOGITS_AT_ONCE
 from adapruner.progress import announce, track
 from adapruner.recovery.distributed.share import ALONE, Share
 from adapruner.recovery.results import CurvePoint
@@ -30,9 +30,9 @@ from adapruner.recovery.training.examples import Example, batches, pad
 from adapruner.recovery.training.teacher_logits import logits_of
 
 HELD_OUT_CHECKS = 8
-"""Most measurements of the held-out loss over the whole training."""
+"""Most measurements of the held-out loss over the whole training, with that after the last step."""
 HELD_OUT_SHARE = 0.1
-"""Most of the time of the training that these take, the last one aside."""
+"""Largest share of the training's time that they take; the last step is measured in any case."""
 STEP_PASSES = 3
 """Forward passes that take as long as a step over the same tokens."""
 MAX_GRADIENT_NORM = 1.0
@@ -138,7 +138,7 @@ def _add_gradients(model: Any, data: TrainingData, indices: list[int]) -> float:
 
 def _held_out_loss(model: Any, data: TrainingData) -> float:
     """The mean loss of the windows, with no more logits in memory than a training step needs."""
-    parts, share, total = batches_of(data.held_out, TOKENS_AT_ONCE), data.share, 0.0
+    parts, share, total = batches_of(data.held_out, LOGITS_AT_ONCE), data.share, 0.0
     passes = math.ceil(len(parts) / share.world)  # as many in each process, see `load_sharded`
     for turn in share.of(range(passes * share.world)):
         part = parts[turn % len(parts)]

@@ -11,6 +11,7 @@ from transformers import GenerationConfig
 
 from adapruner.config import EvaluationConfig
 from adapruner.data.pool import TestTexts
+from adapruner.evaluation import behaviour as behaviour_module
 from adapruner.evaluation.behaviour import (
     NEW_TOKENS,
     agreement,
@@ -69,10 +70,19 @@ def test_a_continuation_is_the_greedy_one(kind: str, end: str, workplace: Workpl
         generated = greedy(model, tokenizer, PROMPTS[0]).split()
         absent = next(f"w{i}" for i in range(3, 90) if f"w{i}" not in generated)
         tokenizer.eos_token = generated[3] if end == "met" else absent
-    texts = continuations(model, tokenizer, PROMPTS, batch_size=2)
+    texts = continuations(model, tokenizer, PROMPTS)
     assert texts == [greedy(model, tokenizer, prompt) for prompt in PROMPTS]
     if end == "met":
         assert len(texts[0].split()) <= 3
+
+
+def test_prompts_are_continued_in_batches(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = small_model("llama"), ckpt.load_tokenizer(workplace.checkpoint)
+    together = continuations(model, tokenizer, PROMPTS)
+    monkeypatch.setattr(behaviour_module, "PROMPTS_AT_ONCE", 2)
+    assert continuations(model, tokenizer, PROMPTS) == together
 
 
 def test_a_per_layer_model_is_continued_too(workplace: Workplace, tmp_path: Path) -> None:
@@ -81,7 +91,7 @@ def test_a_per_layer_model_is_continued_too(workplace: Workplace, tmp_path: Path
     ckpt.save_checkpoint(model, workplace.checkpoint, tmp_path)
     reloaded = ckpt.load_model(tmp_path, workplace.model)
     expected = [greedy(reloaded, tokenizer, prompt) for prompt in PROMPTS]
-    assert continuations(reloaded, tokenizer, PROMPTS, batch_size=8) == expected
+    assert continuations(reloaded, tokenizer, PROMPTS) == expected
 
 
 def test_the_checkpoints_generation_config_does_not_change_a_continuation(
@@ -104,7 +114,7 @@ def test_the_checkpoints_generation_config_does_not_change_a_continuation(
         max_new_tokens=2,
         forced_eos_token_id=5,
     )
-    assert continuations(model, tokenizer, PROMPTS[:1], batch_size=1) == [expected]
+    assert continuations(model, tokenizer, PROMPTS[:1]) == [expected]
 
 
 def test_windows_are_spread_evenly_over_the_text(workplace: Workplace) -> None:

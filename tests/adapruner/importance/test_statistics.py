@@ -115,7 +115,7 @@ def test_logits_of_a_few_tokens_at_a_time_change_nothing(
     case: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, ids, whole = case
-    monkeypatch.setattr(gradients, "TOKENS_AT_ONCE", 4)
+    monkeypatch.setattr(gradients, "LOGITS_AT_ONCE", 4)
     in_parts = importance_table(model, ids, REFERENCE).tensors()
     # A normalised query's coarse sum is zero but for rounding, so the scale is that of the gates'.
     of_gates = float(whole.coarse["gate"][LAYER].abs().max())

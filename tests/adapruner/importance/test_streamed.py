@@ -15,6 +15,8 @@ from adapruner.models import activations
 from adapruner.models.storage import checkpoint as ckpt
 from adapruner.models.streamed import states
 from adapruner.models.streamed.layers import stream_model
+from adapruner.models.streamed.passes import LayerRunner
+from adapruner.models.structures import layer_modules
 from tests.models import KINDS, small_model, tokens
 
 
@@ -30,9 +32,18 @@ def test_batches_that_run_layer_by_layer_give_the_same_table(
 ) -> None:
     model, ids = small_model(kind), tokens(7, 10)
     whole = importance_table(model, ids, [0, 3, 4])
+    run, ran = LayerRunner.run, list[int]()
+
+    def counted(self: LayerRunner, index: int, hidden: torch.Tensor) -> torch.Tensor:
+        ran.append(index)
+        return run(self, index, hidden)
+
+    monkeypatch.setattr(LayerRunner, "run", counted)
     monkeypatch.setattr(activations, "MOST", 0.0)
     monkeypatch.setattr(activations, "SMALL", 0)
     by_layer = importance_table(model, ids, [0, 3, 4])
+    layers = range(len(layer_modules(model)))
+    assert ran == 2 * [*layers, *reversed(layers)], "two batches"
     assert written(whole, tmp_path / "whole") == written(by_layer, tmp_path / "by_layer")
 
 

@@ -34,3 +34,11 @@ def test_a_table_that_is_computed_in_its_file_is_the_one_that_is_written(tmp_pat
     for name in (ImportanceTable.FILE, ImportanceSummary.FILE):
         written, computed = ((folder / name).read_bytes() for folder in folders)
         assert written == computed, name
+
+
+def test_a_table_is_written_over_its_own_file(tmp_path: Path) -> None:
+    table = importance_table(small_model("llama"), tokens(5, 8), [0, 3], out=tmp_path)
+    before = (tmp_path / ImportanceTable.FILE).read_bytes()
+    for own in (table, ImportanceTable.read(tmp_path)):
+        own.write(tmp_path)
+        assert (tmp_path / ImportanceTable.FILE).read_bytes() == before

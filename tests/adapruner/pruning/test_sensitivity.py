@@ -14,6 +14,7 @@ from torch import Tensor
 
 from adapruner.errors import UserError
 from adapruner.evaluation.divergence import top_log_probs, window_divergences
+from adapruner.models import activations
 from adapruner.models.structures import describe_model, layer_modules
 from adapruner.pruning import sensitivity
 from adapruner.pruning.allocation.width_profile import REMOVED, optimal_shares
@@ -191,3 +192,14 @@ def test_model_without_a_finite_loss_is_an_error() -> None:
     model.model.layers[2].mlp.down_proj.weight.data[0, -1] = float("inf")
     with pytest.raises(UserError, match="the model's loss is nan"):
         rows_of(model, tokens(4, 16))
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma2", "qwen3-moe"])
+def test_layers_that_run_one_by_one_have_the_same_sensitivity(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, windows = small_model(kind), tokens(6, 16)
+    whole = rows_of(model, windows)
+    monkeypatch.setattr(activations, "MOST", 0.0)
+    monkeypatch.setattr(activations, "SMALL", 0)
+    assert torch.equal(rows_of(model, windows), whole)

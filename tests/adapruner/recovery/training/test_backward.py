@@ -36,7 +36,7 @@ def teacher() -> TopLogProbs:
 def test_pieces_give_the_loss_and_the_gradients_of_the_whole(
     kind: str, expected: TopLogProbs | None, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backward, "TOKENS_AT_ONCE", size)
+    monkeypatch.setattr(backward, "LOGITS_AT_ONCE", size)
     results = []
     for is_whole in (True, False):
         model = small_model(kind).requires_grad_(True)

@@ -88,7 +88,7 @@ def test_the_loss_of_distillation_is_the_divergence_from_the_teacher(count: int)
 def test_the_held_out_loss_is_measured_at_intervals_and_at_the_end(
     workplace: Workplace, tmp_path: Path
 ) -> None:
-    training = settings(steps=19)
+    training = settings(steps=19, batch_size=4, sequence_length=16)
     curve = recovered(workplace, training, tmp_path / "out").curve
     measured = [point.step for point in curve if point.held_out is not None]
     held_out = Pool.read(workplace.pool).held_out[:HELD_OUT_WINDOWS]
