@@ -23,7 +23,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from adapruner.config import DeviceConfig, ModelConfig
-from adapruner.efficiency.peak_memory import resident_bytes
+from adapruner.efficiency.peak_memory import peak_resident_bytes, resident_bytes
 from adapruner.importance.statistics import importance_table, reference_subset
 from adapruner.importance.table import ImportanceTable
 from adapruner.models.storage import checkpoint, sources
@@ -49,7 +49,7 @@ def main(source: str, pools: list[int], length: int, groups: list[str]) -> None:
             before, start = resident_bytes(), time.perf_counter()
             Path("/proc/self/clear_refs").write_text("5")  # the peak is that from now on
             importance_table(model, tokens, reference, groups=groups, out=Path(folder))
-            seconds, held = time.perf_counter() - start, peak_bytes() - before
+            seconds, held = time.perf_counter() - start, peak_resident_bytes() - before
             table = Path(folder, ImportanceTable.FILE).stat().st_size
             print(
                 f"| {samples} | {seconds:.0f} | {held / GIB:.2f} | {held / weights:.2f} | "
@@ -66,11 +66,6 @@ def load(source: str, folder: Path) -> Any:
     settings = ModelConfig(source=source, device="cpu", dtype="auto")
     apart(partial(sources.materialize, sources.resolve(settings), folder))
     return checkpoint.load_model(folder, settings)
-
-
-def peak_bytes() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -98,8 +97,16 @@ def peak_since(before: int, device: torch.device) -> PeakMemory:
     if device.type == "cuda":
         peaks = [torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count())]
         return PeakMemory(peak_bytes=sum(peaks), libraries_bytes=0, of="cuda")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return PeakMemory(peak_bytes=peak, libraries_bytes=before, of="process")
+    return PeakMemory(peak_bytes=peak_resident_bytes(), libraries_bytes=before, of="process")
+
+
+def peak_resident_bytes() -> int:
+    """The largest resident size of this process since it began to run its program.
+
+    The maximum that `getrusage` reports is at least that of the process that started this one.
+    """
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
 
 
 def resident_bytes() -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,3 +41,24 @@ def test_nothing_is_measured_where_it_is_switched_off(
     off = SETTINGS.model_copy(update={setting: False})
     assert measure_peak_memory([tmp_path / "absent"], workplace.model, off) == [None]
     assert capfd.readouterr().err == ""
+
+
+STARTS_A_SMALL_PROCESS = """
+import subprocess, sys
+large = bytearray(2**30)
+large[:: 2**12] = b"x" * len(large[:: 2**12])
+subprocess.run([sys.executable, "-c", sys.argv[1]], check=True)
+"""
+PRINTS_ITS_PEAK = """
+import torch
+from adapruner.efficiency.peak_memory import peak_since
+print(peak_since(0, torch.device("cpu")).peak_bytes)
+"""
+
+
+def test_the_peak_is_not_that_of_the_process_that_started_it() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", STARTS_A_SMALL_PROCESS, PRINTS_ITS_PEAK],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert 0 < int(done.stdout) < 2**30

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 MODEL = """
-import resource, sys
+import sys
 from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
+from adapruner.efficiency.peak_memory import peak_resident_bytes
 from adapruner.importance.statistics import importance_table
 from adapruner.models import activations
 
@@ -23,10 +24,10 @@ model = LlamaForCausalLM(LlamaConfig(
 )).eval().requires_grad_(False)
 
 def growth(samples, length):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_resident_bytes()
     ids = torch.randint(96, (samples, length))
     importance_table(model, ids, [], groups=("fisher",), out=Path(sys.argv[1]))
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    return peak_resident_bytes() - before
 
 growth(4, 4)
 """
