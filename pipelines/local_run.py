@@ -21,8 +21,8 @@ from adapruner.config.parsing import nearest
 from adapruner.config.pruning import RATIO_BASES
 from adapruner.errors import UserError
 from adapruner.files import read_json
+from pipelines import finished_run, stack
 from pipelines import home as homes
-from pipelines import stack
 from pipelines.errors import explain
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ PROGRESS = re.compile(r"Using cached version|has started|has finished in|its ste
 
 
 def compress(values: dict[str, Any], config: RunConfig, home: Path) -> None:
-    """Runs a compression; prints what it will do, then the results.
+    """Runs a compression unless nothing has changed since its last run; prints the results.
 
     `values` is the content of the file, `config` the configuration in it. Raises what a step
     raised: UserError for invalid input.
@@ -45,9 +45,18 @@ def compress(values: dict[str, Any], config: RunConfig, home: Path) -> None:
     console = Console(soft_wrap=True, highlight=False)
     started = time.perf_counter()
     _print_settings(console, config, home)
-    _print_costs(console, config, home)
-    prepare(home)
-    execute("compress", values)
+    stack.use_home(home)
+    code = finished_run.code_hash()
+    with imports():  # of MLflow
+        unchanged_since = finished_run.unchanged_since(values, config, home, code)
+    if unchanged_since is None:
+        _print_costs(console, config, home)
+        prepare(home)
+        run = execute("compress", values)
+        finished_run.remember(config, home, code, run)
+    else:
+        when = f"{unchanged_since.astimezone():%Y-%m-%d %H:%M}"
+        console.print(f"Nothing has changed since the run of {when}, so no step runs.")
     print_results(console, Path(config.output_dir, config.name))
     console.print(f"Done in {time.perf_counter() - started:.0f} s.", markup=False)
 

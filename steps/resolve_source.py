@@ -11,7 +11,7 @@ from typing import Annotated
 
 from adapruner.config import RunConfig
 from steps.zenml_support.cache import uncached_step
-from steps.zenml_support.workspace import fetched, runs_in_containers, stage
+from steps.zenml_support.workspace import runs_in_containers, stage
 
 
 @uncached_step
@@ -23,20 +23,14 @@ def resolve_source(
     Annotated[Path, "tasks"],
     Annotated[Path, "objective_tasks"],
 ]:
-    """Four directories, each with a file `<name of the output>.json`.
+    """Four directories with what `inputs.write_inputs` writes.
 
-    The rows of tasks that have local files are beside `tasks.json`, the rows of the search's
-    objective beside `objective_tasks.json`, unless the run has no search. `result_file` identifies
-    an output folder with results of the same kind of run, which may be replaced.
-
-    Raises UserError, before any long computation, for a source or task that does not exist,
-    objective rows that are evaluated, an MLflow server or a database of studies that does not
-    answer, and an output folder with other content.
+    `result_file` identifies an output folder with results of the same kind of run, which may be
+    replaced. Raises UserError, before any long computation, as `write_inputs`, and for an MLflow
+    server or a database of studies that does not answer and an output folder with other content.
     """
-    from adapruner.data.texts.sources import resolve_texts
-    from adapruner.evaluation.tasks.objective_rows import resolve_objective_tasks
-    from adapruner.evaluation.tasks.selection import resolve_tasks
-    from steps.mlflow_support import registered_checkpoints, tracking
+    from steps.mlflow_support import tracking
+    from steps.mlflow_support.inputs import write_inputs
     from steps.publishing import results
 
     if not runs_in_containers():
@@ -52,8 +46,5 @@ def resolve_source(
         stage("tasks") as tasks,
         stage("objective_tasks") as objective_tasks,
     ):
-        registered_checkpoints.resolve(config.model).write(source)
-        resolve_texts(config, fetched()).write(texts)
-        resolve_tasks(config.evaluation, tasks)
-        resolve_objective_tasks(config, tasks, objective_tasks, is_used=has_search)
+        write_inputs(config, source, texts, tasks, objective_tasks, has_search=has_search)
     return source, texts, tasks, objective_tasks

@@ -13,8 +13,8 @@ from adapruner.databases import sqlite_file
 from adapruner.remote_files import PARTIAL
 from adapruner.search.parallel.storage import lock_file, open_storage
 from steps.cleaning.removal import Removal
-from steps.zenml_support.transfer import CACHE, blobs
-from steps.zenml_support.workspace import downloaded, fetched, study_storage
+from steps.zenml_support.transfer import blobs
+from steps.zenml_support.workspace import CACHE, downloaded, fetched, study_storage
 
 
 def old_studies(before: float) -> list[Removal]:

@@ -18,8 +18,7 @@ from adapruner.temporary import (
     replacements,
 )
 from steps.cleaning.removal import Removal
-from steps.zenml_support.transfer import CACHE
-from steps.zenml_support.workspace import WORK, downloaded, fetched, home
+from steps.zenml_support.workspace import CACHE, WORK, downloaded, fetched, home
 
 
 def leftovers(outputs: Iterable[Path], foreign_s: float) -> list[Removal]:

@@ -72,6 +72,16 @@ def set_alias(client: MlflowClient, registry: RegistryConfig, version: ModelVers
         client.set_registered_model_alias(registry.name, registry.alias, version.version)
 
 
+def is_registered(client: MlflowClient, name: str, version: str, alias: str | None) -> bool:
+    """Whether the registry has a version with its files and, unless it is None, its alias."""
+    try:
+        found = client.get_model_version(name, version)
+        named = client.get_model_version_by_alias(name, alias) if alias else found
+    except MlflowException:
+        return False
+    return str(named.version) == version and _has_files(client, found)
+
+
 def version_tags(report: Mapping[str, Any]) -> dict[str, str]:
     """The tags of a model version: its source, its hashes, its metrics and the gate's verdict."""
     provenance, ratio = report["provenance"], report["ratio"]

@@ -22,7 +22,6 @@ from adapruner.errors import UserError
 from adapruner.files import flush, link_or_copy
 from adapruner.hashing import hash_file
 
-CACHE = "ADAPRUNER_CACHE"
 CACHE_GB = "ADAPRUNER_CACHE_GB"
 DEFAULT_GB = 100.0
 WORKERS = 8

@@ -18,7 +18,9 @@ from uuid import uuid4
 
 from adapruner.files import Artifact
 from adapruner.temporary import claimed_folder, remove_abandoned
-from steps.zenml_support.transfer import CACHE
+
+CACHE = "ADAPRUNER_CACHE"
+"""The variable with the folder of files of a remote store by their content, see `transfer`."""
 
 WORK = ".adapruner-work"
 """The folder with one folder for each process."""

@@ -106,19 +106,6 @@ def test_the_run_is_in_mlflow_with_one_child_run_a_step(work: Workplace, first: 
     assert all(c.data.metrics["cached"] == 0 for c in children)
 
 
-def test_a_repeated_run_is_cached_and_creates_no_second_version(
-    work: Workplace, first: Result
-) -> None:
-    written = work.report()
-    again = work.compress()
-    assert again.code == 0, again.err
-    assert "Without cached steps" not in again.out
-    assert again.ran == ALWAYS
-    assert again.cached == BEFORE_PRUNING | AFTER_PRUNING
-    assert "models:/small-pruned/1 @candidate" in again.out
-    assert work.report() == written
-
-
 def test_a_failed_gate_repeats_no_measurement_and_leaves_the_alias(
     work: Workplace, first: Result
 ) -> None:

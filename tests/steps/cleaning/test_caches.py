@@ -8,7 +8,7 @@ import optuna
 import pytest
 
 from steps.cleaning import caches, leftovers
-from steps.zenml_support.transfer import CACHE
+from steps.zenml_support.workspace import CACHE
 
 LATER = time.time() + 3600
 

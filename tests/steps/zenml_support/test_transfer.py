@@ -36,7 +36,7 @@ class _Remote(LocalArtifactStoreConfig):
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalArtifactStore:
     (tmp_path / "scratch").mkdir()
     monkeypatch.setattr(workspace, "_scratch", lambda: tmp_path / "scratch")
-    monkeypatch.setenv(transfer.CACHE, str(tmp_path / "cache"))
+    monkeypatch.setenv(workspace.CACHE, str(tmp_path / "cache"))
     return store_in(tmp_path / "store", _Remote)
 
 

@@ -1,0 +1,146 @@
+"""A repeated compression: where nothing differs it runs no step, and imports no ZenML."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from pipelines import config_file
+from pipelines.finished_run import FinishedRun, code_hash, unchanged_since
+from tests.pipelines import small
+from tests.pipelines.small import AFTER_PRUNING, ALWAYS, BEFORE_PRUNING
+from tests.pipelines.workplace import Workplace, make_workplace
+
+pytestmark = pytest.mark.slow
+
+DECIDES = """
+import sys
+from pathlib import Path
+from pipelines import config_file, finished_run, stack
+stack.use_home(Path("home"))
+content = config_file.read(Path("run.yaml"), ())
+assert finished_run.unchanged_since(*content, Path("home"), finished_run.code_hash())
+print("imported:", *(name for name in ("zenml", "transformers", "lm_eval") if name in sys.modules))
+"""
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    workplace = make_workplace(tmp_path_factory.mktemp("project"))
+    result = workplace.compress()
+    assert result.code == 0, result.err
+    return workplace
+
+
+@pytest.fixture(autouse=True)
+def in_workplace(work: Workplace, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process decides as one that `Workplace.compress` starts: in its folder, one thread."""
+    monkeypatch.chdir(work.folder)
+    monkeypatch.setenv("ADAPRUNER_HOME", str(work.home))
+    threads, uri = torch.get_num_threads(), mlflow.get_tracking_uri()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    mlflow.set_tracking_uri(uri)
+
+
+def is_unchanged(*overrides: str, code: str | None = None) -> bool:
+    content = config_file.read(Path("run.yaml"), overrides)
+    since = unchanged_since(*content, Path("home"), code or code_hash())
+    return since is not None
+
+
+def registry(work: Workplace) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{work.home / 'mlflow.db'}")
+
+
+def test_a_repeated_run_runs_no_step_and_shows_the_results(work: Workplace) -> None:
+    again = work.compress()
+    assert again.code == 0, again.err
+    assert again.ran == again.cached == set()
+    assert "Nothing has changed since the run of 20" in again.out
+    assert "Without cached steps" not in again.out
+    assert "models:/small-pruned/1 @candidate" in again.out
+    assert "runs/small/report.html" in again.out
+
+
+def test_the_decision_imports_nothing_that_steps_need(work: Workplace) -> None:
+    result = work.python("-c", DECIDES)
+    assert result.code == 0, result.err
+    assert result.out == "imported:\n"
+
+
+def test_any_change_of_what_a_run_reads_is_noticed(work: Workplace) -> None:
+    assert is_unchanged()
+    assert not is_unchanged("seed=1")
+    assert not is_unchanged("name=other")
+    assert not is_unchanged(code="edited")
+    for name in ("text.txt", "model/config.json", "run.yaml"):
+        file = work.folder / name
+        before = file.read_bytes()
+        file.write_bytes(before + (b"enable_cache: false\n" if name == "run.yaml" else b"\n"))
+        assert not is_unchanged(), name
+        file.write_bytes(before)
+        assert is_unchanged(), name
+
+
+def test_another_mlflow_and_other_hardware_are_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.set_num_threads(2)
+    assert not is_unchanged(), "speeds are measured with all threads"
+    torch.set_num_threads(1)
+    assert is_unchanged()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'other.db'}")
+    assert not is_unchanged()
+
+
+def test_damaged_results_are_written_again_from_cached_steps(work: Workplace) -> None:
+    (work.results / "plan.json").unlink()
+    registry(work).delete_registered_model_alias("small-pruned", "candidate")
+    again = work.compress()
+    assert again.code == 0, again.err
+    assert (again.ran, again.cached) == (ALWAYS, BEFORE_PRUNING | AFTER_PRUNING)
+    assert (work.results / "plan.json").is_file()
+    version = registry(work).get_model_version_by_alias("small-pruned", "candidate")
+    assert int(version.version) == 1, "the same checkpoint is the same version"
+    assert is_unchanged()
+
+
+def test_a_missing_alias_and_missing_files_of_the_version_are_noticed(work: Workplace) -> None:
+    client = registry(work)
+    client.delete_registered_model_alias("small-pruned", "candidate")
+    assert not is_unchanged()
+    client.set_registered_model_alias("small-pruned", "candidate", "1")
+    assert is_unchanged()
+    source = client.get_model_version("small-pruned", "1").source or ""
+    folder = Path(source.removeprefix("file://"))
+    folder.rename(folder.with_name("moved"))
+    assert not is_unchanged()
+    folder.with_name("moved").rename(folder)
+    assert is_unchanged()
+
+
+def test_a_damaged_record_counts_as_none(work: Workplace) -> None:
+    (record,) = work.home.rglob(FinishedRun.FILE)
+    before = record.read_text()
+    for text in ("{", json.dumps({"ended": "never"})):
+        record.write_text(text)
+        assert not is_unchanged()
+    record.write_text(before)
+    assert is_unchanged()
+
+
+def test_a_run_that_failed_is_not_recorded(work: Workplace) -> None:
+    small.write_text(work.folder / "short.txt", seed=0, paragraphs=1)
+    shutil.rmtree(work.home / "finished")
+    result = work.compress("--set", f"calibration.source={work.folder / 'short.txt'}")
+    assert result.code == 2, result.err
+    assert not (work.home / "finished").exists()
