@@ -2,7 +2,7 @@
 
     python -m benchmarks.growth [SIZE ...]
 
-Random Llamas in bfloat16 (SIZE: 135M, 400M, 1.1B, 6.6B; by default the first three) go through the
+Random Llamas (SIZE: 135M, 400M, 1.1B, 6.6B; by default the first three) go through the
 stages with the same few samples, each stage in a process of its own that has imported the
 libraries. Printed: seconds and the largest memory, as measured and as estimated, and the exponent
 of the growth of the time with the number of parameters. The memory is what was allocated on the
@@ -13,7 +13,6 @@ hour or more.
 from __future__ import annotations
 
 import math
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -27,12 +26,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from adapruner.config import RunConfig
 from adapruner.data.pool import Pool
-from adapruner.efficiency.peak_memory import resident_bytes
 from adapruner.estimation.estimate import estimate
 from adapruner.files import write_json
 from adapruner.importance.needs import gradient_groups
 from adapruner.importance.statistics import importance_table, reference_subset
 from adapruner.models.storage import checkpoint as ckpt
+from adapruner.models.streamed.memory import process_bytes
 from adapruner.pruning.apply import prune
 from adapruner.pruning.updates.gram_matrices import compute_gram_matrices
 from adapruner.recovery.adapters import add_adapters
@@ -58,7 +57,7 @@ GIB = 2**30
 
 SETTINGS: dict[str, Any] = {
     "name": "growth",
-    "model": {"source": "dense", "dtype": "bfloat16"},
+    "model": {"source": "dense", "dtype": "auto"},
     "calibration": {
         "source": ["a", "b"],
         "pool_size": 8,
@@ -148,12 +147,12 @@ def run(stage: Stage, root: Path, out: Path) -> tuple[float, int]:
     stage(root / "tiny", root / "tiny" / out.name)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    before, start = resident_bytes(), time.perf_counter()
+    before, start = process_bytes("VmRSS"), time.perf_counter()
     stage(root, out)
     seconds = time.perf_counter() - start
     if torch.cuda.is_available():
         return seconds, torch.cuda.max_memory_allocated()
-    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    return seconds, process_bytes("VmHWM") - before
 
 
 def importance(root: Path, out: Path) -> None:

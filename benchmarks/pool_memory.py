@@ -23,11 +23,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from adapruner.config import DeviceConfig, ModelConfig
-from adapruner.efficiency.peak_memory import peak_resident_bytes, resident_bytes
 from adapruner.importance.statistics import importance_table, reference_subset
 from adapruner.importance.table import ImportanceTable
 from adapruner.models.storage import checkpoint, sources
-from adapruner.models.streamed.memory import return_freed_memory
+from adapruner.models.streamed.memory import process_bytes, return_freed_memory
 from benchmarks.cost import LARGE, random_tokens
 from benchmarks.streaming import apart
 
@@ -46,10 +45,10 @@ def main(source: str, pools: list[int], length: int, groups: list[str]) -> None:
         for samples in pools:
             tokens = random_tokens(model, samples, length)
             reference = reference_subset(samples, 10, 0)
-            before, start = resident_bytes(), time.perf_counter()
+            before, start = process_bytes("VmRSS"), time.perf_counter()
             Path("/proc/self/clear_refs").write_text("5")  # the peak is that from now on
             importance_table(model, tokens, reference, groups=groups, out=Path(folder))
-            seconds, held = time.perf_counter() - start, peak_resident_bytes() - before
+            seconds, held = time.perf_counter() - start, process_bytes("VmHWM") - before
             table = Path(folder, ImportanceTable.FILE).stat().st_size
             print(
                 f"| {samples} | {seconds:.0f} | {held / GIB:.2f} | {held / weights:.2f} | "

@@ -25,8 +25,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from adapruner.config import DeviceConfig, FinetuneConfig
 from adapruner.data.pool import Pool, write_finetune_rows
-from adapruner.efficiency.peak_memory import peak_since, resident_bytes
+from adapruner.efficiency.peak_memory import peak_since
 from adapruner.models.distributed.launch import run_processes
+from adapruner.models.streamed.memory import process_bytes
 from adapruner.recovery.cost import measure_tuning_memory
 from adapruner.recovery.distributed import processes
 from adapruner.recovery.finetune import RecoveryRequest, to_json
@@ -83,7 +84,7 @@ def make_request(root: Path) -> RecoveryRequest:
 
 def measure(folder: Path) -> None:
     """The part of one process."""
-    before = resident_bytes()
+    before = process_bytes("VmRSS")
     processes.main(folder)
     peak = peak_since(before, torch.device("cpu"))
     file = folder / f"{os.environ['RANK']}.peak"

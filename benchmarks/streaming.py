@@ -27,7 +27,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from adapruner.config import ModelConfig, PruningConfig, ReconstructionConfig
 from adapruner.data.pool import Pool
-from adapruner.efficiency.peak_memory import resident_bytes
 from adapruner.evaluation.behaviour import agreement
 from adapruner.evaluation.divergence import top_log_probs
 from adapruner.evaluation.perplexity import mean_loss
@@ -39,6 +38,7 @@ from adapruner.importance.table import ImportanceTable
 from adapruner.models.storage.checkpoint import compute_dtype, inspect, size_on_disk
 from adapruner.models.storage.weights import stored_tensors, weight_files
 from adapruner.models.streamed.choice import load_or_stream
+from adapruner.models.streamed.memory import process_bytes
 from adapruner.pruning.allocation.allocate import allocate
 from adapruner.pruning.apply import prune
 from adapruner.pruning.sensitivity import measure_sensitivity
@@ -129,20 +129,14 @@ def run(stage: Stage, root: Path, out: Path, cap: int | None) -> tuple[int, floa
     """The peak of a stage's memory beyond that of the libraries, in bytes, and its seconds."""
     out.mkdir(parents=True)
     settings = settings_of("auto" if cap else False)
-    before = resident_bytes()
+    before = process_bytes("VmRSS")
     if cap is not None:
-        limit = taken() + cap
+        limit = process_bytes("VmData") + cap
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     start = time.perf_counter()
     stage(root, settings, out)
     seconds = time.perf_counter() - start
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before, seconds
-
-
-def taken() -> int:
-    """The bytes that count towards RLIMIT_DATA."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData"))
+    return process_bytes("VmHWM") - before, seconds
 
 
 def importance(root: Path, settings: ModelConfig, out: Path) -> None:

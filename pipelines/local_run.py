@@ -38,6 +38,7 @@ def compress(values: dict[str, Any], config: RunConfig, home: Path) -> None:
     `values` is the content of the file, `config` the configuration in it. Raises what a step
     raised: UserError for invalid input.
     """
+    code = finished_run.code_hash()
     with imports():
         from adapruner.models.storage.sources import check_source  # it imports torch
 
@@ -45,20 +46,29 @@ def compress(values: dict[str, Any], config: RunConfig, home: Path) -> None:
     console = Console(soft_wrap=True, highlight=False)
     started = time.perf_counter()
     _print_settings(console, config, home)
-    stack.use_home(home)
-    code = finished_run.code_hash()
-    with imports():  # of MLflow
-        unchanged_since = finished_run.unchanged_since(values, config, home, code)
+    _print_costs(console, config, home)
+    enter(home)
+    unchanged_since = finished_run.unchanged_since(values, config, home, code)
+    results = Path(config.output_dir, config.name)
     if unchanged_since is None:
-        _print_costs(console, config, home)
         prepare(home)
         run = execute("compress", values)
-        finished_run.remember(config, home, code, run)
+        print_results(console, results)
+        finished_run.remember(values, config, home, code, run)
     else:
         when = f"{unchanged_since.astimezone():%Y-%m-%d %H:%M}"
         console.print(f"Nothing has changed since the run of {when}, so no step runs.")
-    print_results(console, Path(config.output_dir, config.name))
+        print_results(console, results)
     console.print(f"Done in {time.perf_counter() - started:.0f} s.", markup=False)
+
+
+def enter(home: Path) -> None:
+    """Makes this process one that uses `home` until it ends, and imports MLflow: seconds."""
+    stack.use_home(home)
+    with homes.exclusive(home):
+        homes.enter(home.absolute())
+    with imports():
+        importlib.import_module("mlflow")
 
 
 def prepare(home: Path) -> None:

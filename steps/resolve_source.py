@@ -26,8 +26,8 @@ def resolve_source(
     """Four directories with what `inputs.write_inputs` writes.
 
     `result_file` identifies an output folder with results of the same kind of run, which may be
-    replaced. Raises UserError, before any long computation, as `write_inputs`, and for an MLflow
-    server or a database of studies that does not answer and an output folder with other content.
+    replaced. Raises UserError, before any long computation, like `write_inputs`; also for an MLflow
+    server or a database of studies that does not answer, and an output folder with other content.
     """
     from steps.mlflow_support import tracking
     from steps.mlflow_support.inputs import write_inputs

@@ -223,7 +223,7 @@ def test_artifacts_of_the_architecture_are_those_of_the_code() -> None:
     rows = re.findall(r"^\| `([\w.<>/]+)` \| `(\w+)` \| `([\w/]+\.py)` \| (.+) \|$", text, re.M)
     for file, name, path, fields in rows:
         parts = Path(path).with_suffix("").parts
-        module = ".".join(parts if parts[0] == "steps" else ("adapruner", *parts))
+        module = ".".join(parts if parts[0] in ("steps", "pipelines") else ("adapruner", *parts))
         kind = getattr(importlib.import_module(module), name)
         if isinstance(kind, type) and issubclass(kind, Artifact):
             assert file == kind.FILE

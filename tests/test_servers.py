@@ -142,6 +142,8 @@ def test_runs_model_versions_and_studies_are_kept_by_servers(store: Store, outpu
     assert run.info.artifact_uri.startswith("mlflow-artifacts:")
     assert "127.0.0.1" in run.data.params["search.storage"]
 
+    assert "Nothing has changed" in store.compress()
+
 
 def test_the_password_of_the_study_is_published_nowhere(store: Store, output: str) -> None:
     from mlflow import MlflowClient

@@ -11,7 +11,6 @@ summed over the devices.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from adapruner.efficiency.decode import decode, synthetic_prompt
 from adapruner.efficiency.results import PeakMemory
 from adapruner.files import Record
 from adapruner.models.storage import checkpoint as ckpt
+from adapruner.models.streamed.memory import process_bytes
 from adapruner.progress import announce
 
 
@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def _measure(checkpoint: Path, request: MemoryRequest) -> PeakMemory:
-    before = resident_bytes()
+    before = process_bytes("VmRSS")
     model: Any = ckpt.load_model(checkpoint, request.model)
     prompt = synthetic_prompt(1, request.tokens, model.config.vocab_size)
     decode(model, prompt, request.new_tokens)
@@ -97,22 +97,7 @@ def peak_since(before: int, device: torch.device) -> PeakMemory:
     if device.type == "cuda":
         peaks = [torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count())]
         return PeakMemory(peak_bytes=sum(peaks), libraries_bytes=0, of="cuda")
-    return PeakMemory(peak_bytes=peak_resident_bytes(), libraries_bytes=before, of="process")
-
-
-def peak_resident_bytes() -> int:
-    """The largest resident size of this process since it began to run its program.
-
-    The maximum that `getrusage` reports is at least that of the process that started this one.
-    """
-    status = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
-
-
-def resident_bytes() -> int:
-    """The resident size of this process."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    return PeakMemory(peak_bytes=process_bytes("VmHWM"), libraries_bytes=before, of="process")
 
 
 if __name__ == "__main__":

@@ -19,12 +19,13 @@ import accelerate  # noqa: F401 (the base of the measurement has all libraries t
 import peft  # noqa: F401
 
 from adapruner.config import EvaluationConfig
-from adapruner.efficiency.peak_memory import measure_apart, peak_since, resident_bytes
+from adapruner.efficiency.peak_memory import measure_apart, peak_since
 from adapruner.efficiency.results import PeakMemory, Throughput
 from adapruner.efficiency.speed import measure_throughput
 from adapruner.efficiency.torchao import load_4bit
 from adapruner.models.groups import GROUPS_FILE
 from adapruner.models.storage.checkpoint import device_of, load_model
+from adapruner.models.streamed.memory import process_bytes
 from adapruner.progress import announce
 from adapruner.recovery import METHODS
 from adapruner.recovery.cost_result import RecoveryCost
@@ -81,7 +82,7 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         out = Path(folder) / CHECKPOINT
         out.mkdir()
-        before = resident_bytes()
+        before = process_bytes("VmRSS")
         module.recover(request, out)
         peak = peak_since(before, device_of(request.model))
     print(json.dumps([peak.model_dump()]))

@@ -12,7 +12,7 @@ from steps.mlflow_support import registered_checkpoints
 from steps.zenml_support.workspace import fetched
 
 INPUTS = ("source", "texts", "tasks", "objective_tasks")
-"""The directories that `write_inputs` fills, in their order."""
+"""The directories that `write_inputs` fills, in the order of its parameters."""
 
 
 def write_inputs(
@@ -27,8 +27,9 @@ def write_inputs(
     """Writes `<name>.json` to each of the directories, which exist.
 
     The rows of tasks that have local files are beside `tasks.json`, the rows of the search's
-    objective beside `objective_tasks.json`, unless the run has no search. Raises UserError for a
-    source or task that does not exist, and objective rows that are evaluated.
+    objective beside `objective_tasks.json`, unless the run has no search. Files behind URLs are
+    downloaded. Raises UserError for a source or task that does not exist, and objective rows that
+    are evaluated.
     """
     registered_checkpoints.resolve(config.model).write(source)
     resolve_texts(config, fetched()).write(texts)

@@ -72,14 +72,21 @@ def set_alias(client: MlflowClient, registry: RegistryConfig, version: ModelVers
         client.set_registered_model_alias(registry.name, registry.alias, version.version)
 
 
-def is_registered(client: MlflowClient, name: str, version: str, alias: str | None) -> bool:
-    """Whether the registry has a version with its files and, unless it is None, its alias."""
+def is_registered(
+    client: MlflowClient, name: str, version: str, alias: str | None, tags: Mapping[str, str]
+) -> bool:
+    """Whether the registry has this version of a run with `tags`, its files and its alias.
+
+    The alias is not looked at where it is None.
+    """
     try:
         found = client.get_model_version(name, version)
         named = client.get_model_version_by_alias(name, alias) if alias else found
     except MlflowException:
         return False
-    return str(named.version) == version and _has_files(client, found)
+    # A number alone may be that of another checkpoint: a deleted model's numbers start again.
+    is_same = all(found.tags.get(key) == tags[key] for key in (*IDENTITY_TAGS, *GATE_TAGS))
+    return is_same and str(named.version) == version and _has_files(client, found)
 
 
 def version_tags(report: Mapping[str, Any]) -> dict[str, str]:

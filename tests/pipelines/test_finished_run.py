@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import mlflow
@@ -14,9 +15,10 @@ from mlflow import MlflowClient
 
 from pipelines import config_file
 from pipelines.finished_run import FinishedRun, code_hash, unchanged_since
+from tests.adapruner.evaluation.tasks.task_files import write_task_files
 from tests.pipelines import small
 from tests.pipelines.small import AFTER_PRUNING, ALWAYS, BEFORE_PRUNING
-from tests.pipelines.workplace import Workplace, make_workplace
+from tests.pipelines.workplace import Result, Workplace, make_workplace
 
 pytestmark = pytest.mark.slow
 
@@ -57,6 +59,10 @@ def is_unchanged(*overrides: str, code: str | None = None) -> bool:
     return since is not None
 
 
+def compress(work: Workplace, *overrides: str) -> Result:
+    return work.compress(*(word for override in overrides for word in ("--set", override)))
+
+
 def registry(work: Workplace) -> MlflowClient:
     return MlflowClient(f"sqlite:///{work.home / 'mlflow.db'}")
 
@@ -92,12 +98,13 @@ def test_any_change_of_what_a_run_reads_is_noticed(work: Workplace) -> None:
 
 
 def test_another_mlflow_and_other_hardware_are_noticed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    work: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.set_num_threads(2)
     assert not is_unchanged(), "speeds are measured with all threads"
     torch.set_num_threads(1)
     assert is_unchanged()
+    shutil.copy(work.home / "mlflow.db", tmp_path / "other.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'other.db'}")
     assert not is_unchanged()
 
@@ -114,33 +121,60 @@ def test_damaged_results_are_written_again_from_cached_steps(work: Workplace) ->
     assert is_unchanged()
 
 
-def test_a_missing_alias_and_missing_files_of_the_version_are_noticed(work: Workplace) -> None:
+def test_a_version_that_is_not_as_it_was_is_noticed(work: Workplace) -> None:
     client = registry(work)
     client.delete_registered_model_alias("small-pruned", "candidate")
     assert not is_unchanged()
     client.set_registered_model_alias("small-pruned", "candidate", "1")
     assert is_unchanged()
-    source = client.get_model_version("small-pruned", "1").source or ""
-    folder = Path(source.removeprefix("file://"))
+    version = client.get_model_version("small-pruned", "1")
+    for tag, value in (("checkpoint_hash", "of another"), ("gate", "failed")):
+        client.set_model_version_tag("small-pruned", "1", tag, value)
+        assert not is_unchanged(), tag
+        client.set_model_version_tag("small-pruned", "1", tag, version.tags[tag])
+        assert is_unchanged(), tag
+    folder = Path((version.source or "").removeprefix("file://"))
     folder.rename(folder.with_name("moved"))
     assert not is_unchanged()
     folder.with_name("moved").rename(folder)
     assert is_unchanged()
 
 
-def test_a_damaged_record_counts_as_none(work: Workplace) -> None:
-    (record,) = work.home.rglob(FinishedRun.FILE)
-    before = record.read_text()
-    for text in ("{", json.dumps({"ended": "never"})):
-        record.write_text(text)
+def test_a_damaged_record_and_one_of_yesterday_count_as_none(work: Workplace) -> None:
+    (file,) = work.home.rglob(FinishedRun.FILE)
+    before = file.read_text()
+    record = json.loads(before)
+    yesterday = datetime.fromisoformat(record["ended"]) - timedelta(days=1)
+    for text in ("{", "{}", json.dumps(record | {"ended": yesterday.isoformat()})):
+        file.write_text(text)
         assert not is_unchanged()
-    record.write_text(before)
+    file.write_text(before)
     assert is_unchanged()
 
 
 def test_a_run_that_failed_is_not_recorded(work: Workplace) -> None:
     small.write_text(work.folder / "short.txt", seed=0, paragraphs=1)
-    shutil.rmtree(work.home / "finished")
-    result = work.compress("--set", f"calibration.source={work.folder / 'short.txt'}")
-    assert result.code == 2, result.err
-    assert not (work.home / "finished").exists()
+    records = {*work.home.rglob(FinishedRun.FILE)}
+    overrides = (f"calibration.source={work.folder / 'short.txt'}", "name=failed")
+    assert compress(work, *overrides).code == 2
+    assert {*work.home.rglob(FinishedRun.FILE)} == records
+
+
+def test_a_run_with_a_failed_task_is_not_recorded_and_one_with_a_failed_gate_is(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    folder = write_task_files(work.folder / "tasks")
+    common = ("name=tasks", f"evaluation.tasks_dir={folder}")
+    records = {*work.home.rglob(FinishedRun.FILE)}
+    tried_again = (*common, "evaluation.tasks=[absent, made]")
+    assert compress(work, *tried_again).code == 0
+    assert {*work.home.rglob(FinishedRun.FILE)} == records
+    failed = (*common, "evaluation.tasks=[made]", "evaluation.gate.perplexity_ratio=0.01")
+    result = compress(work, *failed)
+    assert result.code == 0, result.err
+    assert "(no alias)" in result.out
+    assert is_unchanged(*failed)
+    for file in folder.rglob("*.yaml"):
+        file.write_text(file.read_text() + "\n")
+    assert not is_unchanged(*failed), "the definition of a task"

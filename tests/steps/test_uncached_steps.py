@@ -27,6 +27,7 @@ for file in files:
             if isinstance(line, ast.ImportFrom) and line.module != "__future__":
                 exec(ast.unparse(line))
 describe(DeviceConfig())
+from steps.mlflow_support import registered_checkpoints
 registered_checkpoints.resolve(ModelConfig(source=sys.argv[1]))
 print("imported:", *(name for name in {UNUSED} if name in sys.modules))
 """

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+_STATUS = Path("/proc/self/status")
+
 _PROCESS_LIMITS = ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData"))
 """Limit of a process -> what counts, in its status file."""
 
@@ -29,12 +31,21 @@ def available_memory() -> int:
     """
     limits = [_free(), *(left for _, left in _container(Path("/sys/fs/cgroup")))]
     own = int(min(limits)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    status = _fields(Path("/proc/self/status"))
+    status = _fields(_STATUS)
     for limit, used in _PROCESS_LIMITS:
         most = resource.getrlimit(limit)[0]
         if most != resource.RLIM_INFINITY:
             own = min(own, most - status.get(used, 0) * 1024)
     return max(own, 0)
+
+
+def process_bytes(field: str) -> int:
+    """A size in the status of this process, such as VmRSS. Raises KeyError where there is none.
+
+    VmHWM is the largest resident size since the process began to run its program. Unlike the
+    maximum of `getrusage`, it does not include that of the process that started this one.
+    """
+    return _fields(_STATUS)[field] * 1024
 
 
 def total_memory() -> int:

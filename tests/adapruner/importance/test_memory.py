@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
-from adapruner.efficiency.peak_memory import peak_resident_bytes
+from adapruner.models.streamed.memory import process_bytes
 from adapruner.importance.statistics import importance_table
 from adapruner.models import activations
 
@@ -24,10 +24,10 @@ model = LlamaForCausalLM(LlamaConfig(
 )).eval().requires_grad_(False)
 
 def growth(samples, length):
-    before = peak_resident_bytes()
+    before = process_bytes("VmHWM")
     ids = torch.randint(96, (samples, length))
     importance_table(model, ids, [], groups=("fisher",), out=Path(sys.argv[1]))
-    return peak_resident_bytes() - before
+    return process_bytes("VmHWM") - before
 
 growth(4, 4)
 """
